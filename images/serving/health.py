@@ -1,0 +1,40 @@
+"""`python health.py`: does the server here answer a real inference? Exit 0, or 1 with the reason.
+
+Imports neither paddle nor the server package, whose start takes seconds.
+"""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import grpc
+from signature import ModelSignature
+
+PACKAGE = importlib.util.find_spec("paddle_serving_server").submodule_search_locations[0]
+sys.path.append(str(Path(PACKAGE) / "pipeline" / "proto"))
+import pipeline_service_pb2 as wire  # noqa: E402 - found where the package keeps it
+
+INFERENCE = "/baidu.paddle_serving.pipeline_serving.PipelineService/inference"
+
+
+def main():
+    signature = ModelSignature.load(os.environ["MODEL_DIR"])
+    columns = len(signature.columns)
+    row = wire.Tensor(name=signature.feed, elem_type=0, shape=[1, columns], int64_data=[0] * columns)
+    with grpc.insecure_channel("127.0.0.1:9998") as channel:
+        call = channel.unary_unary(INFERENCE, wire.Request.SerializeToString, wire.Response.FromString)
+        try:
+            reply = call(wire.Request(name=signature.model, tensors=[row]), timeout=2)
+        except grpc.RpcError as error:
+            print(f"no answer: {error.details()}")
+            return 1
+    if reply.err_no or list(reply.tensors[0].shape) != [1, signature.width]:
+        print(f"wrong answer: err_no {reply.err_no} {reply.err_msg}")
+        return 1
+    print(f"{signature.model} {reply.value[0]}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""One Paddle Serving pipeline server for one model: the stock DAG and servicer, guarded and stoppable.
+
+    MODEL_DIR=/bundles/current/ranker python server.py
+
+Wire: `baidu.paddle_serving.pipeline_serving.PipelineService/inference` on :9998. A request carries
+`name` (the model's, or empty; another is the stock err_no 3002) and one int64 tensor; the reply one
+float32 tensor, and the version under key "version". `err_no` is 0, BAD_REQUEST, or one of the stock
+server's own (3000 and above) for faults that are not the caller's. `method` is not looked at.
+
+Ends with 0 after SIGTERM or SIGINT, with BAD_MODEL when the model cannot be served, and with 1 when
+the pipeline has died, so that whoever restarts containers does.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import zlib  # noqa: F401 - before paddle: its own copy of zlib else makes a later use segfault
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+import numpy as np
+from paddle import inference
+from paddle_serving_server.pipeline import Op, PipelineServer, RequestOp, ResponseOp
+from paddle_serving_server.pipeline.pipeline_server import PipelineServicer
+from paddle_serving_server.pipeline.proto import pipeline_service_pb2 as wire
+from paddle_serving_server.pipeline.proto import pipeline_service_pb2_grpc as stubs
+from signature import InvalidInput, ModelSignature
+
+log = logging.getLogger("serving")
+
+PORT = 9998
+BAD_MODEL = 4
+"""Exit status when the model cannot be loaded, or its golden rows come out wrong."""
+BAD_REQUEST = 51
+"""`err_no` of a refused request, from the range that the stock server leaves to products, 50 to 99."""
+INT64, FLOAT32 = 0, 1
+"""elem_type of a tensor."""
+TOLERANCE = 1e-5
+"""How far a golden row may be from the output seen at training."""
+CLIENTS = 8
+"""Calls in hand at once: one thread each, and the most that one batch joins."""
+GRACE_S = 5
+PREDICTOR = {"thread_num": 1, "mem_optim": True, "ir_optim": False, "use_mkldnn": False}
+"""Measured fastest for models this small."""
+
+
+class Guard(RequestOp):
+    """Reads a request; refuses what would crash or corrupt the model behind.
+
+    The stock op unpickles tensors of elem_type 13 and passes strings on; so nothing of it is used.
+    """
+
+    def __init__(self, signature):
+        self.signature = signature
+        super().__init__()
+
+    def unpack_request_package(self, request):
+        try:
+            feed = {self.signature.feed: self.signature.check(self.matrix(request))}
+            return feed, request.logid, None, ""
+        except InvalidInput as refused:
+            log.warning("refused (log_id=%s): %s", request.logid, refused)
+            return {}, request.logid, BAD_REQUEST, str(refused)
+
+    def matrix(self, request):
+        """The one int64 tensor of a request, shaped; InvalidInput if there is anything else."""
+        feed = self.signature.feed
+        if request.key or request.value:
+            raise InvalidInput(f"string values are not taken: send one int64 tensor '{feed}'")
+        names = [tensor.name for tensor in request.tensors]
+        if names != [feed]:
+            raise InvalidInput("expected one tensor '{}', got {}".format(feed, names or "none"))
+        (tensor,) = request.tensors
+        if tensor.elem_type != INT64:
+            raise InvalidInput(f"{feed}: expected elem_type 0 (int64), got {tensor.elem_type}")
+        extra = [field.name for field, _ in tensor.ListFields() if field.name not in EXPECTED]
+        if extra:
+            raise InvalidInput("{}: {} is not taken".format(feed, ", ".join(extra)))
+        shape, values = list(tensor.shape), tensor.int64_data
+        if len(shape) != 2 or min(shape) < 0 or shape[0] * shape[1] != len(values):
+            raise InvalidInput(f"{feed}: shape {shape} does not hold {len(values)} values")
+        return np.fromiter(values, dtype=np.int64, count=len(values)).reshape(shape)
+
+
+EXPECTED = {"name", "elem_type", "shape", "int64_data"}
+"""Fields that a tensor may set."""
+
+
+class Answer(ResponseOp):
+    """Packs the output as a tensor: the stock op answers its `repr`."""
+
+    def __init__(self, signature, input_ops):
+        self.signature = signature
+        super().__init__(input_ops=input_ops)
+
+    def pack_response_package(self, channeldata):
+        # The stock packing is right for errors, which it never reaches the data of.
+        reply = super().pack_response_package(channeldata) if channeldata.error_code else wire.Response()
+        reply.key.append("version")
+        reply.value.append(self.signature.version)
+        if not channeldata.error_code:
+            output = channeldata.parse()[self.signature.fetch]
+            reply.tensors.add(
+                name=self.signature.fetch, elem_type=FLOAT32, shape=output.shape, float_data=output.ravel()
+            )
+        return reply
+
+
+def preflight(model_dir):
+    """Load the model and run it once, on its golden rows where the bundle has some; its signature.
+
+    Raises whatever is wrong: the stock server says "init success" with nothing loaded.
+    """
+    signature = ModelSignature.load(model_dir)
+    layout = (model_dir / "serving_server_conf.prototxt").read_text(encoding="utf-8")
+    for name in (signature.feed, signature.fetch):
+        if f'alias_name: "{name}"' not in layout:
+            raise ValueError(f"serving_server_conf.prototxt does not name '{name}'")
+    golden = model_dir.parent / "golden.json"
+    rows = json.loads(golden.read_text(encoding="utf-8"))[signature.model] if golden.exists() else None
+    ids = np.array(rows["ids"] if rows else [[0] * len(signature.columns)], dtype=np.int64)
+    # Not by the stock LocalPredictor: at a model that it cannot load it kills its process group.
+    config = inference.Config(str(model_dir / "inference.pdmodel"), str(model_dir / "inference.pdiparams"))
+    config.disable_gpu()
+    config.switch_ir_optim(False)
+    config.disable_glog_info()
+    predictor = inference.create_predictor(config)
+    predictor.get_input_handle(signature.feed).copy_from_cpu(signature.check(ids))
+    predictor.run()
+    output = predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
+    if output.shape != (len(ids), signature.width) or not np.isfinite(output).all():
+        raise ValueError(f"it answers {output.shape} instead of {(len(ids), signature.width)}")
+    if rows:
+        off = float(np.abs(output - np.array(rows["outputs"], dtype=np.float32)).max())
+        if not off <= TOLERANCE:
+            raise ValueError(f"golden rows are off by {off:.2g}, allowed is {TOLERANCE:.0g}")
+    return signature
+
+
+def pipeline(model_dir, signature):
+    """The stock servicer over guard → model → answer."""
+    guard = Guard(signature)
+    model = Op(name=signature.model, input_ops=[guard])
+    answer = Answer(signature, input_ops=[model])
+    conf = {
+        "rpc_port": PORT,
+        "worker_num": CLIENTS,
+        "build_dag_each_worker": False,  # True binds localhost only
+        "dag": {"is_thread_op": True, "retry": 1},  # 2 hangs
+        "op": {
+            signature.model: {
+                "concurrency": 1,  # more gives wrong answers
+                "timeout": -1,  # the caller's deadline is the limit
+                "batch_size": CLIENTS,
+                "auto_batching_timeout": 2,  # ms
+                "local_service_conf": {
+                    "client_type": "local_predictor",
+                    "model_config": str(model_dir),
+                    "fetch_list": [signature.fetch],
+                    "device_type": 0,
+                    **PREDICTOR,
+                },
+            }
+        },
+    }
+    stock = PipelineServer(signature.model)
+    stock.set_response_op(answer)
+    stock.prepare_server(yml_dict=conf)  # fills in the defaults and loads the ops; serves nothing yet
+    return PipelineServicer(signature.model, answer, conf)
+
+
+def main():
+    # The stock logger writes rotating files of 512 MB; a container's log is its standard error. Its
+    # warnings are the defaults that it fills in, and the DAG's errors repeat the op's and the guard's.
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(message)s", force=True)
+    logging.getLogger("paddle_serving_server.pipeline.dag").setLevel(logging.CRITICAL)
+    log.setLevel(logging.WARNING)
+    model_dir = Path(os.environ["MODEL_DIR"]).resolve()  # the version that `current` names now, for good
+    try:
+        signature = preflight(model_dir)
+    except Exception as error:  # whatever it is, it is the reason that the container ends
+        print(f"{model_dir} cannot be served: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_MODEL
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    servicer = pipeline(model_dir, signature)
+    server = grpc.server(
+        futures.ThreadPoolExecutor(max_workers=CLIENTS),
+        # A connection ends after a minute, so that its client looks for replicas anew.
+        options=[("grpc.so_reuseport", 0), ("grpc.max_connection_age_ms", 60000)],
+    )
+    stubs.add_PipelineServiceServicer_to_server(servicer, server)
+    server.add_insecure_port(f"[::]:{PORT}")
+    server.start()
+    print(f"serving {signature.model} {signature.version} on :{PORT}", flush=True)
+    workers = servicer._dag_executor._dag._threads_or_proces
+    while not stop.wait(timeout=1):
+        if not all(worker.is_alive() for worker in workers):
+            print("the pipeline has died", file=sys.stderr)
+            return 1
+    server.stop(GRACE_S).wait()
+    print("stopped", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

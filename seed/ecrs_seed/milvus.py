@@ -1,0 +1,164 @@
+"""Load a bundle's product vectors into Milvus and make them the live ones.
+
+A fresh collection is filled, indexed, loaded and checked; only then does the alias move, so
+readers never see half a catalogue and a failed seed leaves the old one serving.
+"""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from grpc import RpcError
+from pymilvus import DataType, MilvusClient
+from pymilvus.exceptions import MilvusException
+
+from ecrs.bundle import Bundle
+from ecrs.kit.errors import Unavailable
+from ecrs.kit.settings import VectorSettings
+from ecrs.kit.waiting import until
+from ecrs.recall.milvus_vectors import (
+    ALIAS,
+    CONSISTENCY,
+    PREFIX,
+    collection_name,
+    milvus_address,
+    search_params,
+    token,
+)
+from ecrs.recall.vectors import EXACT_UP_TO, LEAST_RECALL, NEIGHBOURS, SAMPLE, read_vectors
+from ecrs_seed.report import Seeded
+
+BATCH = 5_000
+SKU_BYTES = 128
+
+INITIAL_PASSWORD = "Milvus"  # noqa: S105 - every new Milvus has it; `connect` changes it
+
+
+class SeedError(Exception):
+    """The new collection is not what it should be; the old one still serves."""
+
+
+async def connect(settings: VectorSettings, *, wait_s: float | None = None) -> MilvusClient:
+    """A client with root's password, which is set first where Milvus still has its initial one.
+
+    Waits for Milvus, up to `wait_s`.
+    """
+    address, password = milvus_address(settings), settings.milvus_password
+
+    async def attempt() -> MilvusClient:
+        try:
+            return _signed_in(address, token(password))
+        except (MilvusException, RpcError, OSError) as error:
+            if password and "auth" in str(error).lower():
+                _change_password(address, password)
+            raise Unavailable(f"{type(error).__name__}: {error}") from error
+
+    return await until(f"Milvus at {address['uri']}", attempt, limit_s=wait_s)
+
+
+def seed_milvus(
+    bundle: Bundle, client: MilvusClient, *, advance: Callable[[int], None] = lambda rows: None
+) -> Seeded:
+    """Load `product_vectors.txt` into a collection of this version, check it, move the alias to it.
+
+    Does nothing when the alias names this version and every vector is there. `advance` is told
+    the rows written since its last call. Raises SeedError when a check fails.
+    """
+    started = time.monotonic()
+    name, rows = collection_name(bundle.version), bundle.count("product_vectors.txt")
+    if _live(client) == name and _count(client, name) == rows:
+        return Seeded("milvus", bundle.version, rows, time.monotonic() - started, already_there=True)
+    skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), rows)
+    _fill(client, name, skus, vectors, advance)
+    _check(client, name, skus, vectors)
+    _go_live(client, name)
+    return Seeded("milvus", bundle.version, rows, time.monotonic() - started)
+
+
+def _fill(
+    client: MilvusClient, name: str, skus: list[str], vectors: np.ndarray, advance: Callable[[int], None]
+) -> None:
+    client.drop_collection(name)  # what a failed seed left; no error when there is none
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("sku", DataType.VARCHAR, is_primary=True, max_length=SKU_BYTES)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=vectors.shape[1])
+    client.create_collection(name, schema=schema, consistency_level=CONSISTENCY)
+    for start in range(0, len(skus), BATCH):
+        batch = zip(skus[start : start + BATCH], vectors[start : start + BATCH], strict=True)
+        client.insert(name, [{"sku": sku, "vector": vector} for sku, vector in batch])
+        advance(min(BATCH, len(skus) - start))
+    client.flush(name)
+    index = client.prepare_index_params()
+    if len(skus) <= EXACT_UP_TO:
+        index.add_index("vector", index_type="FLAT", metric_type="L2")
+    else:
+        index.add_index(
+            "vector", index_type="HNSW", metric_type="L2", params={"M": 16, "efConstruction": 200}
+        )
+    client.create_index(name, index)
+    client.load_collection(name)
+
+
+def _check(client: MilvusClient, name: str, skus: list[str], vectors: np.ndarray) -> None:
+    found = _count(client, name)
+    if found != len(skus):
+        raise SeedError(f"{name}: {found:,} vectors, {len(skus):,} were written")
+    recall = _recall(client, name, skus, vectors)
+    if recall < LEAST_RECALL:
+        raise SeedError(
+            f"{name}: recall@{NEIGHBOURS} against brute force is {recall:.3f}, at least {LEAST_RECALL}"
+        )
+
+
+def _recall(client: MilvusClient, name: str, skus: list[str], vectors: np.ndarray) -> float:
+    """The share of a sample's true nearest neighbours that the index finds.
+
+    Counted by distance: of equally near items it does not matter which is found.
+    """
+    n = min(NEIGHBOURS, len(skus))
+    sample = vectors[:: max(len(skus) // SAMPLE, 1)][:SAMPLE]
+    hits = client.search(
+        name, data=list(sample), limit=n, consistency_level="Strong", search_params=search_params(n)
+    )
+    found = 0
+    for vector, neighbours in zip(sample, hits, strict=True):
+        distances = np.square(vectors - vector).sum(axis=1)
+        farthest = np.partition(distances, n - 1)[n - 1]
+        found += sum(hit["distance"] <= farthest + 1e-5 for hit in neighbours)
+    return found / (len(sample) * n)
+
+
+def _go_live(client: MilvusClient, name: str) -> None:
+    if _live(client) is None:
+        client.create_alias(name, ALIAS)
+    else:
+        client.alter_alias(name, ALIAS)
+    for other in client.list_collections():
+        if other.startswith(PREFIX) and other != name:
+            client.drop_collection(other)
+
+
+def _live(client: MilvusClient) -> str | None:
+    """The collection that the alias names, None before the first seed."""
+    for collection in client.list_collections():
+        if ALIAS in client.list_aliases(collection)["aliases"]:
+            return collection
+    return None
+
+
+def _count(client: MilvusClient, name: str) -> int:
+    return client.query(name, output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"]
+
+
+def _signed_in(address: dict[str, str], with_token: str) -> MilvusClient:
+    client = MilvusClient(**address, token=with_token, timeout=5)
+    client.list_collections()
+    return client
+
+
+def _change_password(address: dict[str, str], password: str) -> None:
+    try:
+        client = _signed_in(address, token(INITIAL_PASSWORD))
+        client.update_password("root", INITIAL_PASSWORD, password)
+    except (MilvusException, RpcError, OSError) as error:
+        raise Unavailable(f"root has neither the given password nor the initial one: {error}") from error

@@ -1,0 +1,78 @@
+"""Load a bundle's users, histories and products into the profile store."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from ecrs.bundle import Bundle
+from ecrs.domain import parse_history, parse_item, parse_user
+from ecrs.kit.errors import Unavailable
+from ecrs.kit.waiting import until
+from ecrs.profiles import BUNDLE_KEY, dump_history, dump_item, dump_user, history_key, item_key, user_key
+from ecrs_seed.report import Seeded
+
+BATCH = 2_000
+SAMPLE = 64
+"""Keys looked at before "there already" is believed."""
+
+Record = tuple[str, bytes]
+
+
+async def seed_redis(
+    bundle: Bundle,
+    redis: Redis,
+    *,
+    wait_s: float | None = None,
+    advance: Callable[[int], None] = lambda rows: None,
+) -> Seeded:
+    """Write every record of the bundle under the original's keys, the bundle's version last.
+
+    Waits for the store, up to `wait_s`. Does nothing when this version is there already.
+    `advance` is told the rows written since its last call. Running it again after a failure is
+    safe: each key is overwritten.
+    """
+
+    async def ping() -> None:
+        try:
+            await redis.ping()
+        except (RedisError, OSError) as error:
+            raise Unavailable(f"{type(error).__name__}: {error}") from error
+
+    await until("the profile store", ping, limit_s=wait_s)
+    started = time.monotonic()
+    rows = sum(bundle.count(name) for name in ("users.dat", "histories.dat", "products.dat"))
+    if await _is_there(bundle, redis, rows):
+        return Seeded("redis", bundle.version, rows, time.monotonic() - started, already_there=True)
+    for batch in _batches(_records(bundle)):
+        await redis.mset(dict(batch))
+        advance(len(batch))
+    await redis.set(BUNDLE_KEY, orjson.dumps({"version": bundle.version, "rows": rows}))
+    return Seeded("redis", bundle.version, rows, time.monotonic() - started)
+
+
+def _records(bundle: Bundle) -> Iterator[Record]:
+    for user in map(parse_user, bundle.lines("users.dat")):
+        yield user_key(user.id), dump_user(user)
+    for user_id, history in map(parse_history, bundle.lines("histories.dat")):
+        yield history_key(user_id), dump_history(history)
+    for item in map(parse_item, bundle.lines("products.dat")):
+        yield item_key(item.sku), dump_item(item)
+
+
+async def _is_there(bundle: Bundle, redis: Redis, rows: int) -> bool:
+    raw = await redis.get(BUNDLE_KEY)
+    if raw is None or orjson.loads(raw) != {"version": bundle.version, "rows": rows}:
+        return False
+    step = max(rows // SAMPLE, 1)
+    keys = [key for key, _ in islice(_records(bundle), 0, None, step)]
+    return None not in await redis.mget(keys)
+
+
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    iterator = iter(records)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch

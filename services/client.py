@@ -1,0 +1,5 @@
+"""`python client.py as 8888` in the client container, as in the original."""
+
+from ecrs.client import main
+
+main()

@@ -1,0 +1,3 @@
+from ecrs.cli import main
+
+main()

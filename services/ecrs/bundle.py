@@ -1,0 +1,177 @@
+"""The one description of a trained version: its files, their hashes, and who may read them.
+
+BUNDLES/20261124_041530_1a2b3c4d/
+    manifest.json                 version, data set, sha256 and size of every other file
+    user_tower/ item_tower/ ranker/   Paddle Serving's layout and signature.json
+    vocabulary/*.txt              one value a line
+    users.dat products.dat histories.dat product_vectors.txt
+    golden.json                   inputs with the outputs seen at training
+    metrics.json
+BUNDLES/current -> 20261124_041530_1a2b3c4d
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ecrs.features import Encoder
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+CURRENT = "current"
+MODELS = ("user_tower", "item_tower", "ranker")
+FILES = (
+    *(f"{model}/{file}" for model in MODELS for file in ("inference.pdmodel", "inference.pdiparams")),
+    *(f"{model}/{file}" for model in MODELS for file in ("serving_server_conf.prototxt", "signature.json")),
+    "users.dat",
+    "products.dat",
+    "histories.dat",
+    "product_vectors.txt",
+    "golden.json",
+    "metrics.json",
+)
+"""Every bundle has these, and its vocabularies."""
+
+_VERSION = re.compile(r"\d{8}_\d{6}_[0-9a-f]{8}")
+
+
+class BundleError(Exception):
+    """The directory is no bundle that can be trusted; the text names the file and the fault."""
+
+
+def new_version(content: bytes, now: datetime | None = None) -> str:
+    """A version that sorts by time and differs by content; letters, digits and `_` only (Milvus)."""
+    now = now or datetime.now(UTC)
+    return f"{now:%Y%m%d_%H%M%S}_{hashlib.sha256(content).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk. `open` checks it, so whoever holds one may trust its files."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = True) -> "Bundle":
+        """Open the bundle at `path`, following `current`.
+
+        `verify` compares every file's sha256 with the manifest. Raises BundleError.
+        """
+        path = Path(path).resolve()
+        try:
+            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            files, version = manifest["files"], manifest["version"]
+        except FileNotFoundError:
+            raise BundleError(f"no bundle at {path}: {MANIFEST} is missing") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"{path / MANIFEST}: not a manifest: {error!r}") from error
+        if manifest.get("format") != FORMAT:
+            raise BundleError(f"{path / MANIFEST}: format {manifest.get('format')}, this code reads {FORMAT}")
+        if not _VERSION.fullmatch(version):
+            raise BundleError(f"{path / MANIFEST}: {version!r} is no version")
+        for name in FILES:
+            if name not in files:
+                raise BundleError(f"{path / MANIFEST}: {name} is not listed")
+        if verify:
+            for name, entry in files.items():
+                _verify(path, name, entry)
+        return cls(path, manifest)
+
+    @property
+    def version(self) -> str:
+        return self.manifest["version"]
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        return Encoder.load(self.path / "vocabulary")
+
+    @cached_property
+    def golden(self) -> dict[str, Any]:
+        """Per model, rows of `ids` and the `outputs` seen at training; `users` and `items` raw."""
+        return json.loads((self.path / "golden.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        return json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
+
+    def lines(self, name: str) -> Iterator[str]:
+        """The lines of a text file of the bundle, without their ends."""
+        with open(self.path / name, encoding="utf-8") as file:
+            for line in file:
+                yield line.rstrip("\n")
+
+    def count(self, name: str) -> int:
+        """Lines of a text file, as the manifest says."""
+        return self.manifest["files"][name]["lines"]
+
+
+@contextmanager
+def writing(bundles: Path, version: str, about: dict[str, Any]) -> Iterator[Path]:
+    """A directory to fill with a bundle's files; sealed, moved into place and made `current` at the end.
+
+    Nothing is visible under `bundles` until everything is there; after an error nothing is left.
+    `about` goes into the manifest (data set, dimensions, settings).
+    """
+    bundles.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=bundles))
+    try:
+        yield draft
+        _seal(draft, version, about)
+        Bundle.open(draft)
+        draft.chmod(0o755)
+        draft.rename(bundles / version)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    make_current(bundles, version)
+
+
+def make_current(bundles: Path, version: str) -> None:
+    """Point `current` at a version, in one step."""
+    link = bundles / f".{CURRENT}.new"
+    link.unlink(missing_ok=True)
+    link.symlink_to(version)
+    link.replace(bundles / CURRENT)
+
+
+def _seal(directory: Path, version: str, about: dict[str, Any]) -> None:
+    files = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            entry: dict[str, Any] = {"sha256": _sha256(path), "bytes": path.stat().st_size}
+            if path.suffix in {".dat", ".txt"}:
+                with open(path, "rb") as file:
+                    entry["lines"] = sum(1 for _ in file)
+            files[path.relative_to(directory).as_posix()] = entry
+    manifest = {"format": FORMAT, "version": version, **about, "files": files}
+    text = json.dumps(manifest, indent=1, sort_keys=True)
+    with open(directory / MANIFEST, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _verify(root: Path, name: str, entry: dict[str, Any]) -> None:
+    path = root / name
+    if not path.is_file():
+        raise BundleError(f"{path} is missing")
+    if path.stat().st_size != entry["bytes"]:
+        raise BundleError(f"{path}: {path.stat().st_size} bytes, the manifest says {entry['bytes']}")
+    if _sha256(path) != entry["sha256"]:
+        raise BundleError(f"{path}: its sha256 is not the manifest's: the file was changed or damaged")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

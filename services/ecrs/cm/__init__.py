@@ -1,0 +1,1 @@
+"""cm: the content model: product records by id."""

@@ -1,0 +1,33 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Source(_message.Message):
+    __slots__ = ("channel", "position", "score")
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    channel: str
+    position: int
+    score: float
+    def __init__(self, channel: _Optional[str] = ..., position: _Optional[int] = ..., score: _Optional[float] = ...) -> None: ...
+
+class ItemInfo(_message.Message):
+    __slots__ = ("sku_id", "brand", "shopid", "cate", "rank_score", "sources")
+    SKU_ID_FIELD_NUMBER: _ClassVar[int]
+    BRAND_FIELD_NUMBER: _ClassVar[int]
+    SHOPID_FIELD_NUMBER: _ClassVar[int]
+    CATE_FIELD_NUMBER: _ClassVar[int]
+    RANK_SCORE_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    sku_id: str
+    brand: str
+    shopid: str
+    cate: str
+    rank_score: float
+    sources: _containers.RepeatedCompositeFieldContainer[Source]
+    def __init__(self, sku_id: _Optional[str] = ..., brand: _Optional[str] = ..., shopid: _Optional[str] = ..., cate: _Optional[str] = ..., rank_score: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ...) -> None: ...

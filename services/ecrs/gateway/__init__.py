@@ -1,0 +1,1 @@
+"""gateway: the shop's entry: recommendations for a user."""

@@ -1,0 +1,39 @@
+"""Build the gateway and serve it."""
+
+from contextlib import AsyncExitStack
+
+from pydantic import Field
+
+from ecrs.contract.as_pb2_grpc import add_ASServiceServicer_to_server
+from ecrs.gateway.health import check_peers
+from ecrs.gateway.recommend import Caps, Ports
+from ecrs.gateway.remote import RemoteItems, RemoteRank, RemoteRecall, RemoteUsers
+from ecrs.gateway.service import ASService
+from ecrs.kit import server
+from ecrs.kit.client import open_channel
+from ecrs.kit.settings import ServerSettings, TargetSettings
+
+
+class Settings(ServerSettings, TargetSettings):
+    candidates: int = Field(100, ge=1, le=1000, description="recalled and ranked for an answer, at least")
+    user_cap_s: float = Field(0.3, description="the most the user stage may take")
+    recall_cap_s: float = Field(0.5, description="the most the recall stage may take")
+    item_cap_s: float = Field(0.3, description="the most the item stage may take")
+    rank_cap_s: float = Field(0.5, description="the most the rank stage may take")
+    reserve_s: float = Field(0.01, description="kept of the caller's deadline to answer with")
+
+
+async def build(settings: Settings, stack: AsyncExitStack) -> server.Service:
+    um, recall, cm, rank = [
+        await stack.enter_async_context(open_channel(target))
+        for target in (settings.um_target, settings.recall_target, settings.cm_target, settings.rank_target)
+    ]
+    ports = Ports(RemoteUsers(um), RemoteRecall(recall), RemoteItems(cm), RemoteRank(rank))
+    caps = Caps(settings.user_cap_s, settings.recall_cap_s, settings.item_cap_s, settings.rank_cap_s)
+    servicer = ASService(ports, caps, settings.candidates, settings.call_timeout_s, settings.reserve_s)
+    return server.Service(
+        name="gateway",
+        full_name="as.ASService",
+        register=lambda grpc_server: add_ASServiceServicer_to_server(servicer, grpc_server),
+        check=check_peers({"um": um, "recall": recall, "cm": cm}),
+    )

@@ -1,0 +1,124 @@
+"""A question, an answer, and how the answer came about. No I/O."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from ecrs.domain import HISTORY_LENGTH, NEW_USER_IDS, Item, User
+from ecrs.kit.errors import BadRequest, Fault
+from ecrs.kit.observe import STAGE_SECONDS
+
+DEFAULT_ITEMS = 100
+MAX_ITEMS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A recall channel that found an item, and the item's place in it."""
+
+    channel: str
+    position: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    sku: str
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    found: Sequence[Candidate]  # best first
+    bundle_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Who asks, for how many items.
+
+    `user_id` is empty for a new user; `described` is what the request itself says of the user,
+    None if nothing.
+    """
+
+    log_id: str
+    user_id: str
+    described: User | None
+    n: int
+
+    @classmethod
+    def of(cls, log_id: str, user_id: str, described: User | None, request_num: int) -> "Query":
+        """A valid query, or BadRequest saying what is wrong."""
+        user_id = "" if user_id in NEW_USER_IDS else user_id
+        if not user_id and described is None:
+            raise BadRequest("neither user_id nor user_info says for whom: give one of them")
+        if request_num > MAX_ITEMS:
+            raise BadRequest(f"request_num: at most {MAX_ITEMS}, got {request_num}")
+        return cls(log_id, user_id, described, request_num or DEFAULT_ITEMS)
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    item: Item
+    score: float
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    name: str
+    took_ms: float
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    items: Sequence[Recommendation]  # best first, no item twice
+    bundle_version: str
+    stages: Sequence[Stage]
+
+
+@dataclass
+class Trace:
+    """The stages of one answer, timed."""
+
+    stages: list[Stage] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        outcome = "ok"
+        try:
+            yield
+        except Fault as fault:
+            outcome = fault.outcome
+            raise
+        finally:
+            took = time.perf_counter() - started
+            self.stages.append(Stage(name, took * 1000, outcome))
+            STAGE_SECONDS.labels(name, outcome).observe(took)
+
+    def skip(self, name: str) -> None:
+        self.stages.append(Stage(name, 0.0, "skipped"))
+
+
+def with_session(stored: User, described: User | None) -> User:
+    """The stored user, the interactions that the request brought placed before the stored ones."""
+    if described is None or not described.history:
+        return stored
+    return replace(stored, history=(described.history + stored.history)[:HISTORY_LENGTH])
+
+
+def assemble(
+    n: int, candidates: Sequence[Candidate], items: Mapping[str, Item], scores: Mapping[str, float] | None
+) -> list[Recommendation]:
+    """The `n` best known items: by score, or in recall's order where there are no scores."""
+    known = [
+        Recommendation(items[candidate.sku], scores[candidate.sku] if scores else 0.0, candidate.sources)
+        for candidate in candidates
+        if candidate.sku in items
+    ]
+    if scores is not None:
+        known.sort(key=lambda recommendation: -recommendation.score)
+    return known[:n]

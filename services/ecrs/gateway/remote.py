@@ -1,0 +1,66 @@
+"""The stages' services over gRPC."""
+
+from collections.abc import Sequence
+
+import grpc
+
+from ecrs.contract.cm_pb2 import CMRequest
+from ecrs.contract.cm_pb2_grpc import CMServiceStub
+from ecrs.contract.rank_pb2 import RankRequest
+from ecrs.contract.rank_pb2_grpc import RankServiceStub
+from ecrs.contract.recall_pb2 import RecallRequest
+from ecrs.contract.recall_pb2_grpc import RecallServiceStub
+from ecrs.contract.um_pb2 import UserModelRequest
+from ecrs.contract.um_pb2_grpc import UMServiceStub
+from ecrs.domain import Item, User
+from ecrs.gateway.domain import Candidate, Candidates, Source
+from ecrs.kit.client import call
+from ecrs.wire import from_item, from_user, to_item, to_user
+
+
+class RemoteUsers:
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = UMServiceStub(channel)
+
+    async def profile(self, user_id: str, log_id: str, timeout_s: float) -> User:
+        request = UserModelRequest(log_id=log_id, user_id=user_id)
+        reply = await call("um", self._stub.um_call, request, timeout_s)
+        return to_user(reply.user_info)
+
+
+class RemoteRecall:
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = RecallServiceStub(channel)
+
+    async def candidates(self, user: User, n: int, log_id: str, timeout_s: float) -> Candidates:
+        request = RecallRequest(log_id=log_id, user_info=from_user(user), request_num=n)
+        reply = await call("recall", self._stub.recall, request, timeout_s)
+        found = [
+            Candidate(pair.nid, tuple(Source(s.channel, s.position, s.score) for s in pair.sources))
+            for pair in reply.score_pairs
+        ]
+        return Candidates(found, reply.bundle_version)
+
+
+class RemoteItems:
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = CMServiceStub(channel)
+
+    async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, Item]:
+        request = CMRequest(log_id=log_id, item_ids=skus)
+        reply = await call("cm", self._stub.cm_call, request, timeout_s)
+        return {info.sku_id: to_item(info) for info in reply.item_infos}
+
+
+class RemoteRank:
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = RankServiceStub(channel)
+
+    async def scores(
+        self, user: User, items: Sequence[Item], log_id: str, timeout_s: float
+    ) -> dict[str, float]:
+        request = RankRequest(
+            log_id=log_id, user_info=from_user(user), item_infos=[from_item(item) for item in items]
+        )
+        reply = await call("rank", self._stub.rank_predict, request, timeout_s)
+        return {pair.nid: pair.score for pair in reply.score_pairs}

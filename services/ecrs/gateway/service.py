@@ -1,0 +1,53 @@
+"""as on the wire: the contract's name, which Python keeps for itself, is why this is `gateway`."""
+
+import grpc
+
+from ecrs.contract.as_pb2 import ASRequest, ASResponse
+from ecrs.contract.as_pb2_grpc import ASServiceServicer
+from ecrs.contract.item_info_pb2 import ItemInfo, Source
+from ecrs.gateway.domain import Answer, Query, Recommendation
+from ecrs.gateway.recommend import Caps, Ports, recommend
+from ecrs.kit.budget import Budget
+from ecrs.wire import describes_user, from_item, to_user
+
+
+class ASService(ASServiceServicer):
+    def __init__(
+        self, ports: Ports, caps: Caps, candidates: int, call_timeout_s: float, reserve_s: float
+    ) -> None:
+        self._ports = ports
+        self._caps = caps
+        self._candidates = candidates
+        self._call_timeout_s = call_timeout_s
+        self._reserve_s = reserve_s
+
+    async def as_call(self, request: ASRequest, context: grpc.aio.ServicerContext) -> ASResponse:
+        budget = Budget.of(
+            context.time_remaining(), default_s=self._call_timeout_s, reserve_s=self._reserve_s
+        )
+        described = to_user(request.user_info) if describes_user(request.user_info) else None
+        query = Query.of(request.log_id, request.user_id, described, request.request_num)
+        answer = await recommend(query, self._ports, budget, self._caps, self._candidates)
+        return _response(request.log_id, answer)
+
+
+def _response(log_id: str, answer: Answer) -> ASResponse:
+    return ASResponse(
+        item_infos=[_item_info(recommendation) for recommendation in answer.items],
+        bundle_version=answer.bundle_version,
+        stages=[
+            ASResponse.Stage(name=stage.name, took_ms=stage.took_ms, outcome=stage.outcome)
+            for stage in answer.stages
+        ],
+        log_id=log_id,
+    )
+
+
+def _item_info(recommendation: Recommendation) -> ItemInfo:
+    info = from_item(recommendation.item)
+    info.rank_score = recommendation.score
+    info.sources.extend(
+        Source(channel=source.channel, position=source.position, score=source.score)
+        for source in recommendation.sources
+    )
+    return info

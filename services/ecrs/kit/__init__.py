@@ -1,0 +1,1 @@
+"""Server, client, budget, errors, log, settings: knows gRPC, knows no shop."""

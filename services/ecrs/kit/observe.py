@@ -1,0 +1,113 @@
+"""Metrics, the log line of an RPC, and the one place where a Fault becomes a reply."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf import descriptor_pool, message_factory
+from prometheus_client import Counter, Gauge, Histogram
+
+from ecrs.kit.errors import Fault
+
+SUCCESS = 200
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+CALLS = Counter(
+    "ecrs_rpc_total",
+    "Calls answered; error_code is the reply's own, which gRPC tooling cannot see",
+    ["service", "method", "grpc_code", "error_code"],
+)
+CALL_SECONDS = Histogram("ecrs_rpc_seconds", "Time to answer a call", ["service", "method"], buckets=SECONDS)
+STAGE_SECONDS = Histogram(
+    "ecrs_stage_seconds", "Time a stage of an answer took", ["stage", "outcome"], buckets=SECONDS
+)
+SERVING = Gauge("ecrs_serving", "1 while the service has all it needs", ["service"])
+BUNDLE = Gauge("ecrs_bundle_info", "The bundle version in use; the value is 1", ["service", "version"])
+
+log = structlog.get_logger()
+
+Handler = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
+
+
+def new_log_id() -> str:
+    return uuid.uuid4().hex
+
+
+def show_bundle(service: str, version: str) -> None:
+    """Publish the one version that `service` now uses."""
+    for labels in [labels for labels, *_ in BUNDLE._metrics.items() if labels[0] == service]:
+        BUNDLE.remove(*labels)
+    BUNDLE.labels(service, version).set(1)
+
+
+class Observer(grpc.aio.ServerInterceptor):
+    """Names, times, counts and logs each call of the platform's services.
+
+    A reply carries `error`: a Fault fills it, success is 200. Anything unexpected ends the call
+    as INTERNAL, with the log_id to find it by and no internals.
+    """
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or handler.unary_unary is None or method.startswith("/grpc."):
+            return handler
+        return grpc.unary_unary_rpc_method_handler(
+            self._observed(method, handler.unary_unary),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _observed(self, method: str, answer: Handler) -> Handler:
+        reply_type = _reply_type(method)
+
+        async def observed(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            request.log_id = request.log_id or new_log_id()
+            started = time.perf_counter()
+            grpc_code, error_code, detail = "OK", SUCCESS, {}
+            with structlog.contextvars.bound_contextvars(log_id=request.log_id):
+                try:
+                    reply = await answer(request, context)
+                    reply.error.code = SUCCESS
+                except Fault as fault:
+                    error_code, detail = fault.code, {"error": fault.text}
+                    reply = reply_type(error={"code": fault.code, "text": fault.text})
+                except asyncio.CancelledError:
+                    grpc_code = "CANCELLED"
+                    raise
+                except Exception:
+                    grpc_code = "INTERNAL"
+                    log.exception("unexpected", method=method)
+                    await context.abort(grpc.StatusCode.INTERNAL, f"internal error (log_id {request.log_id})")
+                finally:
+                    took = time.perf_counter() - started
+                    CALLS.labels(self._service, method, grpc_code, error_code).inc()
+                    CALL_SECONDS.labels(self._service, method).observe(took)
+                    log.info(
+                        "rpc",
+                        method=method,
+                        took_ms=round(took * 1000, 2),
+                        grpc_code=grpc_code,
+                        error_code=error_code,
+                        **detail,
+                    )
+            return reply
+
+        return observed
+
+
+def _reply_type(method: str) -> type:
+    service, _, name = method.lstrip("/").rpartition("/")
+    descriptor = descriptor_pool.Default().FindMethodByName(f"{service}.{name}")
+    return message_factory.GetMessageClass(descriptor.output_type)

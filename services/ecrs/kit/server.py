@@ -1,0 +1,171 @@
+"""Run one service: health, reflection, metrics, graceful end.
+
+Starts NOT_SERVING, turns SERVING when `check` passes, and back whenever it fails. On SIGTERM or
+SIGINT health goes first, then calls in flight get `grace_s`, then the program ends with 0.
+"""
+
+import asyncio
+import json
+import signal
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import make_wsgi_app
+
+from ecrs.kit.errors import Fault
+from ecrs.kit.observe import SERVING, Observer
+from ecrs.kit.ports import METRICS_OFFSET, PORTS
+from ecrs.kit.settings import ServerSettings
+
+log = structlog.get_logger()
+
+Check = Callable[[], Awaitable[None]]
+
+
+@dataclass
+class Service:
+    """One service as `run` wants it.
+
+    `full_name` is the protobuf service's; `register` adds the servicer to a server; `check`
+    raises a Fault, whose text is the reason, while the service cannot do its job.
+    """
+
+    name: str
+    full_name: str
+    register: Callable[[grpc.aio.Server], None]
+    check: Check
+
+
+@dataclass
+class Running:
+    """A started service: the ports it got, and what it says of itself."""
+
+    name: str
+    port: int = 0
+    metrics_port: int = 0
+    reason: str | None = "starting"  # why not SERVING; None while SERVING
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def serving(self) -> None:
+        """Return once the service is SERVING."""
+        while self.reason is not None:
+            self.changed.clear()
+            await self.changed.wait()
+
+
+async def run(service: Service, settings: ServerSettings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with started(service, settings):
+        await stop.wait()
+        log.info("stopping", grace_s=settings.grace_s)
+    log.info("stopped")
+
+
+@asynccontextmanager
+async def started(service: Service, settings: ServerSettings) -> AsyncIterator[Running]:
+    """The service, listening, for the time of the context."""
+    server = grpc.aio.server(
+        interceptors=[Observer(service.name)],
+        options=[("grpc.so_reuseport", 0), ("grpc.max_connection_age_ms", 300_000)],
+    )
+    service.register(server)
+    health = HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    reflection.enable_server_reflection(
+        (service.full_name, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
+    )
+    running = Running(service.name)
+    wanted = PORTS[service.name] if settings.port is None else settings.port
+    running.port = server.add_insecure_port(f"{settings.host}:{wanted}")
+    await _tell(running, health, service, "starting")
+    metrics_port = settings.metrics_port
+    if metrics_port is None:
+        metrics_port = running.port + METRICS_OFFSET if wanted else 0
+    with _http(settings.host, metrics_port, running) as running.metrics_port:
+        await server.start()
+        log.info("listening", address=f"{settings.host}:{running.port}", metrics_port=running.metrics_port)
+        watch = asyncio.create_task(_watch(running, health, service, settings.check_interval_s))
+        try:
+            yield running
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+            await _tell(running, health, service, "stopping")
+            await server.stop(settings.grace_s)
+
+
+async def _watch(running: Running, health: HealthServicer, service: Service, interval_s: float) -> None:
+    while True:
+        try:
+            await service.check()
+            reason = None
+        except Fault as fault:
+            reason = fault.text
+        except Exception:
+            log.exception("check failed")
+            reason = "the check itself failed: see the log"
+        if reason != running.reason:
+            await _tell(running, health, service, reason)
+        await asyncio.sleep(interval_s)
+
+
+async def _tell(running: Running, health: HealthServicer, service: Service, reason: str | None) -> None:
+    running.reason = reason
+    status = HealthCheckResponse.SERVING if reason is None else HealthCheckResponse.NOT_SERVING
+    for name in ("", service.full_name):
+        await health.set(name, status)
+    SERVING.labels(service.name).set(reason is None)
+    running.changed.set()
+    log.info("health", status=HealthCheckResponse.ServingStatus.Name(status), reason=reason)
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Scrapes and probes are no news."""
+
+
+@contextmanager
+def _http(host: str, port: int, running: Running) -> Iterator[int]:
+    """`/metrics` and `/health` on a thread of their own; yields the port."""
+    metrics = make_wsgi_app()
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/metrics":
+            return metrics(environ, start_response)
+        if environ["PATH_INFO"] != "/health":
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"/metrics or /health\n"]
+        status = "NOT_SERVING" if running.reason else "SERVING"
+        start_response(
+            "503 Service Unavailable" if running.reason else "200 OK", [("Content-Type", "application/json")]
+        )
+        return [json.dumps({"service": running.name, "status": status, "reason": running.reason}).encode()]
+
+    server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="http", daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

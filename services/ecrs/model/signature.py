@@ -1,0 +1,84 @@
+"""What a served model takes and gives, and the guard in front of it.
+
+Both profiles use this file: `ecrs` imports it, and the Paddle Serving image, an island of
+Python 3.9 without the package, carries a copy. So: numpy alone, and syntax 3.9 can read.
+
+The guard exists because Paddle does not check: an empty batch is a segmentation fault, an id
+outside an embedding table reads foreign memory.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+MAX_ROWS = 1000
+
+
+class InvalidInput(ValueError):
+    """The ids cannot be fed to the model; the text says why."""
+
+
+@dataclass(frozen=True)
+class ModelSignature:
+    """One int64 matrix in, one float32 matrix out.
+
+    `feed`, int64, shape (N, len(columns)), 1 ≤ N ≤ MAX_ROWS, column j in [0, cardinality[j]);
+    `fetch`, float32, shape (N, width).
+    """
+
+    model: str
+    version: str
+    feed: str
+    fetch: str
+    columns: tuple[str, ...]
+    cardinality: tuple[int, ...]
+    width: int
+
+    @classmethod
+    def load(cls, model_dir: str | Path) -> "ModelSignature":
+        """Read `signature.json` of a model directory; OSError or ValueError if it is not one."""
+        path = Path(model_dir) / "signature.json"
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            signature = cls(
+                model=raw["model"],
+                version=raw["version"],
+                feed=raw["feed"],
+                fetch=raw["fetch"],
+                columns=tuple(raw["columns"]),
+                cardinality=tuple(int(bound) for bound in raw["cardinality"]),
+                width=int(raw["width"]),
+            )
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is no model signature: {error!r}") from error
+        if len(signature.columns) != len(signature.cardinality):
+            raise ValueError(f"{path}: {len(signature.columns)} columns, {len(signature.cardinality)} bounds")
+        return signature
+
+    def save(self, model_dir: str | Path) -> None:
+        path = Path(model_dir) / "signature.json"
+        path.write_text(json.dumps(self.__dict__, indent=1), encoding="utf-8")
+
+    def check(self, ids: np.ndarray) -> np.ndarray:
+        """The ids as a C-contiguous int64 matrix that the model can be fed.
+
+        Raises InvalidInput for an empty or oversized batch, a wrong shape or type, or an id
+        outside its column's range.
+        """
+        ids = np.asarray(ids)
+        if not np.issubdtype(ids.dtype, np.integer):
+            raise InvalidInput(f"{self.feed}: expected int64, got {ids.dtype}")
+        if ids.ndim != 2 or ids.shape[1] != len(self.columns):
+            raise InvalidInput(f"{self.feed}: expected shape [N, {len(self.columns)}], got {list(ids.shape)}")
+        if not 1 <= len(ids) <= MAX_ROWS:
+            raise InvalidInput(f"{self.feed}: expected 1 to {MAX_ROWS} rows, got {len(ids)}")
+        outside = (ids < 0) | (ids >= np.asarray(self.cardinality, dtype=np.int64))
+        if outside.any():
+            row, column = (int(index) for index in np.argwhere(outside)[0])
+            raise InvalidInput(
+                f"{self.feed}: row {row}, {self.columns[column]}: id {int(ids[row, column])} is not in "
+                f"[0, {self.cardinality[column]})"
+            )
+        return np.ascontiguousarray(ids, dtype=np.int64)

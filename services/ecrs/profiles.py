@@ -1,0 +1,147 @@
+"""The profile store: users, their histories and products in Redis, under the original's keys.
+
+{id}##user_info      JSON object, names of UserInfo
+{id}##history        JSON list, newest first, of [sku, ts, type]
+{id}##product_info   JSON object, names of ItemInfo
+ecrs##bundle         JSON object, which bundle was seeded
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, cast
+
+import orjson
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from ecrs.domain import ActionType, Interaction, Item, User
+from ecrs.kit.errors import OutOfTime, Unavailable
+from ecrs.kit.settings import RedisSettings
+
+BUNDLE_KEY = "ecrs##bundle"
+
+
+def user_key(user_id: str) -> str:
+    return f"{user_id}##user_info"
+
+
+def history_key(user_id: str) -> str:
+    return f"{user_id}##history"
+
+
+def item_key(sku: str) -> str:
+    return f"{sku}##product_info"
+
+
+def dump_user(user: User) -> bytes:
+    return orjson.dumps(
+        {
+            "user_id": user.id,
+            "age": user.age,
+            "sex": user.sex,
+            "city_level": user.city_level,
+            "province": user.province,
+            "city": user.city,
+            "country": user.county,
+        }
+    )
+
+
+def dump_history(history: Sequence[Interaction]) -> bytes:
+    return orjson.dumps([[i.sku, i.ts, int(i.type)] for i in history])
+
+
+def dump_item(item: Item) -> bytes:
+    return orjson.dumps({"sku_id": item.sku, "brand": item.brand, "shopid": item.shop, "cate": item.category})
+
+
+class Profiles(Protocol):
+    """What um and cm read.
+
+    Every method raises Unavailable when the store is away, OutOfTime past `timeout_s`.
+    """
+
+    async def user(self, user_id: str, timeout_s: float) -> User | None:
+        """The user with history, or None if unknown."""
+
+    async def items(self, skus: Sequence[str], timeout_s: float) -> list[Item | None]:
+        """The items in the order of `skus`, None where unknown."""
+
+    async def version(self, timeout_s: float) -> str | None:
+        """The bundle version the store was seeded with; None before the first seeding."""
+
+
+class RedisProfiles:
+    """`Profiles` in Redis or Valkey."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def user(self, user_id: str, timeout_s: float) -> User | None:
+        profile, history = await self._mget([user_key(user_id), history_key(user_id)], timeout_s)
+        return None if profile is None else _load_user(profile, history)
+
+    async def items(self, skus: Sequence[str], timeout_s: float) -> list[Item | None]:
+        if not skus:
+            return []
+        found = await self._mget([item_key(sku) for sku in skus], timeout_s)
+        return [None if raw is None else _load_item(raw) for raw in found]
+
+    async def version(self, timeout_s: float) -> str | None:
+        (raw,) = await self._mget([BUNDLE_KEY], timeout_s)
+        return None if raw is None else orjson.loads(raw)["version"]
+
+    async def _mget(self, keys: list[str], timeout_s: float) -> list[bytes | None]:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return cast(list[bytes | None], await self._redis.mget(keys))
+        except TimeoutError:
+            raise OutOfTime(f"the profile store did not answer within {timeout_s * 1000:.0f} ms") from None
+        except (RedisError, OSError) as error:
+            raise Unavailable(f"the profile store is unavailable ({type(error).__name__})") from error
+
+
+@asynccontextmanager
+async def connect(settings: RedisSettings) -> AsyncIterator[RedisProfiles]:
+    async with open_redis(settings) as redis:
+        yield RedisProfiles(redis)
+
+
+@asynccontextmanager
+async def open_redis(settings: RedisSettings, **options: Any) -> AsyncIterator[Redis]:
+    """A client of the configured store; it connects at the first command and does not retry."""
+    redis = Redis.from_url(
+        settings.redis_url,
+        password=settings.redis_password,
+        retry=Retry(NoBackoff(), 0),
+        socket_connect_timeout=1.0,
+        health_check_interval=0,
+        **options,
+    )
+    try:
+        yield redis
+    finally:
+        await redis.aclose()
+
+
+def _load_user(profile: bytes, history: bytes | None) -> User:
+    raw = orjson.loads(profile)
+    interactions = orjson.loads(history) if history else []
+    return User(
+        id=raw["user_id"],
+        age=raw["age"],
+        sex=raw["sex"],
+        city_level=raw["city_level"],
+        province=raw["province"],
+        city=raw["city"],
+        county=raw["country"],
+        history=tuple(Interaction(sku, ts, ActionType(kind)) for sku, ts, kind in interactions),
+    )
+
+
+def _load_item(raw: bytes) -> Item:
+    record = orjson.loads(raw)
+    return Item(record["sku_id"], record["brand"], record["shopid"], record["cate"])

@@ -1,0 +1,1 @@
+"""rank: scores of candidate products for a user."""

@@ -1,0 +1,1 @@
+"""recall: candidate products for a user."""

@@ -1,0 +1,86 @@
+"""The vector store's interface, and which implementation the settings ask for."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import orjson
+
+from ecrs.bundle import Bundle
+from ecrs.kit.settings import VectorSettings
+
+EXACT_UP_TO = 100_000
+"""Items up to which both stores scan every vector, which takes about a millisecond and is exact."""
+
+SAMPLE, NEIGHBOURS, LEAST_RECALL = 50, 100, 0.99
+"""An approximate index must find this share of a sample's true nearest neighbours before it serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    sku: str
+    distance: float  # squared L2; for unit vectors 2 − 2·cosine
+
+
+class VectorStore(Protocol):
+    """Item vectors of one bundle.
+
+    Methods raise Unavailable when the store is away, OutOfTime past `timeout_s`.
+    """
+
+    async def search(self, vector: np.ndarray, n: int, timeout_s: float) -> list[Neighbour]:
+        """The `n` items nearest to `vector`, float32, shape (DIM,); nearest first."""
+
+    async def version(self, timeout_s: float) -> str:
+        """The bundle version of the vectors that `search` reads."""
+
+    async def count(self, timeout_s: float) -> int:
+        """How many items `search` reads."""
+
+
+def read_vectors(lines: Iterator[str], count: int) -> tuple[list[str], np.ndarray]:
+    """The skus and vectors, float32, shape (count, DIM), of `product_vectors.txt` lines.
+
+    Raises ValueError, with the line's number, for a line that is not `sku:[v1, v2, …]`, for a
+    vector of another length than the first, and for values that are not finite.
+    """
+    skus: list[str] = []
+    vectors: np.ndarray | None = None
+    for number, line in enumerate(lines, 1):
+        sku, _, text = line.partition(":")
+        try:
+            vector = np.array(orjson.loads(text), dtype=np.float32)
+            if vectors is None:
+                vectors = np.empty((count, len(vector)), dtype=np.float32)
+            if vector.shape != vectors.shape[1:]:
+                raise ValueError(f"{vector.size} values, expected {vectors.shape[1]}")
+            vectors[number - 1] = vector
+        except (ValueError, TypeError, IndexError) as error:
+            raise ValueError(f"product_vectors.txt:{number}: {error}") from error
+        skus.append(sku)
+    if vectors is None or len(skus) != count:
+        raise ValueError(f"product_vectors.txt: {len(skus)} lines, expected {count}")
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"product_vectors.txt:{int(np.argmin(finite)) + 1}: a value is not finite")
+    return skus, vectors
+
+
+@asynccontextmanager
+async def open_vectors(settings: VectorSettings, bundle: Bundle) -> AsyncIterator[VectorStore]:
+    if settings.vectors == "faiss":
+        from ecrs.recall.faiss_vectors import FaissVectors  # faiss is there in the embedded profile only
+
+        with FaissVectors.load(bundle) as store:
+            yield store
+    elif settings.vectors.startswith("milvus://"):
+        from ecrs.recall.milvus_vectors import MilvusVectors
+
+        async with MilvusVectors.connect(settings) as milvus:
+            yield milvus
+    else:
+        raise ValueError(
+            f"ECRS_VECTORS: {settings.vectors!r} is neither faiss nor milvus://host:port[/database]"
+        )

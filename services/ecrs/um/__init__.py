@@ -1,0 +1,1 @@
+"""um: the user model: a user's profile and history by id."""

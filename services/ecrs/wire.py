@@ -1,0 +1,57 @@
+"""Protobuf messages ⇄ the domain's users and items: the one place that knows both names."""
+
+from collections.abc import Iterable
+
+from ecrs.contract.item_info_pb2 import ItemInfo
+from ecrs.contract.user_info_pb2 import Interaction as InteractionInfo
+from ecrs.contract.user_info_pb2 import UserInfo
+from ecrs.domain import HISTORY_LENGTH, NEW_USER_IDS, UNKNOWN, ActionType, Interaction, Item, User
+
+
+def to_user(info: UserInfo) -> User:
+    return User(
+        id="" if info.user_id in NEW_USER_IDS else info.user_id,
+        age=info.age or UNKNOWN,
+        sex=info.sex or UNKNOWN,
+        city_level=info.city_level or UNKNOWN,
+        province=info.province or UNKNOWN,
+        city=info.city or UNKNOWN,
+        county=info.country or UNKNOWN,
+        history=tuple(Interaction(i.sku_id, i.ts, _action(i.type)) for i in info.history[:HISTORY_LENGTH]),
+    )
+
+
+def from_user(user: User) -> UserInfo:
+    return UserInfo(
+        user_id=user.id,
+        age=user.age,
+        sex=user.sex,
+        city_level=user.city_level,
+        province=user.province,
+        city=user.city,
+        country=user.county,
+        history=[InteractionInfo(sku_id=i.sku, ts=i.ts, type=i.type.name) for i in user.history],
+    )
+
+
+def describes_user(info: UserInfo) -> bool:
+    """Whether a request's user_info says anything about who asks."""
+    return bool(
+        info.age or info.sex or info.city_level or info.province or info.city or info.country or info.history
+    )
+
+
+def to_item(info: ItemInfo) -> Item:
+    return Item(info.sku_id, info.brand or UNKNOWN, info.shopid or UNKNOWN, info.cate or UNKNOWN)
+
+
+def from_item(item: Item) -> ItemInfo:
+    return ItemInfo(sku_id=item.sku, brand=item.brand, shopid=item.shop, cate=item.category)
+
+
+def to_items(infos: Iterable[ItemInfo]) -> list[Item]:
+    return [to_item(info) for info in infos]
+
+
+def _action(number: int) -> ActionType:
+    return ActionType(number) if number in ActionType._value2member_map_ else ActionType.UNKNOWN

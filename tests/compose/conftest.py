@@ -1,0 +1,139 @@
+"""The whole platform in containers, from the stand-in images, under a project name of its own.
+
+It is brought up once, and taken down with its volumes whatever happens. Beside a platform that
+`make up` started it shares images alone: project, volumes, secrets and port are its own.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROJECT = "ecrs-test"
+UP_LIMIT_S = 1200
+SERVICES = (
+    *("redis", "milvus", "serving-user-tower", "serving-ranker"),
+    *("um", "cm", "recall", "rank", "gateway", "client"),
+)
+"""What keeps running; `train` and the seeds end."""
+ONE_SHOTS = ("train", "seed-redis", "seed-milvus")
+
+
+def wait_until(what: str, condition: Callable[[], Any], limit_s: float) -> Any:
+    """The condition's first true value; fails naming `what` after `limit_s`."""
+    deadline = time.monotonic() + limit_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {limit_s:.0f} s")
+        time.sleep(0.2)
+    return value
+
+
+def run(*command: str, limit_s: float = 60, check: bool = True, **options: Any) -> str:
+    """Standard output of a command; with `check`, a status other than 0 fails with all it printed."""
+    done = subprocess.run(command, text=True, capture_output=True, timeout=limit_s, check=False, **options)
+    if check and done.returncode:
+        pytest.fail(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done.stdout
+
+
+class Stack:
+    """The compose project."""
+
+    def __init__(self, secrets: Path, gateway_port: int) -> None:
+        self.gateway = f"127.0.0.1:{gateway_port}"
+        self.secrets = secrets
+        self._environment = os.environ | {
+            "ECRS_SECRETS": str(secrets),
+            "ECRS_GATEWAY_PORT": str(gateway_port),
+            "ECRS_BUNDLES": "bundles",
+        }
+
+    def compose(self, *arguments: str, limit_s: float = 60, check: bool = True) -> str:
+        options = [
+            "--project-name",
+            PROJECT,
+            "--env-file",
+            "images/standin/standin.env",
+            "--progress",
+            "plain",
+        ]
+        command = ["docker", "compose", *options, *arguments]
+        return run(*command, limit_s=limit_s, check=check, cwd=ROOT, env=self._environment)
+
+    def up(self) -> None:
+        limit = ["--wait", "--wait-timeout", str(UP_LIMIT_S)]
+        try:
+            self.compose("up", "--build", "--detach", *limit, limit_s=UP_LIMIT_S + 600)
+        except (pytest.fail.Exception, subprocess.TimeoutExpired):
+            print(self.compose("ps", "--all", check=False))
+            print(self.compose("logs", "--no-color", "--tail", "40", check=False))
+            raise
+
+    def down(self, *options: str) -> None:
+        self.compose("down", "--timeout", "15", *options, limit_s=180)
+
+    def client(self, *arguments: str) -> str:
+        """What the client in its container prints."""
+        return self.compose("exec", "-T", "client", "python", "client.py", *arguments)
+
+    def log(self, service: str) -> str:
+        return self.compose("logs", "--no-color", "--no-log-prefix", service)
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        container = self.compose("ps", "--all", "--quiet", service).strip()
+        return json.loads(run("docker", "inspect", container))[0]
+
+    def is_healthy(self, service: str) -> bool:
+        """Running, and passing its health check if it has one."""
+        state = self.inspect(service)["State"]
+        return state["Running"] and state.get("Health", {}).get("Status", "healthy") == "healthy"
+
+    def address(self, service: str) -> str:
+        """The container's address on the internal network, which this host reaches by its bridge."""
+        return self.inspect(service)["NetworkSettings"]["Networks"][f"{PROJECT}_internal"]["IPAddress"]
+
+    def secret(self, name: str) -> str:
+        return (self.secrets / name).read_text()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    secrets = tmp_path_factory.mktemp("secrets")
+    run("images/secrets", cwd=ROOT, env=os.environ | {"ECRS_SECRETS": str(secrets)})
+    stack = Stack(secrets, _free_port())
+    stack.down("--volumes", "--remove-orphans")  # what a killed run left
+    try:
+        stack.up()
+        yield stack
+    finally:
+        stack.down("--volumes", "--remove-orphans")
+
+
+@pytest.fixture(scope="session")
+def bundle_dir(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the bundle that the stack serves."""
+    bundles = tmp_path_factory.mktemp("bundles")
+    stack.compose("cp", "client:/bundles/.", str(bundles))
+    return (bundles / "current").resolve()
+
+
+@pytest.fixture(scope="session")
+def known(bundle_dir: Path) -> dict[str, Any]:
+    """A user and products that the stores hold: ids, and the user's profile as the client takes it."""
+    user, *profile = (bundle_dir / "users.dat").read_text().splitlines()[100].split(":")
+    products = [line.split(":")[0] for line in (bundle_dir / "products.dat").read_text().splitlines()[:3]]
+    return {"user": user, "profile": profile, "products": products}

@@ -1,0 +1,81 @@
+"""Compose and the embedded profile answer alike for the same bundle."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from ecrs.contract.as_pb2 import ASRequest, ASResponse
+from ecrs.contract.as_pb2_grpc import ASServiceStub
+from ecrs.contract.user_info_pb2 import UserInfo
+from tests.compose.conftest import Stack, wait_until
+
+EMBEDDED = "127.0.0.1:8930"
+FIELDS = ("age", "sex", "city_level", "province", "city", "country")
+USERS = 20
+
+
+@pytest.fixture(scope="module")
+def embedded(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`ecrs up` on this host; its ports are the usual ones, the stack's gateway is on another."""
+    run_dir = tmp_path_factory.mktemp("embedded")
+    log = run_dir / "up.log"
+    with log.open("w") as output:
+        command = [str(Path(sys.executable).with_name("ecrs")), "up", str(bundle_dir)]
+        process = subprocess.Popen(command, cwd=run_dir, stdout=output, stderr=subprocess.STDOUT)
+
+    def is_up() -> bool:
+        if process.poll() is not None:
+            pytest.fail(f"ecrs up ended with {process.returncode}:\n{log.read_text()}")
+        return "up: bundle" in log.read_text()
+
+    try:
+        wait_until("ecrs up", is_up, limit_s=120)
+        yield EMBEDDED
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+def ask(target: str, request: ASRequest) -> ASResponse:
+    with grpc.insecure_channel(target) as channel:
+        return ASServiceStub(channel).as_call(request, timeout=10, wait_for_ready=True)
+
+
+def questions(bundle_dir: Path) -> list[ASRequest]:
+    """Old users by id, and the same people as new users by profile."""
+    lines = (bundle_dir / "users.dat").read_text().splitlines()
+    people: list[Any] = [line.split(":") for line in lines[:: len(lines) // USERS][:USERS]]
+    return [ASRequest(user_id=user) for user, *_ in people] + [
+        ASRequest(user_info=UserInfo(**dict(zip(FIELDS, profile, strict=True)))) for _, *profile in people
+    ]
+
+
+def test_compose_and_embedded_answer_alike(stack: Stack, embedded: str, bundle_dir: Path) -> None:
+    for question in questions(bundle_dir):
+        ours, theirs = ask(stack.gateway, question), ask(embedded, question)
+        assert (ours.error.code, theirs.error.code) == (200, 200), question
+        assert ours.bundle_version == theirs.bundle_version == bundle_dir.name
+        scores = {item.sku_id: item.rank_score for item in ours.item_infos}
+        assert len(scores) == 100
+        assert scores == pytest.approx({item.sku_id: item.rank_score for item in theirs.item_infos}, abs=1e-4)
+
+
+def test_the_answer_says_how_each_stage_went(stack: Stack, bundle_dir: Path) -> None:
+    old_user, new_user = questions(bundle_dir)[0], questions(bundle_dir)[USERS]
+    stages = {"user": "ok", "recall": "ok", "item": "ok", "rank": "ok"}
+    assert outcomes(ask(stack.gateway, old_user)) == stages
+    assert outcomes(ask(stack.gateway, new_user)) == stages | {"user": "skipped"}
+
+
+def outcomes(answer: ASResponse) -> dict[str, str]:
+    return {stage.name: stage.outcome for stage in answer.stages}

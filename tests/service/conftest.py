@@ -1,0 +1,26 @@
+"""A service under test is a real grpc.aio server on a free port, called through a real channel."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import grpc
+import pytest
+
+from ecrs.kit import server
+from ecrs.kit.settings import ServerSettings
+
+Start = Callable[[server.Service], Awaitable[tuple[grpc.aio.Channel, server.Running]]]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Start a service; returns a channel to it and what it says of itself."""
+    async with AsyncExitStack() as stack:
+
+        async def start_one(service: server.Service) -> tuple[grpc.aio.Channel, server.Running]:
+            settings = ServerSettings(port=0, metrics_port=0, check_interval_s=0.02, grace_s=2.0)
+            running = await stack.enter_async_context(server.started(service, settings))
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{running.port}"))
+            return channel, running
+
+        yield start_one

@@ -1,0 +1,219 @@
+"""What every service does: health, reflection, metrics, log, graceful end."""
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+import grpc
+import pytest
+import structlog
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
+
+from ecrs.contract.um_pb2 import UserModelRequest, UserModelResponse
+from ecrs.contract.um_pb2_grpc import UMServiceServicer, UMServiceStub, add_UMServiceServicer_to_server
+from ecrs.kit.client import call, open_channel
+from ecrs.kit.errors import NotFound, OutOfTime, Unavailable
+from ecrs.kit.server import Service, started
+from ecrs.kit.settings import ServerSettings
+from tests.eventually import eventually
+from tests.service.conftest import Start
+
+Answer = Callable[[UserModelRequest], Awaitable[UserModelResponse]]
+
+
+class Scripted(UMServiceServicer):
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    async def um_call(
+        self, request: UserModelRequest, context: grpc.aio.ServicerContext
+    ) -> UserModelResponse:
+        return await self._answer(request)
+
+
+def scripted(answer: Answer, check: Callable[[], Awaitable[None]] | None = None) -> Service:
+    async def fine() -> None: ...
+
+    return Service(
+        "um", "um.UMService", lambda s: add_UMServiceServicer_to_server(Scripted(answer), s), check or fine
+    )
+
+
+async def echo(request: UserModelRequest) -> UserModelResponse:
+    return UserModelResponse(user_info={"user_id": request.user_id})
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("GET", path)
+    reply = connection.getresponse()
+    return reply.status, reply.read().decode()
+
+
+async def test_success_is_code_200(start: Start) -> None:
+    channel, _ = await start(scripted(echo))
+    reply = await UMServiceStub(channel).um_call(UserModelRequest(user_id="1"))
+    assert reply.error.code == 200
+
+
+async def test_an_unexpected_error_is_internal_and_shows_no_internals(start: Start) -> None:
+    async def broken(request: UserModelRequest) -> UserModelResponse:
+        raise RuntimeError("secret password")
+
+    channel, _ = await start(scripted(broken))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await UMServiceStub(channel).um_call(UserModelRequest(user_id="1", log_id="find-me"))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "secret" not in caught.value.details()
+    assert "find-me" in caught.value.details()
+
+
+async def test_a_log_id_is_made_when_empty_and_kept_when_given(start: Start) -> None:
+    seen: list[str] = []
+
+    async def remember(request: UserModelRequest) -> UserModelResponse:
+        seen.append(request.log_id)
+        return UserModelResponse()
+
+    channel, _ = await start(scripted(remember))
+    await UMServiceStub(channel).um_call(UserModelRequest(log_id="given"))
+    await UMServiceStub(channel).um_call(UserModelRequest())
+    assert seen[0] == "given"
+    assert len(seen[1]) == 32
+
+
+async def test_one_log_line_a_call_says_what_happened(start: Start) -> None:
+    async def unknown(request: UserModelRequest) -> UserModelResponse:
+        raise NotFound("no user '5'")
+
+    channel, _ = await start(scripted(unknown))
+    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+        await UMServiceStub(channel).um_call(UserModelRequest(user_id="5", log_id="x"))
+    (line,) = [line for line in lines if line["event"] == "rpc"]
+    assert line["method"] == "/um.UMService/um_call"
+    assert (line["log_id"], line["error_code"], line["error"]) == ("x", 500, "no user '5'")
+    assert line["took_ms"] > 0
+
+
+async def test_health_follows_the_check_and_gives_its_reason(start: Start) -> None:
+    state = {"fault": Unavailable("redis is away")}
+
+    async def check() -> None:
+        if state["fault"]:
+            raise state["fault"]
+
+    channel, running = await start(scripted(echo, check))
+    health = HealthStub(channel)
+
+    async def is_(status: int) -> bool:
+        return (await health.Check(HealthCheckRequest(service="um.UMService"))).status == status
+
+    async def told() -> bool:
+        return running.reason == "redis is away"
+
+    await eventually(lambda: is_(HealthCheckResponse.NOT_SERVING))
+    await eventually(told)
+    status, body = await asyncio.to_thread(get, running.metrics_port, "/health")
+    assert (status, json.loads(body)["reason"]) == (503, "redis is away")
+
+    state["fault"] = None
+    await eventually(lambda: is_(HealthCheckResponse.SERVING))
+    assert (await asyncio.to_thread(get, running.metrics_port, "/health"))[0] == 200
+
+    state["fault"] = Unavailable("away again")
+    await eventually(lambda: is_(HealthCheckResponse.NOT_SERVING))
+
+
+async def test_reflection_names_the_service(start: Start) -> None:
+    channel, _ = await start(scripted(echo))
+    asked = iter([ServerReflectionRequest(list_services="")])
+    async for reply in ServerReflectionStub(channel).ServerReflectionInfo(asked):
+        names = {service.name for service in reply.list_services_response.service}
+    assert {"um.UMService", "grpc.health.v1.Health"} <= names
+
+
+async def test_metrics_count_calls_by_both_codes(start: Start) -> None:
+    async def unknown(request: UserModelRequest) -> UserModelResponse:
+        raise NotFound("no")
+
+    channel, running = await start(scripted(unknown))
+    sample = 'ecrs_rpc_total{error_code="500",grpc_code="OK",method="/um.UMService/um_call",service="um"}'
+
+    def count(text: str) -> float:
+        return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(sample))
+
+    before = count((await asyncio.to_thread(get, running.metrics_port, "/metrics"))[1])
+    await UMServiceStub(channel).um_call(UserModelRequest(user_id="5"))
+    after = count((await asyncio.to_thread(get, running.metrics_port, "/metrics"))[1])
+    assert after - before == 1
+
+
+async def test_calls_in_flight_are_finished_at_the_end() -> None:
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: UserModelRequest) -> UserModelResponse:
+        entered.set()
+        await release.wait()
+        return UserModelResponse(user_info={"user_id": "late"})
+
+    settings = ServerSettings(port=0, metrics_port=0, grace_s=5.0)
+    async with started(scripted(slow), settings) as running:
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{running.port}")
+        pending = UMServiceStub(channel).um_call(UserModelRequest(user_id="1"))
+        await asyncio.wait_for(entered.wait(), 5)
+        asyncio.get_running_loop().call_later(0.1, release.set)
+    assert (await pending).user_info.user_id == "late"
+    await channel.close()
+
+
+async def test_a_peer_that_is_away_or_slow_is_a_fault_with_a_name(start: Start) -> None:
+    async def slow(request: UserModelRequest) -> UserModelResponse:
+        await asyncio.sleep(5)
+        return UserModelResponse()
+
+    _, running = await start(scripted(slow))
+    async with open_channel(f"127.0.0.1:{running.port}") as channel:
+        with pytest.raises(OutOfTime, match="um did not answer within 50 ms"):
+            await call("um", UMServiceStub(channel).um_call, UserModelRequest(), 0.05)
+    async with open_channel("127.0.0.1:1") as channel:
+        with pytest.raises(Unavailable, match=r"um is unavailable \(UNAVAILABLE\)"):
+            await call("um", UMServiceStub(channel).um_call, UserModelRequest(), 2.0)
+
+
+async def test_a_peers_own_error_is_passed_on(start: Start) -> None:
+    async def unknown(request: UserModelRequest) -> UserModelResponse:
+        raise NotFound("no user '5'")
+
+    _, running = await start(scripted(unknown))
+    async with open_channel(f"127.0.0.1:{running.port}") as channel:
+        with pytest.raises(NotFound, match="no user '5'"):
+            await call("um", UMServiceStub(channel).um_call, UserModelRequest(), 2.0)
+
+
+async def test_sigterm_ends_a_service_with_0() -> None:
+    """The real program, as a container runs it, with a store that is away."""
+    environment = {"ECRS_PORT": "0", "ECRS_METRICS_PORT": "0", "ECRS_REDIS_URL": "redis://127.0.0.1:1/0"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ecrs", "serve", "um",
+        env=os.environ | environment, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    lines = []
+    try:
+        async with asyncio.timeout(20):
+            while not lines or "unavailable" not in str(lines[-1].get("reason")):
+                lines.append(json.loads(await process.stdout.readline()))
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert lines[0]["service"] == "um"
+    assert "the profile store is unavailable" in lines[-1]["reason"]

@@ -1,0 +1,97 @@
+"""rank over the tiny bundle's own model."""
+
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+
+from ecrs.bundle import Bundle
+from ecrs.contract.item_info_pb2 import ItemInfo
+from ecrs.contract.rank_pb2 import RankRequest
+from ecrs.contract.rank_pb2_grpc import RankServiceStub, add_RankServiceServicer_to_server
+from ecrs.contract.user_info_pb2 import Interaction, UserInfo
+from ecrs.domain import parse_item
+from ecrs.kit.server import Service
+from ecrs.model.served import ServedModel, open_model
+from ecrs.rank.ranker import Ranker
+from ecrs.rank.service import RankService
+from ecrs.wire import from_item
+from tests.service.conftest import Start
+
+
+@pytest.fixture
+async def model(tiny: Bundle) -> AsyncIterator[ServedModel]:
+    async with open_model("inprocess", tiny, "ranker") as served:
+        yield served
+
+
+@pytest.fixture
+async def stub(start: Start, tiny: Bundle, model: ServedModel) -> RankServiceStub:
+    ranker = Ranker(tiny, model)
+    servicer = RankService(ranker, call_timeout_s=5.0)
+    channel, running = await start(
+        Service(
+            "rank",
+            "RankService",
+            lambda server: add_RankServiceServicer_to_server(servicer, server),
+            ranker.check,
+        )
+    )
+    await running.serving()
+    return RankServiceStub(channel)
+
+
+def item_infos(bundle: Bundle, n: int) -> list[ItemInfo]:
+    return [from_item(parse_item(line)) for line in list(bundle.lines("products.dat"))[:n]]
+
+
+async def test_scores_come_in_the_requests_order_one_a_product(stub: RankServiceStub, tiny: Bundle) -> None:
+    infos = item_infos(tiny, 20)
+    reply = await stub.rank_predict(RankRequest(user_info=UserInfo(age="5.0"), item_infos=infos))
+    assert reply.error.code == 200
+    assert reply.bundle_version == tiny.version
+    assert [pair.nid for pair in reply.score_pairs] == [info.sku_id for info in infos]
+    assert all(0 < pair.score < 1 for pair in reply.score_pairs)
+
+
+async def test_a_score_does_not_depend_on_the_company(stub: RankServiceStub, tiny: Bundle) -> None:
+    infos = item_infos(tiny, 20)
+    together = await stub.rank_predict(RankRequest(user_info=UserInfo(age="5.0"), item_infos=infos))
+    alone = await stub.rank_predict(RankRequest(user_info=UserInfo(age="5.0"), item_infos=infos[7:8]))
+    assert alone.score_pairs[0].score == pytest.approx(together.score_pairs[7].score, abs=1e-6)
+
+
+async def test_the_service_scores_as_the_model_did_at_training(stub: RankServiceStub, tiny: Bundle) -> None:
+    golden = tiny.golden
+    for n, (user, item) in enumerate(zip(golden["users"], golden["items"], strict=True)):
+        request = RankRequest(
+            user_info=UserInfo(
+                user_id=user["id"],
+                **{name: user[name] for name in ("age", "sex", "city_level", "province", "city")},
+                country=user["county"],
+                history=[Interaction(sku_id=i["sku"], ts=i["ts"], type=i["type"]) for i in user["history"]],
+            ),
+            item_infos=[
+                ItemInfo(sku_id=item["sku"], brand=item["brand"], shopid=item["shop"], cate=item["category"])
+            ],
+        )
+        reply = await stub.rank_predict(request)
+        expected = np.float32(golden["ranker"]["outputs"][n][0])
+        assert reply.score_pairs[0].score == pytest.approx(expected, abs=1e-5), f"golden row {n}"
+
+
+async def test_unknown_values_are_scored_as_out_of_vocabulary(stub: RankServiceStub) -> None:
+    strange = ItemInfo(sku_id="never seen", brand="?", shopid="?", cate="?")
+    reply = await stub.rank_predict(RankRequest(user_info=UserInfo(age="999"), item_infos=[strange]))
+    assert reply.error.code == 200
+    assert 0 < reply.score_pairs[0].score < 1
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+async def test_no_products_or_too_many_is_a_bad_request(stub: RankServiceStub, count: int) -> None:
+    infos = [ItemInfo(sku_id=str(n)) for n in range(count)]
+    reply = await stub.rank_predict(RankRequest(user_info=UserInfo(age="5.0"), item_infos=infos))
+    assert reply.error.code == 400
+    assert f"got {count}" in reply.error.text
+    after = await stub.rank_predict(RankRequest(item_infos=[ItemInfo(sku_id="1")]))
+    assert after.error.code == 200

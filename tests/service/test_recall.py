@@ -1,0 +1,165 @@
+"""recall over the tiny bundle's own models, and when its parts disagree."""
+
+from collections.abc import AsyncIterator
+
+import grpc
+import numpy as np
+import pytest
+
+from ecrs.bundle import Bundle
+from ecrs.contract.recall_pb2 import RecallRequest
+from ecrs.contract.recall_pb2_grpc import RecallServiceStub, add_RecallServiceServicer_to_server
+from ecrs.contract.user_info_pb2 import UserInfo
+from ecrs.domain import User, parse_history
+from ecrs.kit.errors import Unavailable
+from ecrs.kit.server import Running, Service
+from ecrs.model.served import ServedModel, open_model
+from ecrs.recall.retriever import Retriever
+from ecrs.recall.service import RecallService
+from ecrs.recall.vectors import VectorStore, read_vectors
+from ecrs.wire import from_user
+from tests.eventually import eventually
+from tests.fakes import FakeVectors
+from tests.service.conftest import Start
+
+
+@pytest.fixture
+async def user_tower(tiny: Bundle) -> AsyncIterator[ServedModel]:
+    async with open_model("inprocess", tiny, "user_tower") as model:
+        yield model
+
+
+async def recall(
+    start: Start, bundle: Bundle, user_tower: ServedModel, vectors: VectorStore
+) -> tuple[RecallServiceStub, Running]:
+    retriever = Retriever(bundle, user_tower, vectors)
+    servicer = RecallService(retriever, call_timeout_s=5.0)
+    service = Service(
+        "recall",
+        "recall.RecallService",
+        lambda server: add_RecallServiceServicer_to_server(servicer, server),
+        retriever.check,
+    )
+    channel, running = await start(service)
+    return RecallServiceStub(channel), running
+
+
+def known_user(bundle: Bundle) -> User:
+    return User("8888", history=dict(map(parse_history, bundle.lines("histories.dat")))["8888"])
+
+
+async def serving(
+    start: Start, tiny: Bundle, user_tower: ServedModel, vectors: VectorStore
+) -> RecallServiceStub:
+    client, running = await recall(start, tiny, user_tower, vectors)
+    await running.serving()
+    return client
+
+
+@pytest.fixture
+def vectors(tiny: Bundle) -> FakeVectors:
+    return FakeVectors(
+        *read_vectors(tiny.lines("product_vectors.txt"), tiny.count("product_vectors.txt")), held=tiny.version
+    )
+
+
+async def test_candidates_are_the_nearest_vectors_nearest_first(
+    start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
+) -> None:
+    stub = await serving(start, tiny, user_tower, vectors)
+    user = known_user(tiny)
+    reply = await stub.recall(RecallRequest(user_info=from_user(user)))
+    (vector,) = await user_tower.infer(tiny.encoder.users([user]), 5.0)
+    nearest = np.sort(np.square(vectors.vectors - vector).sum(axis=1))[:100]
+    assert [pair.score for pair in reply.score_pairs] == pytest.approx(nearest.tolist(), abs=1e-5)
+    assert reply.error.code == 200
+    assert reply.bundle_version == tiny.version
+    first = reply.score_pairs[0]
+    assert [(s.channel, s.position, s.score) for s in first.sources] == [("vector", 1, first.score)]
+
+
+@pytest.mark.parametrize(("asked", "given"), [(0, 100), (7, 7), (1000, 300)])
+async def test_request_num_is_how_many(
+    start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors, asked: int, given: int
+) -> None:
+    stub = await serving(start, tiny, user_tower, vectors)
+    reply = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0"), request_num=asked))
+    assert len({pair.nid for pair in reply.score_pairs}) == given
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (RecallRequest(request_num=1001), "request_num: at most 1000, got 1001"),
+        (RecallRequest(recall_type="magic"), "recall_type: 'magic' is none of vector"),
+    ],
+)
+async def test_what_cannot_be_asked_is_a_bad_request(
+    start: Start,
+    tiny: Bundle,
+    user_tower: ServedModel,
+    vectors: FakeVectors,
+    request_: RecallRequest,
+    reason: str,
+) -> None:
+    stub = await serving(start, tiny, user_tower, vectors)
+    reply = await stub.recall(request_)
+    assert (reply.error.code, reply.error.text) == (400, reason)
+
+
+async def test_history_changes_what_an_anonymous_session_gets(
+    start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
+) -> None:
+    stub = await serving(start, tiny, user_tower, vectors)
+    profile = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
+    session = from_user(known_user(tiny))
+    session.user_id = ""
+    clicked = await stub.recall(RecallRequest(user_info=session))
+    assert [p.nid for p in profile.score_pairs] != [p.nid for p in clicked.score_pairs]
+
+
+async def test_a_collection_of_another_version_is_refused_until_it_is_the_same(
+    start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
+) -> None:
+    vectors.held = "20200101_000000_00000000"
+    stub, running = await recall(start, tiny, user_tower, vectors)
+
+    async def refused() -> bool:
+        return "versions differ" in (running.reason or "")
+
+    await eventually(refused)
+    reply = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
+    assert reply.error.code == 503
+    assert vectors.held in reply.error.text
+    assert tiny.version in reply.error.text
+
+    vectors.held = tiny.version
+    await running.serving()
+    assert (await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))).error.code == 200
+
+
+async def test_a_vector_store_that_is_away_is_unavailable_and_comes_back(
+    start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
+) -> None:
+    stub = await serving(start, tiny, user_tower, vectors)
+    vectors.trouble.fault = Unavailable("Milvus is unavailable")
+    reply = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
+    assert (reply.error.code, reply.error.text) == (503, "Milvus is unavailable")
+
+    vectors.trouble.fault = None
+
+    async def back() -> bool:
+        reply = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
+        return reply.error.code == 200
+
+    await eventually(back)
+
+
+async def test_a_callers_deadline_is_kept(
+    start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
+) -> None:
+    stub = await serving(start, tiny, user_tower, vectors)
+    vectors.trouble.delay_s = 60.0
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")), timeout=0.2)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED

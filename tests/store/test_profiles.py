@@ -1,0 +1,134 @@
+"""The profile store: a fake, Valkey, and Redis where there is one, seeded the same way."""
+
+from collections.abc import AsyncIterator
+
+import orjson
+import pytest
+
+from ecrs.bundle import Bundle
+from ecrs.domain import parse_history, parse_item, parse_user
+from ecrs.kit.errors import OutOfTime, Unavailable
+from ecrs.kit.settings import RedisSettings
+from ecrs.profiles import Profiles, RedisProfiles, open_redis
+from ecrs_seed.redis import seed_redis
+from tests.fakes import FakeProfiles, Trouble
+from tests.store.conftest import configured
+
+SERVERS = ["valkey", *(["redis_server"] if configured("ECRS_TEST_REDIS_URL") else [])]
+
+
+@pytest.fixture(params=["fake", *SERVERS])
+async def profiles(request: pytest.FixtureRequest, tiny: Bundle) -> AsyncIterator[Profiles]:
+    """A store that holds the tiny bundle."""
+    if request.param == "fake":
+        histories = dict(map(parse_history, tiny.lines("histories.dat")))
+        users = {user.id: user for user in map(parse_user, tiny.lines("users.dat"))}
+        for user_id, history in histories.items():
+            users[user_id] = type(users[user_id])(
+                **{name: getattr(users[user_id], name) for name in users[user_id].__slots__}
+                | {"history": history}
+            )
+        items = {item.sku: item for item in map(parse_item, tiny.lines("products.dat"))}
+        yield FakeProfiles(users, items, tiny.version)
+        return
+    async with open_redis(request.getfixturevalue(request.param)) as redis:
+        await redis.flushdb()
+        await seed_redis(tiny, redis, wait_s=10)
+        yield RedisProfiles(redis)
+        await redis.flushdb()
+
+
+async def test_a_user_comes_with_profile_and_history_newest_first(profiles: Profiles) -> None:
+    user = await profiles.user("1", 1.0)
+    assert user is not None
+    assert (user.id, user.age, user.county) == ("1", "5.0", "1933.0")
+    assert len(user.history) == 50
+    assert [i.ts for i in user.history] == sorted((i.ts for i in user.history), reverse=True)
+
+
+async def test_an_unknown_user_is_none(profiles: Profiles) -> None:
+    assert await profiles.user("no such user", 1.0) is None
+
+
+async def test_items_keep_the_order_asked_and_unknown_ones_are_none(profiles: Profiles) -> None:
+    found = await profiles.items(["12048", "no such item", "1", "12048"], 1.0)
+    assert [item and item.sku for item in found] == ["12048", None, "1", "12048"]
+    assert found[2] == parse_item("1:3456:6980:70")
+
+
+async def test_no_items_is_no_question(profiles: Profiles) -> None:
+    assert await profiles.items([], 1.0) == []
+
+
+async def test_the_store_says_which_bundle_it_holds(profiles: Profiles, tiny: Bundle) -> None:
+    assert await profiles.version(1.0) == tiny.version
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> RedisSettings:
+    return request.getfixturevalue(request.param)
+
+
+async def test_an_empty_store_holds_no_version(server: RedisSettings) -> None:
+    async with open_redis(server) as redis:
+        await redis.flushdb()
+        assert await RedisProfiles(redis).version(1.0) is None
+
+
+async def test_records_lie_under_the_originals_keys_and_names(server: RedisSettings, tiny: Bundle) -> None:
+    async with open_redis(server) as redis:
+        await redis.flushdb()
+        await seed_redis(tiny, redis, wait_s=10)
+        assert orjson.loads(await redis.get("1##user_info")) == {
+            "user_id": "1", "age": "5.0", "sex": "1.0", "city_level": "5.0",
+            "province": "20.0", "city": "176.0", "country": "1933.0",
+        }  # fmt: skip
+        assert orjson.loads(await redis.get("1##product_info")) == {
+            "sku_id": "1", "brand": "3456", "shopid": "6980", "cate": "70",
+        }  # fmt: skip
+        await redis.flushdb()
+
+
+async def test_seeding_again_writes_nothing(server: RedisSettings, tiny: Bundle) -> None:
+    async with open_redis(server) as redis:
+        await redis.flushdb()
+        first = await seed_redis(tiny, redis, wait_s=10)
+        written: list[int] = []
+        again = await seed_redis(tiny, redis, wait_s=10, advance=written.append)
+        assert (first.already_there, again.already_there, written) == (False, True, [])
+        await redis.flushdb()
+
+
+async def test_seeding_mends_a_store_that_lost_records(server: RedisSettings, tiny: Bundle) -> None:
+    async with open_redis(server) as redis:
+        await redis.flushdb()
+        await seed_redis(tiny, redis, wait_s=10)
+        lost = [key async for key in redis.scan_iter("*##product_info")]
+        await redis.delete(*lost)
+        assert not (await seed_redis(tiny, redis, wait_s=10)).already_there
+        assert await redis.exists(*lost) == len(lost)
+        await redis.flushdb()
+
+
+async def test_a_store_that_is_away_is_unavailable() -> None:
+    async with open_redis(RedisSettings(redis_url="redis://127.0.0.1:1/0")) as redis:
+        with pytest.raises(Unavailable, match="profile store"):
+            await RedisProfiles(redis).user("1", 1.0)
+
+
+async def test_seeding_a_store_that_stays_away_gives_up(tiny: Bundle) -> None:
+    async with open_redis(RedisSettings(redis_url="redis://127.0.0.1:1/0")) as redis:
+        with pytest.raises(Unavailable):
+            await seed_redis(tiny, redis, wait_s=0.3)
+
+
+async def test_a_store_that_hangs_is_out_of_time(server: RedisSettings) -> None:
+    async with open_redis(server) as redis, open_redis(server) as other:
+        await other.execute_command("CLIENT", "PAUSE", "1000", "ALL")
+        with pytest.raises(OutOfTime):
+            await RedisProfiles(redis).user("1", 0.05)
+
+
+async def test_the_fake_fails_as_the_servers_do() -> None:
+    with pytest.raises(OutOfTime):
+        await FakeProfiles(trouble=Trouble(delay_s=9)).user("1", 0.01)

@@ -1,0 +1,150 @@
+"""Starting and ending: clean, killed, twice, in the wrong place."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from ecrs.bundle import Bundle
+from ecrs.kit.ports import PORTS
+from tests.system.conftest import Up, ecrs
+
+
+def children(run_dir: Path) -> dict[str, int]:
+    state = json.loads((run_dir / "children.json").read_text())
+    return {name: child["pid"] for name, child in state.items()}
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_gone(pids: list[int], limit_s: float = 20) -> None:
+    deadline = time.monotonic() + limit_s
+    while any(map(alive, pids)):
+        assert time.monotonic() < deadline, f"still alive: {[pid for pid in pids if alive(pid)]}"
+        time.sleep(0.05)
+
+
+def test_ctrl_c_stops_everything_and_a_second_start_seeds_nothing(tiny: Bundle, tmp_path: Path) -> None:
+    first = Up(tiny.path, tmp_path)
+    try:
+        assert "rows in" in first.wait_for("redis: version")
+        first.wait_for("up: bundle")
+        pids = list(children(tmp_path).values())
+        assert len(pids) == len(PORTS) + 1
+        first.process.send_signal(signal.SIGINT)
+        assert first.process.wait(30) == 0
+        assert first.lines[-1] == "stopped"
+        assert not any(map(alive, pids))
+    finally:
+        first.stop()
+
+    second = Up(tiny.path, tmp_path)
+    try:
+        assert "is there already" in second.wait_for("redis: version")
+        second.wait_for("up: bundle")
+        assert not any("cleanly" in line for line in second.lines)
+    finally:
+        assert second.stop() == 0
+
+
+def test_after_kill_9_nothing_is_left_and_the_next_start_says_so(tiny: Bundle, tmp_path: Path) -> None:
+    first = Up(tiny.path, tmp_path)
+    first.wait_for("up: bundle")
+    pids = list(children(tmp_path).values())
+    first.process.kill()
+    first.process.wait(10)
+    wait_until_gone(pids)
+
+    second = Up(tiny.path, tmp_path)
+    try:
+        second.wait_for("did not stop cleanly last time")
+        second.wait_for("up: bundle")
+    finally:
+        assert second.stop() == 0
+
+
+def test_what_a_killed_run_left_alive_is_ended_and_strangers_are_not(tiny: Bundle, tmp_path: Path) -> None:
+    """A child that outlived its parent, and a pid that now belongs to somebody else."""
+    first = Up(tiny.path, tmp_path)
+    first.wait_for("up: bundle")
+    pids = children(tmp_path)
+    os.kill(pids["um"], signal.SIGSTOP)  # too stiff to hear that its parent died
+    first.process.kill()
+    first.process.wait(10)
+    wait_until_gone([pid for name, pid in pids.items() if name != "um"])
+    state = json.loads((tmp_path / "children.json").read_text())
+    state["stranger"] = {"pid": os.getpid(), "started": 1}
+    (tmp_path / "children.json").write_text(json.dumps(state))
+
+    second = Up(tiny.path, tmp_path)
+    try:
+        assert second.wait_for("did not stop cleanly").endswith("ending um")
+        second.wait_for("up: bundle")
+        assert not alive(pids["um"])
+    finally:
+        assert second.stop() == 0
+
+
+def test_a_child_that_dies_is_started_again(tiny: Bundle, tmp_path: Path) -> None:
+    up = Up(tiny.path, tmp_path)
+    try:
+        up.wait_for("up: bundle")
+        os.kill(children(tmp_path)["um"], signal.SIGKILL)
+        up.wait_for("um ended with -9; starting it again")
+        deadline = time.monotonic() + 30
+        while ecrs("health").returncode != 0:
+            assert time.monotonic() < deadline
+        assert "code: 200" in ecrs("as", "8888").stdout
+    finally:
+        assert up.stop() == 0
+
+
+def test_starting_twice_says_so(tiny: Bundle, tmp_path: Path) -> None:
+    up = Up(tiny.path, tmp_path)
+    try:
+        up.wait_for("up: bundle")
+        again = ecrs("up", str(tiny.path), "--run-dir", str(tmp_path))
+        assert again.returncode == 1
+        assert "the platform is up already" in again.stderr
+        assert "Traceback" not in again.stderr
+    finally:
+        assert up.stop() == 0
+
+
+def test_a_port_that_is_taken_is_named(tiny: Bundle, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", PORTS["cm"]))
+        taken.listen()
+        done = ecrs("up", str(tiny.path), "--run-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert "port 8920, which cm needs, is taken" in done.stderr
+
+
+def test_no_bundle_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    done = ecrs("up", str(tmp_path / "nowhere"), "--run-dir", str(tmp_path / "run"))
+    assert done.returncode == 1
+    assert f"no bundle at {tmp_path / 'nowhere'}" in done.stderr
+
+
+@pytest.mark.parametrize("file", ["ranker/inference.pdiparams", "vocabulary/brand.txt"])
+def test_a_bundle_with_one_byte_changed_is_refused_by_name(tiny: Bundle, tmp_path: Path, file: str) -> None:
+    damaged = tmp_path / "bundle"
+    shutil.copytree(tiny.path, damaged)
+    content = bytearray((damaged / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (damaged / file).write_bytes(content)
+    done = ecrs("up", str(damaged), "--run-dir", str(tmp_path / "run"))
+    assert done.returncode == 1
+    assert file in done.stderr
+    assert "sha256" in done.stderr

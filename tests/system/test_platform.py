@@ -1,0 +1,159 @@
+"""The whole embedded platform, through the client's commands and gRPC."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from google.protobuf import text_format
+
+from ecrs.bundle import Bundle
+from ecrs.contract.as_pb2 import ASRequest, ASResponse
+from ecrs.contract.as_pb2_grpc import ASServiceStub
+from ecrs.contract.cm_pb2 import CMResponse
+from ecrs.contract.rank_pb2 import RankResponse
+from ecrs.contract.recall_pb2 import RecallResponse
+from ecrs.contract.um_pb2 import UserModelResponse
+from ecrs.contract.user_info_pb2 import Interaction, UserInfo
+from ecrs.kit.ports import METRICS_OFFSET, PORTS
+from tests.system.conftest import Up, ecrs
+
+pytestmark = pytest.mark.usefixtures("up")
+
+PROFILE = ("5.0", "1.0", "3.0", "11.0", "120.0", "741.0")
+
+
+@pytest.fixture
+def gateway() -> Iterator[ASServiceStub]:
+    with grpc.insecure_channel("127.0.0.1:8930") as channel:
+        yield ASServiceStub(channel)
+
+
+def answer(*arguments: str, into):
+    done = ecrs(*arguments)
+    assert done.returncode == 0, done.stderr
+    return text_format.Parse(done.stdout, into)
+
+
+def test_an_old_user_by_id(tiny: Bundle) -> None:
+    reply = answer("as", "8888", into=ASResponse())
+    assert reply.error.code == 200
+    assert reply.bundle_version == tiny.version
+    skus = [info.sku_id for info in reply.item_infos]
+    assert len(skus) == len(set(skus)) == 100
+    scores = [info.rank_score for info in reply.item_infos]
+    assert scores == sorted(scores, reverse=True)
+    assert all(info.brand and info.shopid and info.cate and info.sources for info in reply.item_infos)
+    assert [(stage.name, stage.outcome) for stage in reply.stages] == [
+        ("user", "ok"), ("recall", "ok"), ("item", "ok"), ("rank", "ok"),
+    ]  # fmt: skip
+
+
+def test_a_new_user_by_profile() -> None:
+    reply = answer("as", *PROFILE, into=ASResponse())
+    assert reply.error.code == 200
+    assert len(reply.item_infos) == 100
+    assert reply.stages[0].outcome == "skipped"
+
+
+@pytest.mark.parametrize("user_id", ["", "0", "-1"])
+def test_the_ids_of_a_new_user_are_alike(gateway: ASServiceStub, user_id: str) -> None:
+    profile = UserInfo(age="5.0", sex="1.0")
+    reply = gateway.as_call(ASRequest(user_id=user_id, user_info=profile), timeout=5)
+    same = gateway.as_call(ASRequest(user_info=profile), timeout=5)
+    assert list(reply.item_infos) == list(same.item_infos)
+
+
+def test_an_unknown_user_is_ums_error() -> None:
+    assert ecrs("as", "5").stdout == (
+        'error {\n  code: 500\n  text: "UM server get user_info from redis fail. (user_id: \\"5\\"\\n)"\n}\n\n'
+    )
+
+
+def test_an_unknown_user_with_a_profile_is_served(gateway: ASServiceStub) -> None:
+    reply = gateway.as_call(ASRequest(user_id="5", user_info=UserInfo(age="5.0")), timeout=5)
+    assert reply.error.code == 200
+    assert reply.stages[0].outcome == "not_found"
+
+
+def test_a_request_about_nobody_is_a_bad_request(gateway: ASServiceStub) -> None:
+    reply = gateway.as_call(ASRequest(user_id="0"), timeout=5)
+    assert reply.error.code == 400
+    assert "neither user_id nor user_info" in reply.error.text
+
+
+def test_a_session_moves_an_anonymous_users_answer(gateway: ASServiceStub) -> None:
+    clicks = [Interaction(sku_id="99654", ts=1_700_000_000, type="VIEW")] * 3
+    without = gateway.as_call(ASRequest(user_info=UserInfo(age="5.0")), timeout=5)
+    with_clicks = gateway.as_call(ASRequest(user_info=UserInfo(age="5.0", history=clicks)), timeout=5)
+    assert [i.sku_id for i in without.item_infos] != [i.sku_id for i in with_clicks.item_infos]
+
+
+def test_request_num_limits_the_answer_to_the_best(gateway: ASServiceStub) -> None:
+    everything = gateway.as_call(ASRequest(user_id="8888"), timeout=5)
+    few = gateway.as_call(ASRequest(user_id="8888", request_num=5), timeout=5)
+    assert list(few.item_infos) == list(everything.item_infos)[:5]
+
+
+def test_the_callers_log_id_comes_back_and_is_in_every_services_log(gateway: ASServiceStub, up: Up) -> None:
+    reply = gateway.as_call(ASRequest(user_id="8888", log_id="follow-me"), timeout=5)
+    assert reply.log_id == "follow-me"
+    for name in PORTS:
+        lines = map(json.loads, (up.run_dir / "log" / f"{name}.log").read_text().splitlines())
+        mine = [line for line in lines if line.get("log_id") == "follow-me" and line["event"] == "rpc"]
+        assert len(mine) == 1, name
+        assert (mine[0]["service"], mine[0]["error_code"]) == (name, 200)
+
+
+def test_um_prints_profile_and_history() -> None:
+    reply = answer("um", "8888", into=UserModelResponse())
+    assert (reply.user_info.user_id, reply.user_info.age) == ("8888", "1.0")
+    assert 0 < len(reply.user_info.history) <= 50
+
+
+def test_cm_prints_known_products_and_names_missing_ones() -> None:
+    reply = answer("cm", "99654,12048,7", into=CMResponse())
+    assert [info.sku_id for info in reply.item_infos] == ["99654", "12048"]
+    assert list(reply.missing_ids) == ["7"]
+
+
+def test_cm_with_nothing_known_is_the_originals_error() -> None:
+    assert ecrs("cm", "1324142525").stdout == (
+        "error {\n  code: 500\n"
+        '  text: "CM server get item_info from redis fail. (item_ids: \\"1324142525\\"\\n)"\n}\n\n'
+    )
+
+
+def test_recall_prints_candidates_nearest_first() -> None:
+    reply = answer("recall", "8888", into=RecallResponse())
+    scores = [pair.score for pair in reply.score_pairs]
+    assert len(scores) == 100
+    assert scores == sorted(scores)
+
+
+def test_rank_scores_the_originals_pair() -> None:
+    reply = answer("rank", into=RankResponse())
+    assert [pair.nid for pair in reply.score_pairs] == ["1"]
+
+
+def test_arguments_that_are_no_command_print_the_usage() -> None:
+    done = ecrs("as", "1", "2")
+    assert done.returncode == 2
+    assert "client.py as 8888" in done.stderr
+
+
+def test_health_says_every_service_serves() -> None:
+    done = ecrs("health")
+    assert done.returncode == 0
+    assert [line.split() for line in done.stdout.splitlines()] == [[name, "SERVING"] for name in PORTS]
+
+
+@pytest.mark.parametrize("name", PORTS)
+def test_metrics_show_calls_and_the_bundle(name: str, tiny: Bundle) -> None:
+    url = f"http://127.0.0.1:{PORTS[name] + METRICS_OFFSET}/metrics"
+    with urllib.request.urlopen(url, timeout=5) as reply:
+        text = reply.read().decode()
+    assert 'ecrs_rpc_total{error_code="200",grpc_code="OK",method="' in text
+    if name != "gateway":
+        assert f'ecrs_bundle_info{{service="{name}",version="{tiny.version}"}} 1.0' in text

@@ -1,0 +1,94 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecrs.bundle import MODELS, Bundle, BundleError, new_version, writing
+from ecrs.domain import HISTORY_LENGTH, Interaction, Item, User
+from ecrs.recall.vectors import read_vectors
+from ecrs_models.inference import SavedModel
+
+
+def copy_of(bundle: Bundle, to: Path) -> Path:
+    return Path(shutil.copytree(bundle.path, to / "copy"))
+
+
+@pytest.mark.parametrize("name", ["ranker/inference.pdiparams", "users.dat", "vocabulary/sku.txt"])
+def test_one_changed_byte_is_refused_and_the_file_named(tiny: Bundle, tmp_path: Path, name: str) -> None:
+    path = copy_of(tiny, tmp_path) / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=name):
+        Bundle.open(tmp_path / "copy")
+
+
+def test_a_missing_file_is_refused_and_named(tiny: Bundle, tmp_path: Path) -> None:
+    (copy_of(tiny, tmp_path) / "histories.dat").unlink()
+    with pytest.raises(BundleError, match=r"histories\.dat is missing"):
+        Bundle.open(tmp_path / "copy")
+
+
+def test_a_bundle_that_fails_to_be_written_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is not listed"), writing(tmp_path, new_version(b""), {}) as draft:
+        (draft / "users.dat").write_text("1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_golden_rows_come_out_of_the_saved_models(tiny: Bundle) -> None:
+    for name in MODELS:
+        golden = tiny.golden[name]
+        outputs = SavedModel(tiny.path / name)(np.array(golden["ids"]))
+        np.testing.assert_allclose(outputs, golden["outputs"], atol=1e-5)
+
+
+def test_golden_rows_are_their_raw_users_and_items_encoded(tiny: Bundle) -> None:
+    golden, encoder = tiny.golden, tiny.encoder
+    users = [
+        User(**{**raw, "history": tuple(Interaction(**one) for one in raw["history"])})
+        for raw in golden["users"]
+    ]
+    items = [Item(**raw) for raw in golden["items"]]
+    assert encoder.users(users).tolist() == golden["user_tower"]["ids"]
+    assert encoder.items(items).tolist() == golden["item_tower"]["ids"]
+    pairs = [encoder.pairs(user, [item])[0].tolist() for user, item in zip(users, items, strict=True)]
+    assert pairs == golden["ranker"]["ids"]
+
+
+def test_golden_rows_have_the_cases_that_break_servers(tiny: Bundle) -> None:
+    users = tiny.golden["users"]
+    assert {0, HISTORY_LENGTH} <= {len(user["history"]) for user in users}
+    by_profile = [user for user in users if not user["id"] and not user["history"]]
+    assert any(user["age"] != "-1" for user in by_profile)
+    assert any(user["age"] == "-1" for user in by_profile)
+    assert any(user["age"] == "never seen" for user in users)
+    assert any(item["sku"] == "never seen" for item in tiny.golden["items"])
+    assert any(row[-2] > 0 for row in tiny.golden["ranker"]["ids"]), "an item of the user's own"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 1000])
+def test_a_saved_model_takes_any_batch_and_rows_do_not_mix(tiny: Bundle, rows: int) -> None:
+    for name in MODELS:
+        ids = np.array(tiny.golden[name]["ids"])
+        model = SavedModel(tiny.path / name)
+        outputs = model(np.resize(ids, (rows, ids.shape[1])))
+        np.testing.assert_allclose(outputs, np.resize(tiny.golden[name]["outputs"], outputs.shape), atol=1e-5)
+
+
+def test_vectors_are_the_item_towers_of_unit_length_and_exact(tiny: Bundle) -> None:
+    skus, vectors = read_vectors(tiny.lines("product_vectors.txt"), tiny.count("product_vectors.txt"))
+    items = [Item(*line.split(":")) for line in tiny.lines("products.dat")]
+    assert skus == [item.sku for item in items]
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert np.array_equal(vectors, SavedModel(tiny.path / "item_tower")(tiny.encoder.items(items)))
+
+
+def test_the_serving_configuration_names_what_the_signature_names(tiny: Bundle) -> None:
+    for name in MODELS:
+        signature = json.loads((tiny.path / name / "signature.json").read_text())
+        text = (tiny.path / name / "serving_server_conf.prototxt").read_text()
+        assert f'alias_name: "{signature["feed"]}"' in text
+        assert f'alias_name: "{signature["fetch"]}"' in text
+        assert signature["version"] == tiny.version

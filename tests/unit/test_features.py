@@ -1,0 +1,114 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ecrs.bundle import Bundle
+from ecrs.domain import HISTORY_LENGTH, ITEM_FIELDS, PROFILE_FIELDS, Interaction, Item, User
+from ecrs.features import (
+    ABSENT,
+    OUT_OF_VOCABULARY,
+    PADDING,
+    Encoder,
+    Vocabulary,
+    canonical,
+    cross_rows,
+    crosses,
+)
+
+USERS = [
+    User("7", "5.0", "1.0", "3.0", "11.0", "120.0", "741.0"),
+    User("8", "2.0", "0.0", "-1", "", "4", "5"),
+]
+ITEMS = [Item("1", "3456", "6980", "70"), Item("2", "9", "6980", "71")]
+
+ENCODE_GOLDEN = """
+import sys
+from pathlib import Path
+from ecrs.bundle import Bundle
+from ecrs.domain import Interaction, Item, User
+bundle = Bundle.open(Path(sys.argv[1]))
+users = [User(**{**raw, "history": tuple(Interaction(**one) for one in raw["history"])})
+         for raw in bundle.golden["users"]]
+items = [Item(**raw) for raw in bundle.golden["items"]]
+encoder = bundle.encoder
+print(encoder.users(users).tolist(), encoder.items(items).tolist())
+print([encoder.pairs(user, [item]).tolist() for user, item in zip(users, items)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("value", "one_spelling"),
+    [("5.0", "5"), ("5", "5"), (" 5 ", "5"), ("-1.0", "-1"), ("", "-1"), ("5.50", "5.50"), ("a.0", "a.0")],
+)
+def test_a_value_has_one_spelling(value: str, one_spelling: str) -> None:
+    assert canonical(value) == one_spelling
+
+
+def test_two_processes_encode_alike(tiny: Bundle) -> None:
+    def encode(hash_seed: str) -> str:
+        command = [sys.executable, "-c", ENCODE_GOLDEN, str(tiny.path)]
+        environment = {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ":".join(sys.path)}
+        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+
+    first = encode("1")
+    assert first == encode("2")
+    assert str(tiny.golden["user_tower"]["ids"]) in first
+
+
+def test_a_vocabulary_survives_its_file_whatever_the_values(tmp_path: Path) -> None:
+    vocabulary = Vocabulary.build(["b", "a", "5.0", "x\u2028y", "x\x85y", "é"])
+    vocabulary.save(tmp_path / "v.txt")
+    assert Vocabulary.load(tmp_path / "v.txt") == vocabulary
+
+
+def test_unknown_values_are_out_of_vocabulary() -> None:
+    encoder = Encoder.fit(USERS, ITEMS)
+    assert encoder.user_row(User("never", age="99"))[:2] == [OUT_OF_VOCABULARY, OUT_OF_VOCABULARY]
+    assert encoder.item_row(Item("never", "never", "6980", "70"))[:2] == [OUT_OF_VOCABULARY] * 2
+    assert encoder.user_row(User())[0] == OUT_OF_VOCABULARY
+
+
+def test_tables_encode_as_rows_do() -> None:
+    encoder = Encoder.fit(USERS, ITEMS)
+    users = {"user_id": [user.id for user in USERS]}
+    users |= {name: [getattr(user, name) for user in USERS] for name in PROFILE_FIELDS}
+    items = {name: [getattr(item, name) for item in ITEMS] for name in ITEM_FIELDS}
+    assert encoder.user_table(users).tolist() == [encoder.user_row(user) for user in USERS]
+    assert encoder.item_table(items).tolist() == encoder.items(ITEMS).tolist()
+
+
+def test_a_history_is_cut_and_padded_to_its_length() -> None:
+    encoder = Encoder.fit(USERS, ITEMS)
+    short = encoder.history_row([Interaction("2", 9), Interaction("never", 8)])
+    assert short[:3] == [encoder.vocabularies["sku"].encode("2"), OUT_OF_VOCABULARY, PADDING]
+    assert len(short) == len(encoder.history_row([Interaction("1", 1)] * 60)) == HISTORY_LENGTH
+
+
+def test_crosses_count_repeats_and_place_the_newest() -> None:
+    history = [Interaction(sku, 0) for sku in ["a", "b", "a", *["c"] * 7, *["d"] * 30, "5.0", "b"]]
+    rows = cross_rows(history, ["a", "b", "c", "d", "5", "never"])
+    assert rows.tolist() == [[2, 1], [2, 1], [5, 1], [5, 3], [1, 5], [0, 0]]
+
+
+def test_interactions_beyond_the_kept_history_do_not_count() -> None:
+    history = [Interaction("a", 0)] * HISTORY_LENGTH + [Interaction("b", 0)]
+    assert cross_rows(history, ["b"]).tolist() == [[0, 0]]
+
+
+@given(
+    histories=st.lists(st.lists(st.integers(0, 5), max_size=HISTORY_LENGTH), min_size=1, max_size=5),
+    sku=st.integers(0, 6),
+)
+def test_many_histories_cross_as_each_alone(histories: list[list[int]], sku: int) -> None:
+    matrix = np.array([history + [ABSENT] * (HISTORY_LENGTH - len(history)) for history in histories])
+    together = crosses(matrix, np.full(len(histories), sku))
+    alone = [
+        cross_rows([Interaction(str(one), 0) for one in history], [str(sku)])[0].tolist()
+        for history in histories
+    ]
+    assert together.tolist() == alone

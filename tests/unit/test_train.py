@@ -1,0 +1,216 @@
+import signal
+import subprocess
+import sys
+import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from ecrs.bundle import Bundle
+from ecrs.domain import ActionType
+from ecrs.features import ABSENT, ITEM_TOWER_COLUMNS, OUT_OF_VOCABULARY, PADDING, USER_TOWER_COLUMNS
+from ecrs_models import export, training
+from ecrs_models.dataset import Dataset, Log
+from ecrs_models.errors import DataError
+from ecrs_models.sampling import (
+    ITEMS_PER_BASKET,
+    Examples,
+    TowerBatch,
+    epoch_rows,
+    ranker_batch,
+    same_answers,
+    tower_batch,
+)
+from ecrs_models.two_tower import in_batch_softmax
+from tests.tiny import tiny_data, tiny_settings
+
+TRAIN = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from ecrs_models import training
+from ecrs_models.dataset import Dataset
+from tests.tiny import tiny_settings
+data = Dataset.load(Path(sys.argv[1]))
+training.train(data, Path(sys.argv[2]), tiny_settings(data, tower_epochs=20), checkpoint_s=0)
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return Dataset.load(tiny_data(tmp_path_factory.mktemp("train") / "data"))
+
+
+def weights(out: Path) -> dict[str, np.ndarray]:
+    state = {}
+    for name in training.MODELS:
+        for key, value in paddle.load(str(out / f"{name}.pdparams")).items():
+            state[f"{name}.{key}"] = np.asarray(value)
+    return state
+
+
+def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[key], other[key]) for key in one)
+
+
+def log_of(*rows: tuple[int, int, int], users: int = 2) -> Log:
+    """A log of orders from (user, item, ts)."""
+    user, item, ts = np.array(rows).T
+    kind = np.full(len(rows), int(ActionType.ORDER), dtype=np.int8)
+    return Log.of(user.astype(np.int32), item.astype(np.int32), ts, kind, users)
+
+
+def examples_of(log: Log, items: int = 10) -> Examples:
+    """Users and items whose ids are their numbers from 2 on."""
+    users = np.tile(np.arange(len(log.start) - 1)[:, None] + 2, (1, 7))
+    return Examples(log, users, np.tile(np.arange(items)[:, None] + 2, (1, 4)))
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_others(data: Dataset, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        training.train(data, tmp_path / name, tiny_settings(data, seed))
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(data: Dataset, tmp_path: Path) -> None:
+    settings = tiny_settings(data, tower_epochs=20)
+    training.train(data, tmp_path / "whole", settings)
+
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-c", TRAIN, str(data.path), str(killed)]
+    with subprocess.Popen(command, env={"PYTHONPATH": ":".join(["", *sys.path])}) as process:
+        while not (killed / "two_tower.checkpoint").exists():
+            assert process.poll() is None, "it ended before it wrote a checkpoint"
+        process.send_signal(signal.SIGKILL)
+    assert not (killed / "two_tower.pdparams").exists()
+
+    training.train(data, killed, settings)
+    assert same(weights(tmp_path / "whole"), weights(killed))
+    assert not list(killed.glob("*.checkpoint"))
+
+
+def test_other_settings_do_not_go_on_from_an_old_checkpoint(data: Dataset, tmp_path: Path) -> None:
+    training.train(data, tmp_path, tiny_settings(data, seed=1))
+    training.train(data, tmp_path, tiny_settings(data, seed=2))
+    assert training.load(tmp_path).settings.seed == 2
+    (tmp_path / "ranker.pdparams").unlink()
+    with pytest.raises(DataError, match=r"ranker\.pdparams is missing: run `ecrs train`"):
+        training.load(tmp_path)
+
+
+def test_a_bundle_is_only_made_of_the_data_that_were_trained_on(data: Dataset, tmp_path: Path) -> None:
+    training.train(data, tmp_path / "train", tiny_settings(data))
+    other = Dataset.load(tiny_data(tmp_path / "other", seed=8))
+    with pytest.raises(DataError, match="is not the data set that was trained on"):
+        export.export(training.load(tmp_path / "train"), other, tmp_path / "bundles")
+
+
+def test_training_on_everything_makes_a_bundle_that_says_it_is_not_measured(
+    data: Dataset, tmp_path: Path
+) -> None:
+    training.train(data, tmp_path / "train", replace(tiny_settings(data), until=data.split.until))
+    version = export.export(training.load(tmp_path / "train"), data, tmp_path / "bundles")
+    metrics = Bundle.open(tmp_path / "bundles" / version).metrics
+    assert "no user who was there before" in metrics["not_measured"]
+
+
+def test_nothing_before_the_split_is_an_error(data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no actions before 5"):
+        training.train(data, tmp_path, training.Settings(until=5))
+
+
+def test_what_is_first_seen_after_the_split_is_out_of_vocabulary(data: Dataset) -> None:
+    until = data.split.valid_from
+    encoder = training.fit_encoder(data, until)
+    before = set(data.items["sku"][np.unique(data.log.before(until).item)])
+    assert set(encoder.vocabularies["sku"].ids) == before
+    assert len(before) < data.items.height
+
+
+def test_towers_trained_for_a_moment_prefer_what_a_user_takes(tiny: Bundle) -> None:
+    tasks = tiny.metrics["tasks"]
+    assert tasks["all"]["two-tower"]["recall@20"] > 2 * tasks["all"]["popularity"]["recall@20"]
+
+
+def test_log_q_scores_popular_items_down_in_training() -> None:
+    """Equal logits: the more often an item is drawn, the less it weighs as a negative."""
+    logits = paddle.zeros([2, 2])
+    logits.stop_gradient = False
+    log_q = np.log(np.array([0.5, 0.01], dtype=np.float32))
+    in_batch_softmax(logits, log_q, np.zeros((2, 2), dtype=bool)).backward()
+    weight_as_negative = 2 * logits.grad.numpy()
+    popular, rare = weight_as_negative[1, 0], weight_as_negative[0, 1]
+    assert popular == pytest.approx(0.01 / 0.51, abs=1e-5)
+    assert rare == pytest.approx(0.5 / 0.51, abs=1e-5)
+
+
+def test_accidental_hits_and_the_same_basket_are_no_negatives() -> None:
+    item, user = np.array([7, 7, 8, 9]), np.array([0, 1, 2, 2])
+    batch = TowerBatch(np.zeros((3, 57)), user, np.zeros((4, 4)), item, np.zeros(4, dtype=np.float32))
+    excluded = same_answers(batch)
+    assert np.argwhere(excluded).tolist() == [[0, 1], [1, 0], [2, 3], [3, 2]]
+    logits = paddle.zeros([4, 4])
+    logits.stop_gradient = False
+    in_batch_softmax(logits, batch.log_q, excluded).backward()
+    assert logits.grad.numpy()[excluded].max() < 1e-20
+
+
+def test_a_history_ends_before_the_basket() -> None:
+    log = log_of((0, 1, 10), (0, 2, 10), (0, 3, 20), (0, 4, 20), (0, 5, 30), (1, 6, 5))
+    histories = log.histories(log.user, log.basket)
+    known = [history[history != ABSENT].tolist() for history in histories]
+    assert known == [[], [], [2, 1], [2, 1], [4, 3, 2, 1], []]
+
+
+def test_actions_are_taken_in_the_order_of_time_whatever_the_files() -> None:
+    log = log_of((1, 6, 5), (0, 3, 20), (0, 1, 10), (0, 2, 10))
+    assert log.item.tolist() == [1, 2, 3, 6]
+    assert log.latest(np.array([0, 1]))[:, :3].tolist() == [[3, 2, 1], [6, ABSENT, ABSENT]]
+    assert log.before(20).latest(np.array([0]))[0, :3].tolist() == [2, 1, ABSENT]
+
+
+def test_an_epoch_takes_a_few_of_a_long_basket_and_all_of_a_short_one() -> None:
+    log = log_of(*((0, item % 10, 1) for item in range(30)), (1, 0, 5), (1, 1, 6))
+    rows = epoch_rows(np.arange(len(log)), log.basket, 1000, np.random.default_rng(1))
+    assert np.bincount(log.user[rows]).tolist() == [ITEMS_PER_BASKET, 2]
+    assert len(set(rows.tolist())) == len(rows)
+    assert len(epoch_rows(np.arange(len(log)), log.basket, 4, np.random.default_rng(1))) == 4
+
+
+def test_dropout_trains_the_paths_of_new_users_and_new_products() -> None:
+    rng = np.random.default_rng(3)
+    rows = [
+        (user, int(item), ts) for user in range(200) for ts in range(5) for item in rng.integers(10, size=2)
+    ]
+    examples = examples_of(log_of(*rows, users=200))
+    batch = tower_batch(examples, np.arange(len(examples.log)), rng)
+    no_id, no_history = batch.users[:, 0] == OUT_OF_VOCABULARY, (batch.users[:, 7:] == PADDING).all(axis=1)
+    assert 0.25 < no_id.mean() < 0.35
+    assert (no_id & no_history).any()
+    assert 0.05 < (batch.items[:, 0] == OUT_OF_VOCABULARY).mean() < 0.15
+    assert batch.users.shape[1] == len(USER_TOWER_COLUMNS)
+    assert batch.items.shape[1] == len(ITEM_TOWER_COLUMNS)
+
+
+def test_the_rankers_negatives_carry_how_often_they_were_to_be_expected() -> None:
+    """User 0 took item 1 twice and item 2 once, then 3; of six rows, item 1 has two, the others one."""
+    log = log_of((0, 1, 1), (0, 1, 2), (0, 2, 3), (0, 3, 4), (1, 5, 1), (1, 6, 1))
+    examples = examples_of(log)
+    for seed in range(20):
+        batch = ranker_batch(examples, np.array([3]), np.random.default_rng(seed))
+        assert batch.labels.ravel().tolist() == [1, 0, 0, 0, 0]
+        for row, log_noise in zip(batch.ids[:, 8], batch.log_noise.ravel(), strict=True):  # by brand
+            item = row - 2
+            expected = (2 if item == 1 else 1) / 6 + 1 / 5 + 2 * {1: 2, 2: 1}.get(item, 0) / 3
+            if row != OUT_OF_VOCABULARY:
+                assert log_noise == pytest.approx(np.log(expected), abs=1e-5)
+
+
+def test_the_ranker_sees_the_user_as_before_the_basket() -> None:
+    log = log_of((0, 1, 1), (0, 2, 2), (0, 1, 2), (0, 4, 9))
+    batch = ranker_batch(examples_of(log, items=5), np.array([1, 2]), np.random.default_rng(0))
+    assert batch.ids[:2, -2:].tolist() == [[0, 0], [1, 1]]
