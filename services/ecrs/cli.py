@@ -61,6 +61,14 @@ async def _up(bundle: Bundle, run_dir: Path) -> None:
 
 
 @app.command()
+def demo() -> None:
+    """Real purchases to recommendations: prepare, train, export, start, ask, stop."""
+    from ecrs.demo import run
+
+    run(typer.echo)
+
+
+@app.command()
 def serve(name: Annotated[str, typer.Argument(help=" | ".join(PORTS))]) -> None:
     """Run one service; its settings come from the environment."""
     if name not in PORTS:
@@ -100,5 +108,5 @@ def main() -> None:
     try:
         app()
     except (BundleError, StartError) as error:
-        _ERRORS.print(f"ecrs: {error}", style="red", highlight=False)
+        _ERRORS.print(f"ecrs: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise SystemExit(1) from None

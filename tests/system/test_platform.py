@@ -67,7 +67,8 @@ def test_the_ids_of_a_new_user_are_alike(gateway: ASServiceStub, user_id: str) -
 
 def test_an_unknown_user_is_ums_error() -> None:
     assert ecrs("as", "5").stdout == (
-        'error {\n  code: 500\n  text: "UM server get user_info from redis fail. (user_id: \\"5\\"\\n)"\n}\n\n'
+        "error {\n  code: 500\n"
+        '  text: "UM server get user_info from redis fail. (user_id: \\"5\\"\\n)"\n}\n\n'
     )
 
 

@@ -7,6 +7,8 @@ The guard exists because Paddle does not check: an empty batch is a segmentation
 outside an embedding table reads foreign memory.
 """
 
+from __future__ import annotations
+
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +39,7 @@ class ModelSignature:
     width: int
 
     @classmethod
-    def load(cls, model_dir: str | Path) -> "ModelSignature":
+    def load(cls, model_dir: str | Path) -> ModelSignature:
         """Read `signature.json` of a model directory; OSError or ValueError if it is not one."""
         path = Path(model_dir) / "signature.json"
         try:

@@ -68,10 +68,10 @@ class MilvusVectors:
             ),
             timeout_s,
         )
-        return [Neighbour(hit["sku"], hit["distance"]) for hit in hits[0]]
+        return [Neighbour(hit.id, hit.distance) for hit in hits[0]]
 
     async def version(self, timeout_s: float) -> str:
-        described = await _bounded(self._client.describe_alias(ALIAS, timeout=timeout_s), timeout_s)
+        described = await _bounded(self._client.describe_collection(ALIAS, timeout=timeout_s), timeout_s)
         return described["collection_name"].removeprefix(PREFIX)
 
     async def count(self, timeout_s: float) -> int:
