@@ -2,19 +2,20 @@
 
 import asyncio
 import signal
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+import ecrs_models.cli
 import ecrs_seed.cli
 from ecrs import client
 from ecrs.bundle import Bundle, BundleError
 from ecrs.kit.ports import PORTS
 from ecrs.kit.settings import BundleSettings
 from ecrs.probe import reason
+from ecrs_models.errors import DataError
 
 app = typer.Typer(
     help="ECRS: recommendations from purchases.",
@@ -23,10 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(ecrs_seed.cli.app, name="seed")
-if find_spec("polars"):  # the `train` extra: images that only serve go without
-    import ecrs_models.cli
-
-    app.add_typer(ecrs_models.cli.app)
+app.add_typer(ecrs_models.cli.app)  # imports what the `train` extra brings when a verb needs it
 
 _ERRORS = Console(stderr=True)
 _ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -107,6 +105,6 @@ def main() -> None:
 
     try:
         app()
-    except (BundleError, StartError) as error:
+    except (BundleError, StartError, DataError) as error:
         _ERRORS.print(f"ecrs: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise SystemExit(1) from None
