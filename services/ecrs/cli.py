@@ -12,6 +12,7 @@ import ecrs_models.cli
 import ecrs_seed.cli
 from ecrs import client
 from ecrs.bundle import Bundle, BundleError
+from ecrs.kit.log import only_warnings
 from ecrs.kit.ports import PORTS
 from ecrs.kit.settings import BundleSettings
 from ecrs.probe import reason
@@ -38,6 +39,7 @@ def up(
     ),
 ) -> None:
     """Start the whole platform on this machine, without Docker, until Ctrl-C."""
+    only_warnings()
     opened = Bundle.open(bundle or BundleSettings().bundle)
     asyncio.run(_up(opened, run_dir))
 
@@ -63,6 +65,7 @@ def demo() -> None:
     """Real purchases to recommendations: prepare, train, export, start, ask, stop."""
     from ecrs.demo import run
 
+    only_warnings()
     run(typer.echo)
 
 

@@ -35,5 +35,10 @@ def configure(service: str) -> None:
     structlog.contextvars.bind_contextvars(service=service)
 
 
+def only_warnings() -> None:
+    """For commands that a person watches: they say themselves what goes on."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+
+
 def _json(event: object, **_: object) -> str:
     return orjson.dumps(event, default=str).decode()
