@@ -235,13 +235,17 @@ async def _clean_up(run_dir: Path, say: Say) -> None:
 
 
 def _started(pid: int) -> int | None:
-    """When a live process started, in the kernel's ticks since boot; None if there is none."""
+    """When a live process started, in the kernel's ticks since boot; None if there is none.
+
+    A zombie is alive while it has other threads: they hold its ports until the last one is gone.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     state, *rest = stat.rpartition(")")[2].split()
-    return None if state == "Z" else int(rest[18])
+    threads, started = int(rest[16]), int(rest[18])
+    return None if state == "Z" and threads <= 1 else started
 
 
 def _end_with_parent() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ecrs.bundle import Bundle
+from ecrs.embedded import _started
 from ecrs.kit.ports import PORTS
 from tests.system.conftest import Up, ecrs
 
@@ -21,10 +22,7 @@ def children(run_dir: Path) -> dict[str, int]:
 
 
 def alive(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
+    return _started(pid) is not None
 
 
 def wait_until_gone(pids: list[int], limit_s: float = 20) -> None:
