@@ -5,6 +5,7 @@ installed, and Paddle takes a second to import. DataError and BundleError are th
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -73,17 +74,21 @@ def train(
     ] = None,
     tower_epochs: EpochsOption = None,
     ranker_epochs: EpochsOption = None,
+    ranker: Annotated[str, typer.Option(help="deepfm or dcn")] = "deepfm",
 ) -> None:
-    """Train two-tower and DeepFM. Run it again after an interruption: it goes on where it was."""
+    """Train two-tower and ranker. Run it again after an interruption: it goes on where it was."""
     from ecrs_models import training
     from ecrs_models.dataset import Dataset
 
     dataset = Dataset.load(data)
     end = _unix(until) if until else dataset.split.test_from
-    epochs = {"tower_epochs": tower_epochs, "ranker_epochs": ranker_epochs}
-    chosen = {name: value for name, value in epochs.items() if value}
+    settings = training.Settings(until=end, window_s=dataset.split.window_s, seed=seed, ranker=ranker)
+    if tower_epochs:
+        settings = replace(settings, tower_epochs=tower_epochs)
+    if ranker_epochs:
+        settings = replace(settings, ranker_epochs=ranker_epochs)
     target = target or TRAINED / dataset.name
-    training.train(dataset, target, training.Settings(until=end, seed=seed, **chosen))
+    training.train(dataset, target, settings)
     _say(f"trained: {target}")
 
 

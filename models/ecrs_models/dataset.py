@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ecrs.domain import HISTORY_LENGTH, ITEM_FIELDS, PROFILE_FIELDS, ActionType
+from ecrs.actions import ActionType
+from ecrs.domain import HISTORY_LENGTH, ITEM_FIELDS, PROFILE_FIELDS
 from ecrs.features import ABSENT
 from ecrs_models.errors import DataError
 
@@ -40,6 +41,11 @@ class Split:
     valid_from: int
     test_from: int
     until: int
+
+    @property
+    def window_s(self) -> int:
+        """How long a period is."""
+        return self.test_from - self.valid_from
 
     @classmethod
     def suggest(cls, first: int, last: int) -> "Split":
@@ -116,6 +122,10 @@ class Log:
     def latest(self, user: np.ndarray) -> np.ndarray:
         """`histories` at the end of the log."""
         return self.histories(user, self.start[user + 1])
+
+    def newest(self, count: int) -> "Log":
+        """The last `count` rows of each user."""
+        return self._where(np.arange(len(self)) >= self.start[self.user + 1] - count)
 
     def _where(self, keep: np.ndarray) -> "Log":
         """Some rows, by mask or by number in ascending order."""

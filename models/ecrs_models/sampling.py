@@ -10,15 +10,18 @@ from functools import cached_property
 import numpy as np
 
 from ecrs.domain import PROFILE_FIELDS
-from ecrs.features import ABSENT, OUT_OF_VOCABULARY, PADDING, crosses
+from ecrs.features import OUT_OF_VOCABULARY, PADDING
+from ecrs_models.candidates import RankerRows
 from ecrs_models.dataset import Log
+from ecrs_models.moments import Tables
 
 ITEMS_PER_BASKET = 8
 """A basket gives at most so many examples an epoch: a long one says little more than that."""
 USER_DROPOUT, HISTORY_DROPOUT, SKU_DROPOUT, FIELD_DROPOUT = 0.3, 0.2, 0.1, 0.05
 """How often an example comes without user id, history, sku or one field: new users, new products."""
-OWN_NEGATIVES = 2
-"""Negatives of the ranker out of the user's own history; one more is by popularity, one uniform."""
+RANKER_ID_DROPOUT = 0.5
+"""How often the ranker does without the user's id or the sku: its features say more than the ids can."""
+_RANKER_DROPOUT = np.array([RANKER_ID_DROPOUT] + [FIELD_DROPOUT] * len(PROFILE_FIELDS))
 
 
 @dataclass(frozen=True)
@@ -43,17 +46,6 @@ class Examples:
         """log of the probability that an example's item is this one: float32, shape (items,)."""
         counts = np.bincount(self.log.item[self.rows], minlength=len(self.items))
         return np.log(np.maximum(counts, 1) / max(len(self.rows), 1)).astype(np.float32)
-
-    def log_popularity(self, cardinality: int) -> np.ndarray:
-        """`log_q` by vocabulary id of the sku, what is out of vocabulary as rare as the rarest: float32."""
-        values = np.full(cardinality, self.log_q.min(), dtype=np.float32)
-        values[self.items[self.catalogue, 0]] = self.log_q[self.catalogue]
-        return values
-
-    @cached_property
-    def catalogue(self) -> np.ndarray:
-        """The items that occur among the rows."""
-        return np.unique(self.log.item[self.rows])
 
     def sku_ids(self, items: np.ndarray) -> np.ndarray:
         """Vocabulary ids of item numbers; ABSENT, which is -1, finds the appended PADDING."""
@@ -117,44 +109,24 @@ def same_answers(batch: TowerBatch) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RankerBatch:
-    """`ids`, int64 (M, ranker columns); `labels`, float32 (M, 1), 1 for what was taken; `log_noise`,
-    float32 (M, 1), log of how often each item was to be expected among its example's negatives."""
+    """`ids`, int64 (N, ranker columns); `labels`, `weights`, float32 (N, 1)."""
 
     ids: np.ndarray
     labels: np.ndarray
-    log_noise: np.ndarray
+    weights: np.ndarray
 
 
-def ranker_batch(examples: Examples, rows: np.ndarray, rng: np.random.Generator) -> RankerBatch:
-    """The ranker's input for some rows of the log, each a positive with its negatives.
-
-    The negatives are drawn from what the user may be shown, without looking at what was taken: one
-    by popularity, one of the whole catalogue, OWN_NEGATIVES of the user's history if there is one.
-    `log_noise` lets the loss take out how they were drawn: without it "was in the history" would
-    mean "is a negative".
-    """
-    log, n = examples.log, len(rows)
-    user, history = log.user[rows], examples.histories(rows)
-    length = (history != ABSENT).sum(axis=1)
-    popular = log.item[examples.rows[rng.integers(len(examples.rows), size=n)]]
-    uniform = examples.catalogue[rng.integers(len(examples.catalogue), size=n)]
-    with_history = np.flatnonzero(length)
-    which = np.concatenate([np.tile(np.arange(n), 3), np.tile(with_history, OWN_NEGATIVES)])
-    place = (rng.random(len(which) - 3 * n) * length[which[3 * n :]]).astype(np.int64)
-    item = np.concatenate([log.item[rows], popular, uniform, history[which[3 * n :], place]])
-
-    own = (history[which] == item[:, None]).sum(axis=1) / np.maximum(length, 1)[which]
-    noise = np.exp(examples.log_q[item]) + 1 / len(examples.catalogue) + OWN_NEGATIVES * own
-    ids = np.concatenate(
-        [
-            drop_users(examples.users[user], rng)[which],
-            drop_items(examples.items[item], rng),
-            crosses(history[which], item),
-        ],
-        axis=1,
-    )
-    labels = (np.arange(len(which)) < n).astype(np.float32)
-    return RankerBatch(ids, labels[:, None], np.log(noise).astype(np.float32)[:, None])
+def ranker_batch(
+    examples: RankerRows, tables: Tables, rows: np.ndarray, rng: np.random.Generator
+) -> RankerBatch:
+    """The ranker's input for some of its rows, with dropout to out-of-vocabulary ids."""
+    users = tables.users[examples.user[rows]]
+    users = np.where(rng.random(users.shape) < _RANKER_DROPOUT, OUT_OF_VOCABULARY, users)
+    users[~examples.known[rows], 0] = OUT_OF_VOCABULARY
+    items = drop_items(tables.items[examples.item[rows]], rng, sku=RANKER_ID_DROPOUT)
+    ids = np.concatenate([users, items, examples.levels[rows]], axis=1, dtype=np.int64)
+    labels, weights = examples.taken[rows], examples.weight[rows]
+    return RankerBatch(ids, labels[:, None].astype(np.float32), weights[:, None])
 
 
 def drop_users(profile: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -163,7 +135,7 @@ def drop_users(profile: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.where(rng.random(profile.shape) < chance, OUT_OF_VOCABULARY, profile)
 
 
-def drop_items(items: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def drop_items(items: np.ndarray, rng: np.random.Generator, sku: float = SKU_DROPOUT) -> np.ndarray:
     """A copy with some skus, brands, shops and categories out of vocabulary."""
-    chance = np.array([SKU_DROPOUT] + [FIELD_DROPOUT] * (items.shape[1] - 1))
+    chance = np.array([sku] + [FIELD_DROPOUT] * (items.shape[1] - 1))
     return np.where(rng.random(items.shape) < chance, OUT_OF_VOCABULARY, items)

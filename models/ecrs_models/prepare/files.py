@@ -11,7 +11,8 @@ from pathlib import Path
 
 import polars as pl
 
-from ecrs.domain import ITEM_FIELDS, NEW_USER_IDS, UNKNOWN, ActionType, parse_item, parse_user
+from ecrs.actions import ActionType
+from ecrs.domain import ITEM_FIELDS, NEW_USER_IDS, UNKNOWN, parse_item, parse_user
 from ecrs_models.dataset import (
     ACTION_SCHEMA,
     ACTIONS,
