@@ -63,6 +63,23 @@ def prepare_files(
     _say(f"{target}:\n{prepared.summary()}")
 
 
+@prepare_app.command("jdata")
+def prepare_jdata(
+    source: Annotated[Path, typer.Argument(help="holds jdata_user.csv, jdata_product.csv, jdata_action.csv")],
+    target: Annotated[Path, typer.Option("--out", help="the data set to write")] = DATA / "jdata",
+    strict: Annotated[bool, typer.Option("--strict", help="fail on the first bad line")] = False,
+    window_days: Annotated[
+        int | None,
+        typer.Option(min=1, help="length of the tuning and of the test period; default by the data"),
+    ] = None,
+) -> None:
+    """JData 2019, as the competition published it. More than 1 % bad lines in a file is an error."""
+    from ecrs_models.prepare import jdata
+
+    prepared = jdata.prepare(source, target, strict=strict, window_days=window_days)
+    _say(f"{target}:\n{prepared.summary()}")
+
+
 @app.command()
 def train(
     data: DataOption = DATA / COMPLETE_JOURNEY,

@@ -23,10 +23,13 @@ from ecrs_models.errors import DataError
 from ecrs_models.prepare.actions import Known, Parts, dropped_text
 from ecrs_models.prepare.lines import (
     QUOTES,
+    RESERVED,
     BadLines,
     cells_of,
     check_share,
+    good_rows,
     header_of,
+    named_cells,
     note_bad,
     read_blocks,
     well_formed,
@@ -94,9 +97,11 @@ def prepare(source: Path, out: Path, *, strict: bool = False) -> Prepared:
 def read_users(path: Path, strict: bool = False) -> tuple[pl.DataFrame, BadLines]:
     """The table of a users.dat, every column a string, and what was wrong with it."""
 
-    def explain(line: str) -> None:
-        if parse_user(line).id in NEW_USER_IDS:
-            raise ValueError(f"the id {parse_user(line).id!r} is reserved for users without an id")
+    def explain(line: str) -> str:
+        user_id = parse_user(line).id
+        if user_id in NEW_USER_IDS:
+            raise ValueError(RESERVED.format(user_id))
+        return user_id
 
     valid = ~pl.col("user_id").is_in(list(NEW_USER_IDS))
     return _read_table(path, USER_COLUMNS, valid, explain, strict)
@@ -105,9 +110,11 @@ def read_users(path: Path, strict: bool = False) -> tuple[pl.DataFrame, BadLines
 def read_items(path: Path, strict: bool = False) -> tuple[pl.DataFrame, BadLines]:
     """The table of a products.dat, every column a string, and what was wrong with it."""
 
-    def explain(line: str) -> None:
-        if any(character in parse_item(line).sku for character in _FORBIDDEN_IN_SKU):
+    def explain(line: str) -> str:
+        sku = parse_item(line).sku
+        if any(character in sku for character in _FORBIDDEN_IN_SKU):
             raise ValueError(f"a sku cannot hold any of {_FORBIDDEN_IN_SKU!r}")
+        return sku
 
     valid = ~pl.col("sku").str.contains(f"[{_FORBIDDEN_IN_SKU}]")
     return _read_table(path, ITEM_FIELDS, valid, explain, strict)
@@ -141,28 +148,13 @@ def check_actions(
 
 
 def _read_table(
-    path: Path, names: tuple[str, ...], valid: pl.Expr, explain: Callable[[str], None], strict: bool
+    path: Path, names: tuple[str, ...], valid: pl.Expr, explain: Callable[[str], str], strict: bool
 ) -> tuple[pl.DataFrame, BadLines]:
     key = names[0]
     valid = (well_formed(":", names) & (pl.col(key) != "") & valid).alias("valid")
-    blocks = [cells_of(lines, ":", names).with_columns(valid) for lines in read_blocks(path)]
-    if not blocks:
-        raise DataError(f"{path}: no lines")
-    table = pl.concat(blocks)
-    fresh = pl.col(key).is_first_distinct().over("valid")
-    table = table.with_columns(pl.col("valid") & fresh)
-    report = BadLines(path)
-
-    def explain_or_repeat(line: str) -> None:
-        explain(line)
-        raise ValueError(f"{key} {line.partition(':')[0].strip()!r} is there already")
-
-    note_bad(report, table, explain_or_repeat, strict)
-    check_share(report)
-    good = table.filter("valid").select(key, pl.col(names[1:]).replace("", UNKNOWN))
-    if not good.height:
-        raise DataError(f"{path}: no usable lines")
-    return good, report
+    blocks = (cells_of(lines, ":", names).with_columns(valid) for lines in read_blocks(path))
+    good, report = good_rows(path, blocks, key, explain, strict)
+    return good.select(key, pl.col(names[1:]).replace("", UNKNOWN)), report
 
 
 def _header(lines: pl.DataFrame) -> tuple[tuple[str, ...], pl.DataFrame]:
@@ -174,10 +166,7 @@ def _header(lines: pl.DataFrame) -> tuple[tuple[str, ...], pl.DataFrame]:
 
 
 def _explain_action(line: str, names: tuple[str, ...]) -> None:
-    cells = [cell.strip().strip(QUOTES) for cell in line.split(",")]
-    if len(cells) != len(names):
-        raise ValueError(f"expected {len(names)} fields {','.join(names)}, found {len(cells)}")
-    action = dict(zip(names, cells, strict=True))
+    action = named_cells(line, names)
     for name in ("user_id", "sku_id"):
         if not action[name]:
             raise ValueError(f"{name} is empty")

@@ -5,7 +5,7 @@ one, to say what is wrong with them. Memory is bounded by a block.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ MAX_BAD_SHARE = 0.01
 SHOWN = 10
 BLOCK_BYTES = 16 << 20
 QUOTES = '" '
+RESERVED = "the id {!r} is reserved for users without an id"
 _BOM = b"\xef\xbb\xbf"
 _CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffd]"  # U+FFFD: what was no UTF-8
 
@@ -81,7 +82,7 @@ def well_formed(separator: str, names: tuple[str, ...]) -> pl.Expr:
     return (separators == len(names) - 1) & ~pl.col("line").str.contains(_CONTROL)
 
 
-def note_bad(report: BadLines, marked: pl.DataFrame, explain: Callable[[str], None], strict: bool) -> None:
+def note_bad(report: BadLines, marked: pl.DataFrame, explain: Callable[[str], object], strict: bool) -> None:
     """Count the lines of a block that are not `valid`, and explain the first of them.
 
     `explain` raises ValueError with the reason. DataError, with `strict`, at the first bad line.
@@ -95,7 +96,7 @@ def note_bad(report: BadLines, marked: pl.DataFrame, explain: Callable[[str], No
             raise DataError(f"{report.path}:{number}: {report.first[-1][1]}")
 
 
-def _reason(line: str, explain: Callable[[str], None]) -> str:
+def _reason(line: str, explain: Callable[[str], object]) -> str:
     if "\ufffd" in line:
         return "not UTF-8"
     if re.search(_CONTROL, line):
@@ -116,3 +117,38 @@ def check_share(report: BadLines) -> None:
 def header_of(lines: pl.DataFrame) -> tuple[str, ...]:
     """The cells of the first line, in lower case, without quotes: the columns' names if it is a header."""
     return tuple(cell.strip(QUOTES).lower() for cell in lines["line"][0].split(",")) if lines.height else ()
+
+
+def named_cells(line: str, names: tuple[str, ...]) -> dict[str, str]:
+    """One line's cells by column, without quotes; ValueError if there are more or fewer."""
+    cells = [cell.strip().strip(QUOTES) for cell in line.split(",")]
+    if len(cells) != len(names):
+        raise ValueError(f"expected {len(names)} fields {','.join(names)}, found {len(cells)}")
+    return dict(zip(names, cells, strict=True))
+
+
+def good_rows(
+    path: Path, blocks: Iterable[pl.DataFrame], key: str, explain: Callable[[str], str], strict: bool
+) -> tuple[pl.DataFrame, BadLines]:
+    """A table's rows that are `valid`, the first one of each `key`, and what was wrong with the others.
+
+    `blocks` have `number`, `line`, `valid` and the columns. `explain` gives a line's key or raises
+    ValueError with the reason. DataError if there is no usable line, too many bad ones, or, with
+    `strict`, one.
+    """
+    parts = list(blocks)
+    if not parts:
+        raise DataError(f"{path}: no lines")
+    table = pl.concat(parts)
+    table = table.with_columns(pl.col("valid") & pl.col(key).is_first_distinct().over("valid"))
+    report = BadLines(path)
+
+    def explain_or_repeat(line: str) -> None:
+        raise ValueError(f"{key} {explain(line)!r} is there already")
+
+    note_bad(report, table, explain_or_repeat, strict)
+    check_share(report)
+    good = table.filter("valid").drop("number", "line", "valid")
+    if not good.height:
+        raise DataError(f"{path}: no usable lines")
+    return good, report
