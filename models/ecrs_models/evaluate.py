@@ -20,6 +20,7 @@ from ecrs.recall.vectors import read_vectors
 from ecrs_models import metrics
 from ecrs_models.dataset import DAY_S, Dataset, Log
 from ecrs_models.errors import DataError
+from ecrs_models.oracle import Oracle, is_planted
 
 TASKS = ("all", "new")
 LIST_LENGTH = max(metrics.CUTOFFS)
@@ -90,7 +91,7 @@ def evaluate(
 ) -> Report:
     """Measure `models` and the baselines on the period that begins at `start`.
 
-    DataError if nothing happens in it.
+    Of generated data, also the best possible ranking. DataError if nothing happens in it.
     """
     end = data.split.end_after(start)
     period = Period.of(data, start, end)
@@ -103,6 +104,8 @@ def evaluate(
         "two-tower": nearest,
         "two-tower + DeepFM": Ranked(models, period, nearest),
     }
+    if is_planted(data):
+        recommenders["best possible"] = Oracle(data, period.bought, LIST_LENGTH)
     users: dict[str, int] = {}
     tasks: dict[str, dict[str, dict[str, float]]] = {}
     lists: dict[str, dict[str, dict[int, np.ndarray]]] = {}
@@ -233,3 +236,22 @@ def write_lists(report: Report, data: Dataset, directory: Path) -> list[Path]:
                     rows.writerows((ids[user], skus[item], rank) for rank, item in enumerate(numbers, 1))
             paths.append(path)
     return paths
+
+
+def best_possible(data_dir: Path, k: int = 20, task: str = "all") -> float:
+    """The recall@k that the best ranking reaches on the test period of a generated data set.
+
+    Mean over warm users. Recommenders may only be better by luck. DataError if the data set is not
+    generated or nobody buys in the period.
+    """
+    data = Dataset.load(data_dir)
+    period = Period.of(data, data.split.test_from, data.split.until)
+    oracle, new = Oracle(data, period.bought, k), task == "new"
+    rows = []
+    for user, truth in period.truth.items():
+        wanted = np.setdiff1d(truth, period.bought(user)) if new else truth
+        if len(wanted):
+            rows.append(metrics.recall(np.isin(oracle(user, new), wanted), len(wanted), k))
+    if not rows:
+        raise DataError(f"{data_dir}: nobody who was there before buys anything in the test period")
+    return float(np.mean(rows))
