@@ -64,6 +64,38 @@ def prepare_files(
     _say(f"{target}:\n{prepared.summary()}")
 
 
+@prepare_app.command("jdata")
+def prepare_jdata(
+    source: Annotated[Path, typer.Argument(help="holds jdata_user.csv, jdata_product.csv, jdata_action.csv")],
+    target: Annotated[Path, typer.Option("--out", help="the data set to write")] = DATA / "jdata",
+    strict: Annotated[bool, typer.Option("--strict", help="fail on the first bad line")] = False,
+    window_days: Annotated[
+        int | None,
+        typer.Option(min=1, help="length of the tuning and of the test period; default by the data"),
+    ] = None,
+) -> None:
+    """JData 2019, as the competition published it. More than 1 % bad lines in a file is an error."""
+    from ecrs_models.prepare import jdata
+
+    prepared = jdata.prepare(source, target, strict=strict, window_days=window_days)
+    _say(f"{target}:\n{prepared.summary()}")
+
+
+@prepare_app.command("generate")
+def prepare_generate(
+    users: Annotated[int, typer.Option(min=1, help="how many")] = 20_000,
+    products: Annotated[int, typer.Option(min=81, help="how many, at least one a category")] = 5_000,
+    actions: Annotated[int, typer.Option(min=1, help="how many")] = 1_000_000,
+    seed: Annotated[int, typer.Option(min=0, help="the same numbers and seed give the same data")] = 1,
+    target: Annotated[Path, typer.Option("--out", help="the data set to write")] = DATA / "generated",
+) -> None:
+    """Data of JData's shape with planted tastes, so that the best possible recall is known."""
+    from ecrs_models.prepare import generate
+
+    counts = generate.generate(target, users=users, products=products, actions=actions, seed=seed)
+    _say(f"{target}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+
+
 @app.command()
 def train(
     data: DataOption = DATA / COMPLETE_JOURNEY,

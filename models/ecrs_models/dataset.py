@@ -48,9 +48,14 @@ class Split:
         return self.test_from - self.valid_from
 
     @classmethod
-    def suggest(cls, first: int, last: int) -> "Split":
-        """Two periods of WINDOW_DAYS at the end of the data, or of a sixth of it where it is short."""
-        window = min(WINDOW_DAYS * DAY_S, (last - first) // 6)
+    def suggest(cls, first: int, last: int, window_days: int | None = None) -> "Split":
+        """Two periods of WINDOW_DAYS at the end of the data, or of a sixth of it where it is short.
+
+        `window_days` gives their length instead. DataError if that leaves nothing to learn from.
+        """
+        window = window_days * DAY_S if window_days else min(WINDOW_DAYS * DAY_S, (last - first) // 6)
+        if window_days and last + 1 - 2 * window <= first:
+            raise DataError(f"two periods of {window_days} days leave nothing to learn from")
         if window >= DAY_S:
             window -= window % DAY_S
         until = last + 1

@@ -21,6 +21,7 @@ from ecrs_models import metrics
 from ecrs_models.dataset import DAY_S, Dataset, Log
 from ecrs_models.errors import DataError
 from ecrs_models.moments import Moment, Tables
+from ecrs_models.oracle import Oracle, is_planted
 from ecrs_models.platform import Answer, Models, Platform
 
 TASKS = ("all", "new")
@@ -93,7 +94,7 @@ def evaluate(
 ) -> Report:
     """Measure `models` and the baselines on the period that begins at the moment.
 
-    DataError if nothing happens in it.
+    Of generated data, also the best possible ranking. DataError if nothing happens in it.
     """
     start = moment.now
     end = end or data.split.end_after(start)
@@ -105,6 +106,8 @@ def evaluate(
         "popularity": Popularity(period),
         "history, then popularity": HistoryThenPopularity(period),
     }
+    if is_planted(data):
+        baselines["best possible"] = Oracle(data, period.bought, LIST_LENGTH)
     report = Report(start, end, {}, {}, {}, {}, {})
     for task in TASKS:
         progress(task)
@@ -237,3 +240,20 @@ def write_lists(report: Report, data: Dataset, directory: Path) -> list[Path]:
                     rows.writerows((ids[user], skus[item], rank) for rank, item in enumerate(numbers, 1))
             paths.append(path)
     return paths
+
+
+def best_possible(data_dir: Path, k: int = 20, task: str = "all") -> float:
+    """The recall@k that the best ranking reaches on the test period of a generated data set.
+
+    Mean over warm users. Recommenders may only be better by luck. DataError if the data set is not
+    generated or nobody buys in the period.
+    """
+    data = Dataset.load(data_dir)
+    period = Period.of(data, data.split.test_from, data.split.until)
+    oracle, new = Oracle(data, period.bought, k), task == "new"
+    rows = []
+    for user, wanted in period.truth_of(task).items():
+        rows.append(metrics.recall(np.isin(oracle(user, new), wanted), len(wanted), k))
+    if not rows:
+        raise DataError(f"{data_dir}: nobody who was there before buys anything in the test period")
+    return float(np.mean(rows))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ecrs.domain import ActionType
+from ecrs.actions import ActionType
 from ecrs.ranking_features import STATISTICS
 from ecrs.totals import DAY_S, LONG_S, MAX_PRODUCTS, SHORT_S, TOTALS, TOUCH_WEIGHT
 from ecrs_models.dataset import Log
