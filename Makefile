@@ -42,7 +42,8 @@ LOCK = uv pip compile --quiet --generate-hashes --no-header --override requireme
 lock: ## compile the lock files anew; needs uv
 	$(LOCK) -o requirements/app.txt
 	$(LOCK) --extra train --extra complete-journey -o requirements/train.txt
-	$(LOCK) --extra train --extra embedded --extra complete-journey --extra dev -o requirements/dev.txt
+	$(LOCK) --extra train --extra embedded --extra complete-journey --extra evaluate --extra dev \
+	  -o requirements/dev.txt
 	images/serving/lock
 
 # ---- Docker: the compose profile ---------------------------------------------------------------
