@@ -16,7 +16,7 @@ venv: .venv/made ## make .venv from the lock file, with this project in it
 
 .venv/made: requirements/dev.txt pyproject.toml
 	@python3.11 -c 'import ensurepip' || { echo 'python3.11 with venv is needed: apt-get install python3-venv'; exit 1; }
-	@ldconfig -p | grep -q libgomp.so.1 || { echo 'libgomp is needed: apt-get install libgomp1'; exit 1; }
+	@ldconfig -p | grep libgomp.so.1 >/dev/null || { echo 'libgomp is needed: apt-get install libgomp1'; exit 1; }
 	python3.11 -m venv --clear .venv
 	$(PIP) install --no-deps --require-hashes -r requirements/dev.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
