@@ -22,11 +22,6 @@ class Interval:
     def as_dict(self) -> dict[str, float]:
         return {"mean": round(self.mean, 6), "low": round(self.low, 6), "high": round(self.high, 6)}
 
-    @property
-    def decided(self) -> bool:
-        """Whether the interval is on one side of 0."""
-        return self.low > 0 or self.high < 0
-
 
 def resampled_means(values: np.ndarray, samples: int = SAMPLES, seed: int = SEED) -> np.ndarray:
     """The means of `values`, float64 (users, columns), over users drawn with replacement.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,13 +18,11 @@ from ecrs.bundle import CURRENT, Bundle
 from ecrs_models.errors import DataError
 from ecrs_models.prepare import COMPLETE_JOURNEY
 
-if TYPE_CHECKING:
-    from ecrs_models.evaluate import Report
-
 ARTIFACTS = Path("artifacts")
 DATA = ARTIFACTS / "data"
 TRAINED = ARTIFACTS / "train"
 BUNDLES = ARTIFACTS / "bundles"
+REPORT = ARTIFACTS / "evaluate"
 
 app = typer.Typer(no_args_is_help=True, help="From a shop's data to a bundle that can be served.")
 prepare_app = typer.Typer(no_args_is_help=True, help="Bring data into the platform's formats.")
@@ -146,19 +144,25 @@ def export(
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="the bundle to measure")] = BUNDLES / CURRENT,
     data: DataOption = DATA / COMPLETE_JOURNEY,
+    target: Annotated[Path, typer.Option("--out", help="for the report and ECRS's lists")] = REPORT,
+    quick: Annotated[bool, typer.Option("--quick", help="without item-kNN and iALS")] = False,
     recs: Annotated[Path | None, typer.Option(help="write each recommender's lists here, as CSV")] = None,
 ) -> None:
-    """Recall, NDCG and hit rate on the period after training, beside simple baselines."""
+    """Measure a bundle on the period after training, beside other recommenders, and write a report."""
+    from ecrs_models import report as reporting
     from ecrs_models.dataset import Dataset
-    from ecrs_models.evaluate import evaluate_bundle, write_lists
 
     dataset = Dataset.load(data)
     with _ERR.status("evaluating") as status:
-        report = evaluate_bundle(Bundle.open(bundle), dataset, progress=status.update)
-    for table in report_tables(report):
+        made = reporting.report(Bundle.open(bundle), dataset, quick=quick, progress=status.update)
+    written = reporting.write(made, dataset, target)
+    for table in report_tables(made.content):
         _OUT.print(table)
-    for path in write_lists(report, dataset, recs) if recs else []:
+    for gate in made.gates:
+        _say(str(gate))
+    for path in reporting.write_lists(made.evaluation, dataset, recs) if recs else ():
         _say(str(path))
+    _say(f"report: {written}")
 
 
 @app.command()
@@ -178,18 +182,19 @@ def build(
     _say(f"bundle: {built.path}")
 
 
-def report_tables(report: "Report") -> Iterator[Table]:
-    """One table a task, a row a recommender."""
-    begin, end = (f"{datetime.fromtimestamp(ts, UTC):%Y-%m-%d}" for ts in (report.start, report.end))
+def report_tables(content: dict[str, Any]) -> Iterator[Table]:
+    """One table a task of a report, a row a recommender."""
+    about = content["about"]
+    begin, end = (f"{datetime.fromtimestamp(about[at], UTC):%Y-%m-%d}" for at in ("start", "end"))
     names = ("recall@20", "recall@100", "ndcg@20", "hr@20")
-    for task, rows in report.tasks.items():
-        title = f"task {task}: {report.users[task]:,} users, {begin} to {end}"
+    for task, rows in content["tasks"].items():
+        title = f"task {task}: {content['users'][task]:,} users, {about['split']}, {begin} to {end}"
         table = Table(title=title, title_justify="left")
         table.add_column("recommender", no_wrap=True)
         for name in names:
             table.add_column(name, justify="right")
         for recommender, values in rows.items():
-            table.add_row(recommender, *(f"{values[name]:.4f}" for name in names))
+            table.add_row(recommender, *(f"{values[name]['mean']:.4f}" for name in names))
         yield table
 
 

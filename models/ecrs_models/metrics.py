@@ -4,11 +4,13 @@
 the `relevant` items the user really took.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 CUTOFFS = (20, 100)
+METRICS = tuple(f"{name}@{k}" for k in CUTOFFS for name in ("recall", "ndcg", "hr"))
+"""What `measure` gives, in its order."""
 
 
 def recall(hits: np.ndarray, relevant: int, k: int) -> float:
@@ -39,6 +41,19 @@ def measure(recommended: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
     return row
 
 
-def mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean over users; empty if there are none."""
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} if rows else {}
+def coverage(lists: Iterable[np.ndarray], catalogue: np.ndarray, k: int = CUTOFFS[0]) -> float:
+    """The share of the catalogue, bool (items,), that anybody finds in the first k."""
+    shown = np.zeros(len(catalogue), dtype=bool)
+    for items in lists:
+        shown[items[:k]] = True
+    return float((shown & catalogue).sum() / max(catalogue.sum(), 1))
+
+
+def novelty(items: np.ndarray, share: np.ndarray, k: int = CUTOFFS[0]) -> float:
+    """The mean of -log2 of the first k items' share of all purchases, float64 (items,): bits.
+
+    0 if nothing is recommended. Source: Zhou et al., "Solving the apparent diversity-accuracy dilemma of
+    recommender systems", PNAS 2010.
+    """
+    first = items[:k]
+    return float(-np.log2(share[first]).mean()) if len(first) else 0.0

@@ -11,6 +11,7 @@ import faiss
 import numpy as np
 
 from ecrs.catalogue import Catalogue
+from ecrs.domain import User
 from ecrs.features import PADDING, Encoder
 from ecrs.ranking_features import CHANNELS, Candidates, Past, ranking_features
 from ecrs.recall.channels import Found, Interest, Similar
@@ -39,17 +40,20 @@ NO_CURVES = np.zeros((len(CHANNELS), DEPTH), dtype=np.float32)
 
 @dataclass(frozen=True)
 class Tables:
-    """The data set's tables as ids: `users`, `Encoder.user_table`; `items`, `Encoder.item_table`."""
+    """The data set's tables as ids: `users`, `Encoder.user_table`; `items`, `Encoder.item_table`;
+    `stranger`, int64 (1 + PROFILE_FIELDS,), a user of whom nothing is known."""
 
     users: np.ndarray
     items: np.ndarray
     catalogue: Catalogue
+    stranger: np.ndarray
 
     @classmethod
     def of(cls, data: Dataset, encoder: Encoder) -> "Tables":
         items = encoder.item_table(data.items.to_dict())
         catalogue = Catalogue.of(data.items["sku"].to_list(), items)
-        return cls(encoder.user_table(data.users.to_dict()), items, catalogue)
+        stranger = np.array(encoder.user_row(User()))
+        return cls(encoder.user_table(data.users.to_dict()), items, catalogue, stranger)
 
 
 @dataclass(frozen=True)

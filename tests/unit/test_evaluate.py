@@ -1,30 +1,22 @@
-import csv
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from ecrs.bundle import Bundle
 from ecrs.ranking_features import CHANNELS
 from ecrs.recall.proposals import Proposals
-from ecrs_models import cli, metrics
+from ecrs_models import metrics
+from ecrs_models.baselines import HistoryThenPopularity, Popularity, SegmentPopularity, segments, without
+from ecrs_models.calibration import Scored, calibration, reliability
 from ecrs_models.dataset import DAY_S, Dataset, Split
 from ecrs_models.errors import DataError
-from ecrs_models.evaluate import (
-    HistoryThenPopularity,
-    Period,
-    Popularity,
-    calibration,
-    evaluate,
-    evaluate_bundle,
-    funnel,
-    write_lists,
-)
+from ecrs_models.evaluate import Opened, evaluate
+from ecrs_models.funnel import STAGES, index_loss, stages
 from ecrs_models.moments import Moment, Tables
-from ecrs_models.platform import Answer, Models
+from ecrs_models.period import Period
+from ecrs_models.platform import Answer, Models, Platform
 from ecrs_models.training import Settings
 from tests.tiny import tiny_data
 
@@ -54,14 +46,28 @@ def test_hit_rate_is_one_for_any_hit_within_k() -> None:
     assert metrics.hit_rate(HITS[1:2], 20) == 0
 
 
-def test_measure_and_mean_by_hand() -> None:
+def test_measure_by_hand() -> None:
     found = metrics.measure(np.arange(30), np.array([0, 25, 99]))
     assert found["recall@20"] == pytest.approx(1 / 3)
     assert found["recall@100"] == pytest.approx(2 / 3)
     assert found["ndcg@20"] == pytest.approx(1 / (1 + 1 / math.log2(3) + 1 / 2))
     nothing = metrics.measure(np.zeros(0, dtype=int), np.array([1]))
     assert set(nothing.values()) == {0}
-    assert metrics.mean([found, nothing])["recall@20"] == pytest.approx(1 / 6)
+    assert tuple(found) == metrics.METRICS
+
+
+def test_coverage_is_the_share_of_the_catalogue_that_anybody_finds_in_the_first_k() -> None:
+    catalogue = np.array([True, True, True, True, False])
+    lists = [np.array([0, 1, 2]), np.array([1, 4])]
+    assert metrics.coverage(lists, catalogue, k=2) == pytest.approx(2 / 4)
+    assert metrics.coverage(lists, catalogue, k=3) == pytest.approx(3 / 4)
+
+
+def test_novelty_is_in_bits() -> None:
+    share = np.array([1 / 2, 1 / 4, 1 / 4])
+    assert metrics.novelty(np.array([0]), share) == pytest.approx(1)
+    assert metrics.novelty(np.array([0, 1, 2]), share, k=2) == pytest.approx(1.5)
+    assert metrics.novelty(np.zeros(0, dtype=int), share) == 0
 
 
 @pytest.fixture
@@ -95,49 +101,134 @@ def test_history_is_by_count_then_newest_then_popularity(period: Period) -> None
     assert HistoryThenPopularity(period)(0, True).tolist() == [3]
 
 
-def answer(items: list[int], channel: int, scores: list[float]) -> Answer:
-    """Candidates that one channel proposed, in its order."""
+def test_segments_number_the_distinct_profiles() -> None:
+    assert segments(np.array([[3, 1], [2, 9], [3, 1]])).tolist() == [1, 0, 1]
+
+
+def test_a_segments_popularity_counts_what_others_of_the_profile_bought(period: Period) -> None:
+    """Users 0 and 1 are alike. Of two weeks, user 0 bought 2, user 1 bought 2 and 3; by all: 2, 3, 1, 0."""
+    alike = SegmentPopularity(period, np.array([0, 0, 0]))
+    assert alike(0, False).tolist() == [2, 3, 1, 0]
+    assert alike(0, True).tolist() == [3]
+    apart = SegmentPopularity(period, np.array([0, 1, 1]))
+    assert apart(0, False).tolist() == [2, 3, 1, 0]
+
+
+def test_without_keeps_the_order() -> None:
+    assert without(np.array([5, 3, 9, 1]), np.array([9, 5])).tolist() == [3, 1]
+
+
+def proposals(items: list[int], channel: int) -> Proposals:
+    """What one channel proposed, in its order."""
     positions = np.full((len(items), len(CHANNELS)), np.nan, dtype=np.float32)
     positions[:, channel] = np.arange(1, len(items) + 1)
-    chance = np.full(len(items), 0.5, dtype=np.float32)
-    proposals = Proposals(np.array(items), positions, positions, chance)
-    return Answer(proposals, np.array(scores, dtype=np.float32))
+    return Proposals(np.array(items), positions, positions, np.full(len(items), 0.5, dtype=np.float32))
 
 
-def test_the_funnel_says_what_each_channel_and_all_of_them_found() -> None:
-    answers = {0: answer([1, 2, 3], 0, [0.1, 0.2, 0.3]), 1: answer([4, 5], 1, [0.1, 0.2])}
-    shares = funnel(answers, {0: np.array([1, 3, 9, 10]), 1: np.array([5])})
-    assert shares == {"again": 0.25, "similar": 0.5, "popular": 0, "vector": 0, "candidates": 0.75}
+def answer(items: list[int], channel: int, scores: list[float]) -> Answer:
+    """One channel's proposals, of which as many as there are scores are candidates."""
+    found = proposals(items, channel)
+    return Answer(found.best(len(scores)), np.array(scores, dtype=np.float32), found)
+
+
+def test_the_funnel_says_what_is_left_at_each_stage() -> None:
+    """Of five taken, 9 was never sold; 1, 3 and 4 are found, 4 is no candidate; 7 fell out of the totals."""
+    sold = np.ones(10, dtype=bool)
+    sold[9] = False
+    found = answer([1, 2, 3, 4], 1, [0.1, 0.2, 0.3])
+    taken, bought, totals = np.array([1, 3, 4, 7, 9]), np.array([7, 1]), np.array([1])
+    shares = dict(zip(STAGES, stages(found, taken, sold, bought, totals, new_only=False), strict=True))
+    assert shares == pytest.approx(
+        {
+            **{"sold before": 0.8, "again": 0, "similar": 0.6, "popular": 0, "vector": 0},
+            **{"any channel": 0.6, "candidates": 0.4, "list of 100": 0.4, "list of 20": 0.4},
+            **{"best 20 of the candidates": 0.4, "best 20": 1, "hidden by the cap": 0.2},
+            "left out as touched": 0,
+        }
+    )
+    assert stages(found, taken, sold, bought, totals, new_only=True)[-1] == pytest.approx(0.2)
+
+
+def test_a_list_of_twenty_cannot_hold_what_thirty_took() -> None:
+    thirty, everything = np.arange(30), np.ones(30, dtype=bool)
+    found = answer(list(range(30)), 0, [0.5] * 30)
+    shares = dict(zip(STAGES, stages(found, thirty, everything, thirty, thirty, False), strict=True))
+    assert shares["candidates"] == 1
+    assert shares["best 20"] == shares["list of 20"] == pytest.approx(2 / 3)
+
+
+def test_the_index_of_a_small_catalogue_loses_nothing(tiny: Bundle) -> None:
+    queries = np.random.default_rng(1).normal(size=(5, 32)).astype(np.float32)
+    found = index_loss(tiny, queries)
+    assert (found["recall"], found["queries"], found["neighbours"]) == (1, 5, 100)
 
 
 def test_calibration_by_hand() -> None:
     """Half are taken: saying so is the base line; saying the truth has no entropy, and no error."""
-    truth = {0: np.array([1, 2])}
-    base = calibration({0: answer([1, 2, 3, 4], 0, [0.5] * 4)}, truth, bins=1)
+    taken = np.array([True, True, False, False])
+
+    def scored(*scores: float) -> Scored:
+        return Scored(np.array(scores, dtype=np.float32), taken)
+
+    base = calibration(scored(0.5, 0.5, 0.5, 0.5), bins=1)
     assert base == pytest.approx(
         {"normalised_entropy": 1, "expected_calibration_error": 0, "predicted_over_taken": 1}
     )
-    right = calibration({0: answer([1, 2, 3, 4], 0, [1, 1, 0, 0])}, truth, bins=2)
+    right = calibration(scored(1, 1, 0, 0), bins=2)
     assert right["normalised_entropy"] == pytest.approx(0, abs=1e-6)
-    off = calibration({0: answer([1, 2, 3, 4], 0, [0.9, 0.9, 0.2, 0.2])}, truth, bins=2)
+    off = calibration(scored(0.9, 0.9, 0.2, 0.2), bins=2)
     assert off["expected_calibration_error"] == pytest.approx(0.15, abs=1e-6)
     assert off["predicted_over_taken"] == pytest.approx(1.1, abs=1e-6)
+    curve = reliability(scored(0.9, 0.1, 0.2, 0.4), bins=2)
+    assert [part["predicted"] for part in curve] == pytest.approx([0.15, 0.65])
+    assert [part["taken"] for part in curve] == [0.5, 0.5]
 
 
 def test_answers_are_ranked_best_score_first() -> None:
     assert answer([4, 5, 6], 0, [0.1, 0.3, 0.2]).ranked.tolist() == [5, 6, 4]
 
 
+def test_candidates_are_the_first_of_all_that_was_found(data: Dataset, tiny: Bundle) -> None:
+    opened = Opened.of(tiny, data)
+    platform = Platform(opened.moment, opened.models, np.array([0, 5]), candidates=20)
+    found = platform.answer(5)
+    past, vector = opened.moment.past(5), platform.vector[5]
+    alone = opened.moment.with_curves(opened.models.curves).propose(past, vector, 20)
+    assert len(found.found.item) > 20
+    for name in ("item", "positions", "scores", "chance"):
+        assert np.array_equal(getattr(found.proposals, name), getattr(alone, name), equal_nan=True)
+
+
+def test_new_users_are_asked_for_by_what_is_known_of_them(data: Dataset, tiny: Bundle) -> None:
+    """By profile nobody has a past; by a session it is short; without a profile all profiles are alike."""
+    opened = Opened.of(tiny, data)
+    platform = Platform(opened.moment, opened.models, np.arange(10))
+    again = CHANNELS.index("again")
+
+    def repeats(session: bool, profile: bool) -> list[int]:
+        answers = [found for _, found in platform.as_new(session=session, profile=profile)]
+        return [int((~np.isnan(found.found.positions[:, again])).sum()) for found in answers]
+
+    assert repeats(session=False, profile=True) == [0] * 10
+    assert all(0 < count <= 5 for count in repeats(session=True, profile=True))
+    nothing = [found.ranked.tolist() for _, found in platform.as_new(session=False, profile=False)]
+    assert all(ranked == nothing[0] for ranked in nothing)
+    profiled = [found.ranked.tolist() for _, found in platform.as_new(session=False, profile=True)]
+    assert any(ranked != profiled[0] for ranked in profiled)
+
+
 def test_a_bundle_is_measured_as_at_its_export(data: Dataset, tiny: Bundle) -> None:
-    report = evaluate_bundle(tiny, data)
+    opened = Opened.of(tiny, data)
+    found = evaluate(data, opened.models, opened.moment).as_dict()
     for task, rows in tiny.metrics["tasks"].items():
         for name, values in rows.items():
-            assert report.tasks[task][name] == pytest.approx(values, abs=1e-3)
+            assert found["tasks"][task][name] == pytest.approx(values, abs=1e-3)
+    assert found["funnel"]["all"] == pytest.approx(tiny.metrics["funnel"]["all"], abs=1e-3)
 
 
 def test_another_data_set_is_refused(data: Dataset, tiny: Bundle) -> None:
     with pytest.raises(DataError, match="has other products than"):
-        evaluate_bundle(tiny, replace(data, items=data.items[1:]))
+        Opened.of(tiny, replace(data, items=data.items[1:]))
 
 
 def test_a_period_without_warm_users_is_an_error(data: Dataset, tiny: Bundle) -> None:
@@ -146,20 +237,3 @@ def test_a_period_without_warm_users_is_an_error(data: Dataset, tiny: Bundle) ->
     moment = Moment.of(data.log, 3, tables, Settings.read(tiny.manifest["training"]).tables)
     with pytest.raises(DataError, match="no user who was there before buys anything"):
         evaluate(empty, Models(*[None] * 5), moment)  # type: ignore[arg-type]
-
-
-def test_lists_are_written_with_the_shops_ids(data: Dataset, tiny: Bundle, tmp_path: Path) -> None:
-    paths = write_lists(evaluate_bundle(tiny, data), data, tmp_path)
-    assert len(paths) == 8
-    with open(tmp_path / "all-ecrs.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {row["user_id"] for row in rows} <= set(data.users["user_id"])
-    assert {row["sku_id"] for row in rows} <= set(data.items["sku"])
-    assert [row["rank"] for row in rows[:2]] == ["1", "2"]
-
-
-def test_the_command_prints_a_table_a_task(data: Dataset, tiny: Bundle) -> None:
-    done = CliRunner().invoke(cli.app, ["evaluate", str(tiny.path), "--data", str(data.path)])
-    assert done.exit_code == 0
-    for text in ("task all", "task new", "popularity", "history, then popularity", "ECRS"):
-        assert text in done.stdout

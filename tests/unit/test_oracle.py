@@ -5,19 +5,14 @@ import pytest
 
 from ecrs.ranking_features import FEATURES, Quantiles
 from ecrs_models import metrics
+from ecrs_models.baselines import LIST_LENGTH, HistoryThenPopularity, Popularity
 from ecrs_models.dataset import Dataset
 from ecrs_models.errors import DataError
-from ecrs_models.evaluate import (
-    LIST_LENGTH,
-    HistoryThenPopularity,
-    Models,
-    Period,
-    Popularity,
-    best_possible,
-    evaluate,
-)
+from ecrs_models.evaluate import best_possible, evaluate
 from ecrs_models.moments import NO_CURVES, Moment, Tables, TableSettings
 from ecrs_models.oracle import Oracle
+from ecrs_models.period import Period
+from ecrs_models.platform import Models
 from ecrs_models.prepare.generate import generate
 from ecrs_models.training import fit_encoder
 
@@ -104,7 +99,10 @@ def test_an_evaluation_of_generated_data_says_what_is_possible(small: Path) -> N
     )
     start = data.split.test_from
     tables = Tables.of(data, fit_encoder(data, start))
-    report = evaluate(data, models, Moment.of(data.log, start, tables, TableSettings()))
-    for task, rows in report.tasks.items():
+    found = evaluate(data, models, Moment.of(data.log, start, tables, TableSettings()))
+    for task, measured in found.tasks.items():
+        rows = measured.means()
         assert rows["best possible"]["recall@20"] == pytest.approx(best_possible(small, 20, task))
         assert rows["best possible"]["ndcg@20"] == max(row["ndcg@20"] for row in rows.values())
+        share = rows["ECRS"]["recall@20"] / rows["best possible"]["recall@20"]
+        assert measured.reached()["recall@20"].mean == pytest.approx(share)

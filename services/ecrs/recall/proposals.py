@@ -34,6 +34,10 @@ class Proposals:
     scores: np.ndarray
     chance: np.ndarray
 
+    def best(self, n: int) -> "Proposals":
+        """The first n."""
+        return Proposals(self.item[:n], self.positions[:n], self.scores[:n], self.chance[:n])
+
 
 @dataclass(frozen=True)
 class Proposer:
