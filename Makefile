@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help venv demo test lint contract lock standins secrets up down clean logs ps test-compose
+.PHONY: help venv demo evaluate test lint contract lock standins secrets up down clean logs ps test-compose
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ venv: .venv/made ## make .venv from the lock file, with this project in it
 
 demo: venv ## real purchases to recommendations: prepare, train, export, start, ask, stop
 	@.venv/bin/ecrs demo
+
+evaluate: venv ## measure the bundle, built if there is none: artifacts/evaluate/report.html
+	@.venv/bin/ecrs build && .venv/bin/ecrs evaluate
 
 test: venv lint ## every test that needs no Docker
 	.venv/bin/pytest --ignore tests/compose
