@@ -14,7 +14,8 @@ Recommender = Callable[[int, bool], np.ndarray]
 LIST_LENGTH = max(metrics.CUTOFFS)
 POPULARITY_DAYS = 14
 SEGMENT_PRIOR = 3000.0
-"""Purchases of a segment at which its own sales weigh as much as everybody's."""
+"""Purchases of a segment at which its own sales weigh as much as everybody's; of 300, 1000 and 3000 the best
+on The Complete Journey's tuning period."""
 
 
 class Popularity:

@@ -3,9 +3,9 @@
 Part of the full report only; needs the extra `evaluate`. Both recommenders see the purchases before the
 period and nothing else, a cell's value being at how many times the user bought the item. Settings and
 weighting were chosen on The Complete Journey's tuning period (fit before 2017-11-06, measured on the four
-weeks after) by the sum of both tasks' recall@20: item-kNN with TF-IDF before BM25 and plain cosine, K of 10
-to 100; iALS with 64 and 128 factors, regularisation 0.05 to 10, alpha 1 and 10; counts before their
-logarithm and before 0 and 1.
+weeks after) by the sum of both tasks' recall@20, out of a handful: item-kNN with TF-IDF, BM25 and plain
+cosine, K from 10 to 100; iALS with 64 to 256 factors, regularisation 0.05 to 10, alpha 1 and 10; counts and
+their logarithm.
 """
 
 import warnings
