@@ -47,6 +47,7 @@ from ecrs_models.moments import Moment, Nearest, Tables, TableSettings
 from ecrs_models.rankers import RANKERS
 from ecrs_models.sampling import Examples, epoch_rows, ranker_batch, tower_batch
 from ecrs_models.two_tower import TwoTower
+from ecrs_models.warm import Start
 
 ABOUT = "train.json"
 MODELS = ("early_towers", "two_tower", "ranker")
@@ -72,6 +73,8 @@ class Settings:
     tower_rate: float = 2e-3
     ranker_rate: float = 2e-3
     ranker: str = "deepfm"
+    start: str = ""
+    """Version of the bundle that the weights start from; empty: from nothing."""
     moments: int = 4
     tables: TableSettings = field(default_factory=TableSettings)
     candidates: CandidateSettings = field(default_factory=CandidateSettings)
@@ -95,6 +98,7 @@ class Trained:
     quantiles: Quantiles
     curves: np.ndarray
     digest: bytes
+    path: Path
 
 
 class Job(Protocol):
@@ -157,9 +161,12 @@ class _RankerJob:
         return ranker_batch(self._rows, self._tables, rows, rng), len(rows)
 
 
-def train(data: Dataset, out: Path, settings: Settings, *, checkpoint_s: float = 10.0) -> None:
+def train(
+    data: Dataset, out: Path, settings: Settings, *, start: Start | None = None, checkpoint_s: float = 10.0
+) -> None:
     """Train the models into `out`; goes on where an earlier run with the same settings stopped.
 
+    With `start`, the weights are an earlier training's, and the towers learn what came since its end.
     A kill costs at most the last `checkpoint_s` seconds of a model, or the gathering of candidates.
     DataError if nothing happened before `settings.until`, or too little to learn ranking from.
     """
@@ -172,6 +179,7 @@ def train(data: Dataset, out: Path, settings: Settings, *, checkpoint_s: float =
     encoder.save(out / "vocabulary")
     tables = Tables.of(data, encoder)
     two_tower, ranker = networks(encoder, settings)
+    since = start.until if start else 0
     moments = past_moments(log, settings)
     with _progress() as progress:
         for name, end, epochs in (
@@ -179,11 +187,15 @@ def train(data: Dataset, out: Path, settings: Settings, *, checkpoint_s: float =
             ("two_tower", settings.until, settings.tower_epochs),
         ):
             if not _weights(out, name, two_tower):
-                examples = Examples(log.before(end), tables.users, tables.items)
+                if start:
+                    start.give(name, two_tower, encoder)
+                examples = Examples(log.before(end), tables.users, tables.items, since if epochs else 0)
                 fit(_TowerJob(name, two_tower, examples, settings, epochs), out, progress, checkpoint_s)
             if name == "early_towers" and not (out / "curves.npy").exists():
                 _gather(log, tables, two_tower, moments, settings, out, progress)
         if not _weights(out, "ranker", ranker):
+            if start:
+                start.give("ranker", ranker, encoder)
             rows = RankerRows(**np.load(out / "candidates.npz"))
             fit(_RankerJob(ranker, rows, tables, settings), out, progress, checkpoint_s)
 
@@ -197,9 +209,8 @@ def past_moments(log: Log, settings: Settings) -> list[int]:
     moments = [moment for moment in moments if moment >= earliest]
     if not moments:
         days = (settings.until - first) / DAY_S
-        raise DataError(
-            f"{days:.0f} days of actions are too few: the ranker learns from {2} windows at least"
-        )
+        least = 2 * settings.window_s / DAY_S
+        raise DataError(f"{days:.0f} days of actions are too few for the ranker: at least {least:.0f}")
     return moments
 
 
@@ -260,7 +271,7 @@ def load(out: Path) -> Trained:
             network.eval()
     except FileNotFoundError as error:
         raise DataError(f"{error.filename} is missing: run `ecrs train` to its end first") from error
-    return Trained(settings, about, encoder, two_tower, ranker, quantiles, curves, digest.digest())
+    return Trained(settings, about, encoder, two_tower, ranker, quantiles, curves, digest.digest(), out)
 
 
 def fit_encoder(data: Dataset, until: int) -> Encoder:
