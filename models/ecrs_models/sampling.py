@@ -139,16 +139,18 @@ class RankerBatch:
 
 
 def ranker_batch(
-    examples: RankerRows, tables: Tables, rows: np.ndarray, rng: np.random.Generator
+    examples: RankerRows, labels: np.ndarray, tables: Tables, rows: np.ndarray, rng: np.random.Generator
 ) -> RankerBatch:
-    """The ranker's input for some of its rows, with dropout to out-of-vocabulary ids."""
+    """The ranker's input for some of its rows, with dropout to out-of-vocabulary ids.
+
+    `labels`, float32, of all the rows.
+    """
     users = tables.users[examples.user[rows]]
     users = np.where(rng.random(users.shape) < _RANKER_DROPOUT, OUT_OF_VOCABULARY, users)
     users[~examples.known[rows], 0] = OUT_OF_VOCABULARY
     items = drop_items(tables.items[examples.item[rows]], rng, sku=RANKER_ID_DROPOUT)
     ids = np.concatenate([users, items, examples.levels[rows]], axis=1, dtype=np.int64)
-    labels, weights = examples.taken[rows], examples.weight[rows]
-    return RankerBatch(ids, labels[:, None].astype(np.float32), weights[:, None])
+    return RankerBatch(ids, labels[rows][:, None], examples.weight[rows][:, None])
 
 
 def drop_users(profile: np.ndarray, rng: np.random.Generator) -> np.ndarray:

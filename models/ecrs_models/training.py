@@ -7,7 +7,7 @@ OUT/
     train.json               settings and fingerprint of the data: what these weights are of
     vocabulary/*.txt
     early_towers.pdparams two_tower.pdparams ranker.pdparams
-    candidates.npz quantiles.json   what the ranker learns from
+    candidates.npz quantiles.json teacher.npy   what the ranker learns from
     curves.npy
     *.checkpoint             while a model trains
 """
@@ -46,6 +46,7 @@ from ecrs_models.errors import DataError
 from ecrs_models.moments import Moment, Nearest, Tables, TableSettings
 from ecrs_models.rankers import RANKERS
 from ecrs_models.sampling import Examples, epoch_rows, ranker_batch, tower_batch
+from ecrs_models.teacher import taught
 from ecrs_models.two_tower import TwoTower
 from ecrs_models.warm import Start
 
@@ -72,6 +73,9 @@ class Settings:
     ranker_batch: int = 1024
     tower_rate: float = 2e-3
     ranker_rate: float = 2e-3
+    teacher_rounds: int = 200
+    teacher_share: float = 0.7
+    """How much of a label is the teacher's word, the rest being what was taken."""
     ranker: str = "deepfm"
     start: str = ""
     """Version of the bundle that the weights start from; empty: from nothing."""
@@ -144,8 +148,11 @@ class _RankerJob:
 
     name = "ranker"
 
-    def __init__(self, network: Any, rows: RankerRows, tables: Tables, settings: Settings) -> None:
+    def __init__(
+        self, network: Any, rows: RankerRows, labels: np.ndarray, tables: Tables, settings: Settings
+    ) -> None:
         self.network, self.rate = network, settings.ranker_rate
+        self._labels = labels
         self._rows, self._tables, self._seed, self._size = rows, tables, settings.seed, settings.ranker_batch
         self._per_epoch = -(-len(rows.taken) // self._size)
         self._epoch, self._order = -1, np.zeros(0, dtype=np.int64)
@@ -158,7 +165,7 @@ class _RankerJob:
             self._epoch, self._order = epoch, rng.permutation(len(self._rows.taken))
         rows = self._order[part * self._size : (part + 1) * self._size]
         rng = np.random.default_rng((self._seed, 3, step))
-        return ranker_batch(self._rows, self._tables, rows, rng), len(rows)
+        return ranker_batch(self._rows, self._labels, self._tables, rows, rng), len(rows)
 
 
 def train(
@@ -197,7 +204,8 @@ def train(
             if start:
                 start.give("ranker", ranker, encoder)
             rows = RankerRows(**np.load(out / "candidates.npz"))
-            fit(_RankerJob(ranker, rows, tables, settings), out, progress, checkpoint_s)
+            labels = _labels(rows, settings, out, progress)
+            fit(_RankerJob(ranker, rows, labels, tables, settings), out, progress, checkpoint_s)
 
 
 def past_moments(log: Log, settings: Settings) -> list[int]:
@@ -244,6 +252,19 @@ def _gather(
     quantiles.save(out / "quantiles.json")
     np.save(out / "curves.npy", curves)  # the last one: it says that all of it is there
     progress.advance(bar)
+
+
+def _labels(rows: RankerRows, settings: Settings, out: Path, progress: Progress) -> np.ndarray:
+    """What the ranker is to say of each row, float32 (N,): what was taken, and what the teacher thinks."""
+    path = out / "teacher.npy"
+    if not path.exists():
+        bar = progress.add_task("teacher", total=settings.teacher_rounds, loss="", rate="")
+        said = taught(rows, settings.teacher_rounds, settings.seed, lambda: progress.advance(bar))
+        draft = path.with_name(".teacher.npy")
+        np.save(draft, said)
+        draft.replace(path)
+    share = settings.teacher_share
+    return (share * np.load(path) + (1 - share) * rows.taken).astype(np.float32)
 
 
 def in_batches(network: Any, ids: np.ndarray, size: int = 4096) -> np.ndarray:
@@ -348,7 +369,7 @@ def _claim(out: Path, about: dict[str, Any]) -> None:
         for name in MODELS:
             (out / f"{name}.pdparams").unlink(missing_ok=True)
             (out / f"{name}.checkpoint").unlink(missing_ok=True)
-        for name in ("candidates.npz", "quantiles.json", "curves.npy"):
+        for name in ("candidates.npz", "quantiles.json", "curves.npy", "teacher.npy"):
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / "vocabulary", ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
