@@ -13,7 +13,7 @@ import numpy as np
 from ecrs.domain import PROFILE_FIELDS
 from ecrs.features import OUT_OF_VOCABULARY, PADDING
 from ecrs.ranking_features import CHANNELS, Past, Quantiles
-from ecrs.recall.channels import Found, Interest, again, best
+from ecrs.recall.channels import Found, Interest
 from ecrs.recall.proposals import DEPTH
 from ecrs_models.dataset import Log
 from ecrs_models.moments import Moment, Nearest
@@ -121,7 +121,9 @@ def hit_curves(moments: Sequence[tuple[Moment, list[Asked]]]) -> np.ndarray:
     hits, given = np.zeros((len(CHANNELS), DEPTH)), np.zeros((len(CHANNELS), DEPTH))
     for moment, asked in moments:
         for one in asked:
-            for channel, found in enumerate(_channels(moment, one)):
+            interest = Interest.of(one.past.item, one.past.numbers, moment.now)
+            lists = moment.proposer.lists(interest, one.past.item, one.vector)
+            for channel, found in enumerate(lists):
                 right = np.isin(found.item[:DEPTH], one.truth)
                 hits[channel, : len(right)] += right
                 given[channel, : len(right)] += 1
@@ -134,21 +136,6 @@ def hit_curves(moments: Sequence[tuple[Moment, list[Asked]]]) -> np.ndarray:
         smooth = np.interp(np.arange(DEPTH), middle, rate)
         curves[channel] = np.clip(np.minimum.accumulate(smooth), 1e-6, 0.99)
     return curves
-
-
-def _channels(moment: Moment, one: Asked) -> list[Found]:
-    """Each channel's own list, as `Proposer.merged` takes it."""
-    interest = Interest.of(one.past.item, one.past.numbers, moment.now)
-    new = np.ones(len(moment.tables.catalogue), dtype=bool)
-    new[one.past.item] = False
-    similar, popular = moment.proposer.similar.scores(interest), moment.proposer.popular.scores(interest)
-    unseen = new[one.vector.item]
-    return [
-        again(interest),
-        best(np.where(new, similar, 0), DEPTH),
-        best(np.where(new, popular, 0), DEPTH),
-        Found(one.vector.item[unseen], one.vector.score[unseen]),
-    ]
 
 
 @dataclass(frozen=True)
