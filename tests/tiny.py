@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from ecrs.domain import ITEM_FIELDS, ActionType
+from ecrs.actions import ActionType
+from ecrs.domain import ITEM_FIELDS
 from ecrs_models.dataset import (
     ACTION_SCHEMA,
     ACTIONS,
@@ -86,4 +87,4 @@ def tiny_settings(data: Dataset, seed: int = 1, **changed: Any) -> "Settings":
     from ecrs_models.training import Settings
 
     small = {"tower_batch": 256, "ranker_batch": 256, **changed}
-    return Settings(until=data.split.test_from, seed=seed, **small)
+    return Settings(until=data.split.test_from, window_s=data.split.window_s, seed=seed, **small)

@@ -39,7 +39,7 @@ def build(
     from ecrs_models import export, training  # paddle takes a second to import
 
     out = work / "train" / data.name
-    settings = training.Settings(until=data.split.test_from, seed=seed)
+    settings = training.Settings(until=data.split.test_from, window_s=data.split.window_s, seed=seed)
     step("train", lambda: training.train(data, out, settings))
     version = step("export and evaluate", lambda: export.export(training.load(out), data, bundles))
     return Bundle.open(bundles / version)

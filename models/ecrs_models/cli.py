@@ -5,6 +5,7 @@ installed, and Paddle takes a second to import. DataError and BundleError are th
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ecrs.bundle import CURRENT, Bundle
+from ecrs.bundle import CURRENT, Bundle, BundleError
 from ecrs_models.errors import DataError
 from ecrs_models.prepare import COMPLETE_JOURNEY
 
@@ -63,6 +64,38 @@ def prepare_files(
     _say(f"{target}:\n{prepared.summary()}")
 
 
+@prepare_app.command("jdata")
+def prepare_jdata(
+    source: Annotated[Path, typer.Argument(help="holds jdata_user.csv, jdata_product.csv, jdata_action.csv")],
+    target: Annotated[Path, typer.Option("--out", help="the data set to write")] = DATA / "jdata",
+    strict: Annotated[bool, typer.Option("--strict", help="fail on the first bad line")] = False,
+    window_days: Annotated[
+        int | None,
+        typer.Option(min=1, help="length of the tuning and of the test period; default by the data"),
+    ] = None,
+) -> None:
+    """JData 2019, as the competition published it. More than 1 % bad lines in a file is an error."""
+    from ecrs_models.prepare import jdata
+
+    prepared = jdata.prepare(source, target, strict=strict, window_days=window_days)
+    _say(f"{target}:\n{prepared.summary()}")
+
+
+@prepare_app.command("generate")
+def prepare_generate(
+    users: Annotated[int, typer.Option(min=1, help="how many")] = 20_000,
+    products: Annotated[int, typer.Option(min=81, help="how many, at least one a category")] = 5_000,
+    actions: Annotated[int, typer.Option(min=1, help="how many")] = 1_000_000,
+    seed: Annotated[int, typer.Option(min=0, help="the same numbers and seed give the same data")] = 1,
+    target: Annotated[Path, typer.Option("--out", help="the data set to write")] = DATA / "generated",
+) -> None:
+    """Data of JData's shape with planted tastes, so that the best possible recall is known."""
+    from ecrs_models.prepare import generate
+
+    counts = generate.generate(target, users=users, products=products, actions=actions, seed=seed)
+    _say(f"{target}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+
+
 @app.command()
 def train(
     data: DataOption = DATA / COMPLETE_JOURNEY,
@@ -73,17 +106,31 @@ def train(
     ] = None,
     tower_epochs: EpochsOption = None,
     ranker_epochs: EpochsOption = None,
+    ranker: Annotated[str, typer.Option(help="deepfm or dcn")] = "deepfm",
+    start_from: Annotated[
+        Path | None, typer.Option("--from", help="a bundle to start from: only what came since is learned")
+    ] = None,
 ) -> None:
-    """Train two-tower and DeepFM. Run it again after an interruption: it goes on where it was."""
+    """Train two-tower and ranker. Run it again after an interruption: it goes on where it was."""
     from ecrs_models import training
     from ecrs_models.dataset import Dataset
+    from ecrs_models.rankers import RANKERS
+    from ecrs_models.warm import Start, shortened
 
     dataset = Dataset.load(data)
     end = _unix(until) if until else dataset.split.test_from
-    epochs = {"tower_epochs": tower_epochs, "ranker_epochs": ranker_epochs}
-    chosen = {name: value for name, value in epochs.items() if value}
+    if ranker not in RANKERS:
+        raise typer.BadParameter(f"--ranker {ranker!r} is none of {', '.join(RANKERS)}")
+    settings = training.Settings(until=end, window_s=dataset.split.window_s, seed=seed, ranker=ranker)
+    start = Start.of(Bundle.open(start_from)) if start_from else None
+    if start:
+        settings = shortened(settings, start)
+    if tower_epochs:
+        settings = replace(settings, tower_epochs=tower_epochs)
+    if ranker_epochs:
+        settings = replace(settings, ranker_epochs=ranker_epochs)
     target = target or TRAINED / dataset.name
-    training.train(dataset, target, training.Settings(until=end, seed=seed, **chosen))
+    training.train(dataset, target, settings, start=start)
     _say(f"trained: {target}")
 
 
@@ -93,15 +140,20 @@ def export(
     data: DataOption = DATA / COMPLETE_JOURNEY,
     bundles: BundlesOption = BUNDLES,
     measure: Annotated[bool, typer.Option(help="evaluate on the period after training")] = True,
+    force: Annotated[bool, typer.Option("--force", help="also if it is worse than the current one")] = False,
 ) -> None:
-    """Write a finished training as a bundle and make it the current one."""
+    """Write a finished training as a bundle and make it the current one, unless that one is better."""
     from ecrs_models import export as exporting
     from ecrs_models import training
     from ecrs_models.dataset import Dataset
 
     dataset = Dataset.load(data)
     finished = training.load(trained or TRAINED / dataset.name)
-    version = exporting.export(finished, dataset, bundles, measured=measure)
+    try:
+        gate = None if force else Bundle.open(bundles / CURRENT)
+    except BundleError:
+        gate = None
+    version = exporting.export(finished, dataset, bundles, measured=measure, gate=gate)
     _say(f"bundle: {bundles / version}")
 
 

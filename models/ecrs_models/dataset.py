@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ecrs.domain import HISTORY_LENGTH, ITEM_FIELDS, PROFILE_FIELDS, ActionType
+from ecrs.actions import ActionType
+from ecrs.domain import HISTORY_LENGTH, ITEM_FIELDS, PROFILE_FIELDS
 from ecrs.features import ABSENT
 from ecrs_models.errors import DataError
 
@@ -41,10 +42,20 @@ class Split:
     test_from: int
     until: int
 
+    @property
+    def window_s(self) -> int:
+        """How long a period is."""
+        return self.test_from - self.valid_from
+
     @classmethod
-    def suggest(cls, first: int, last: int) -> "Split":
-        """Two periods of WINDOW_DAYS at the end of the data, or of a sixth of it where it is short."""
-        window = min(WINDOW_DAYS * DAY_S, (last - first) // 6)
+    def suggest(cls, first: int, last: int, window_days: int | None = None) -> "Split":
+        """Two periods of WINDOW_DAYS at the end of the data, or of a sixth of it where it is short.
+
+        `window_days` gives their length instead. DataError if that leaves nothing to learn from.
+        """
+        window = window_days * DAY_S if window_days else min(WINDOW_DAYS * DAY_S, (last - first) // 6)
+        if window_days and last + 1 - 2 * window <= first:
+            raise DataError(f"two periods of {window_days} days leave nothing to learn from")
         if window >= DAY_S:
             window -= window % DAY_S
         until = last + 1
@@ -116,6 +127,10 @@ class Log:
     def latest(self, user: np.ndarray) -> np.ndarray:
         """`histories` at the end of the log."""
         return self.histories(user, self.start[user + 1])
+
+    def newest(self, count: int) -> "Log":
+        """The last `count` rows of each user."""
+        return self._where(np.arange(len(self)) >= self.start[self.user + 1] - count)
 
     def _where(self, keep: np.ndarray) -> "Log":
         """Some rows, by mask or by number in ascending order."""

@@ -15,31 +15,18 @@ from typing import Any
 import numpy as np
 
 from ecrs.bundle import Bundle
-from ecrs.features import PADDING, crosses
+from ecrs.ranking_features import CHANNELS, Quantiles
 from ecrs.recall.vectors import read_vectors
 from ecrs_models import metrics
 from ecrs_models.dataset import DAY_S, Dataset, Log
 from ecrs_models.errors import DataError
+from ecrs_models.moments import Moment, Tables
+from ecrs_models.oracle import Oracle, is_planted
+from ecrs_models.platform import Answer, Models, Platform
 
 TASKS = ("all", "new")
 LIST_LENGTH = max(metrics.CUTOFFS)
-CANDIDATES = 500
-"""How many of the nearest items the ranker sees."""
 POPULARITY_DAYS = 14
-
-Score = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Models:
-    """What recommends: ids in, numbers out. `vectors`, float32 (items, dim), `users` and `items` are
-    the encoded tables of the data set."""
-
-    user_tower: Score
-    vectors: np.ndarray
-    ranker: Score
-    users: np.ndarray
-    items: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -62,6 +49,13 @@ class Period:
         catalogue[fit.item] = True
         return cls(seen, fit, truth, catalogue, start)
 
+    def truth_of(self, task: str) -> dict[int, np.ndarray]:
+        """Per user, what to find; users for whom there is nothing are left out."""
+        if task == "all":
+            return self.truth
+        new = {user: np.setdiff1d(items, self.bought(user)) for user, items in self.truth.items()}
+        return {user: items for user, items in new.items() if len(items)}
+
     def bought(self, user: int) -> np.ndarray:
         """The items of the user's purchases before the period, oldest first, with repeats."""
         return self.fit.item[self.fit.start[user] : self.fit.start[user + 1]]
@@ -69,12 +63,15 @@ class Period:
 
 @dataclass(frozen=True)
 class Report:
-    """Per task and recommender, the metrics; `lists` (not kept in a bundle) the items recommended."""
+    """Per task and recommender, the metrics; per task, the funnel: what share of the truth each channel and
+    the merged candidates contain; `lists` (not kept in a bundle) the items recommended."""
 
     start: int
     end: int
     users: dict[str, int]
     tasks: dict[str, dict[str, dict[str, float]]]
+    funnel: dict[str, dict[str, float]]
+    calibration: dict[str, float]
     lists: dict[str, dict[str, dict[int, np.ndarray]]] = field(repr=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -84,64 +81,117 @@ class Report:
 Recommender = Callable[[int, bool], np.ndarray]
 """User number and whether what the user had is left out → item numbers, best first."""
 
+OURS = "ECRS"
+
 
 def evaluate(
-    data: Dataset, models: Models, start: int, *, progress: Callable[[str], None] = lambda _: None
+    data: Dataset,
+    models: Models,
+    moment: Moment,
+    *,
+    end: int | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Measure `models` and the baselines on the period that begins at `start`.
+    """Measure `models` and the baselines on the period that begins at the moment.
 
-    DataError if nothing happens in it.
+    Of generated data, also the best possible ranking. DataError if nothing happens in it.
     """
-    end = data.split.end_after(start)
+    start = moment.now
+    end = end or data.split.end_after(start)
     period = Period.of(data, start, end)
     if not period.truth:
         raise DataError(f"{data.path}: no user who was there before buys anything in [{start}, {end})")
-    nearest = Nearest(models, period)
-    recommenders: dict[str, Recommender] = {
+    platform = Platform(moment, models, np.array(sorted(period.truth)))
+    baselines: dict[str, Recommender] = {
         "popularity": Popularity(period),
         "history, then popularity": HistoryThenPopularity(period),
-        "two-tower": nearest,
-        "two-tower + DeepFM": Ranked(models, period, nearest),
     }
-    users: dict[str, int] = {}
-    tasks: dict[str, dict[str, dict[str, float]]] = {}
-    lists: dict[str, dict[str, dict[int, np.ndarray]]] = {}
+    if is_planted(data):
+        baselines["best possible"] = Oracle(data, period.bought, LIST_LENGTH)
+    report = Report(start, end, {}, {}, {}, {}, {})
     for task in TASKS:
+        progress(task)
+        truth = period.truth_of(task)
         new = task == "new"
-        truth = {
-            user: np.setdiff1d(items, period.bought(user)) if new else items
-            for user, items in period.truth.items()
+        answers = {user: platform.answer(user, new_only=new) for user in truth}
+        lists = {
+            name: {user: recommend(user, new) for user in truth} for name, recommend in baselines.items()
         }
-        truth = {user: items for user, items in truth.items() if len(items)}
-        users[task], tasks[task], lists[task] = len(truth), {}, {}
-        for name, recommend in recommenders.items():
-            progress(f"{task}: {name}")
-            lists[task][name] = {user: recommend(user, new)[:LIST_LENGTH] for user in truth}
-            rows = [metrics.measure(lists[task][name][user], items) for user, items in truth.items()]
-            tasks[task][name] = metrics.mean(rows)
-    return Report(start, end, users, tasks, lists)
+        lists["merged recall"] = {user: answer.proposals.item for user, answer in answers.items()}
+        lists[OURS] = {user: answer.ranked for user, answer in answers.items()}
+        report.users[task] = len(truth)
+        report.lists[task] = {
+            name: {user: items[:LIST_LENGTH] for user, items in of.items()} for name, of in lists.items()
+        }
+        report.tasks[task] = {
+            name: metrics.mean([metrics.measure(of[user], truth[user]) for user in truth])
+            for name, of in report.lists[task].items()
+        }
+        report.funnel[task] = funnel(answers, truth)
+        if task == "all":
+            report.calibration.update(calibration(answers, truth))
+    return report
+
+
+def funnel(answers: dict[int, Answer], truth: dict[int, np.ndarray]) -> dict[str, float]:
+    """The mean share of a user's truth among each channel's proposals and among all candidates."""
+    shares: dict[str, list[float]] = {name: [] for name in (*CHANNELS, "candidates")}
+    for user, taken in truth.items():
+        proposals = answers[user].proposals
+        right = np.isin(proposals.item, taken)
+        for channel, name in enumerate(CHANNELS):
+            shares[name].append(float(right[~np.isnan(proposals.positions[:, channel])].sum() / len(taken)))
+        shares["candidates"].append(float(right.sum() / len(taken)))
+    return {name: float(np.mean(values)) for name, values in shares.items()}
+
+
+def calibration(answers: dict[int, Answer], truth: dict[int, np.ndarray], bins: int = 20) -> dict[str, float]:
+    """Of the scores as probabilities of being taken: normalised entropy, the cross-entropy over that of
+    always saying the mean (He et al., ADKDD 2014); expected calibration error over `bins` of equal size;
+    and the sum of the scores over that of what was taken."""
+    scores = np.concatenate([answers[user].scores for user in truth]).astype(np.float64)
+    taken = np.concatenate([np.isin(answers[user].proposals.item, truth[user]) for user in truth])
+    rate = np.clip(taken.mean(), 1e-9, 1 - 1e-9)
+    clipped = np.clip(scores, 1e-9, 1 - 1e-9)
+    entropy = -np.mean(np.where(taken, np.log(clipped), np.log1p(-clipped)))
+    base = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
+    parts = np.array_split(np.argsort(scores), bins)
+    gap = sum(abs(scores[part].mean() - taken[part].mean()) * len(part) for part in parts if len(part))
+    return {
+        "normalised_entropy": float(entropy / base),
+        "expected_calibration_error": float(gap / len(scores)),
+        "predicted_over_taken": float(scores.sum() / max(taken.sum(), 1)),
+    }
 
 
 def evaluate_bundle(
-    bundle: Bundle, data: Dataset, *, progress: Callable[[str], None] = lambda _: None
+    bundle: Bundle,
+    data: Dataset,
+    *,
+    start: int | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Measure a bundle's own models and vectors on the period after its training.
+    """Measure a bundle's own models and vectors on the period after its training, or from `start` on.
 
     DataError if `data` is not the data set of the bundle.
     """
     from ecrs_models.inference import SavedModel  # paddle takes a second to import
+    from ecrs_models.training import Settings
 
     skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), bundle.count("product_vectors.txt"))
     if skus != data.items["sku"].to_list():
         raise DataError(f"{data.path} has other products than {bundle.path}")
+    settings = Settings.read(bundle.manifest["training"])
+    tables = Tables.of(data, bundle.encoder)
     models = Models(
         SavedModel(bundle.path / "user_tower"),
         vectors,
         SavedModel(bundle.path / "ranker"),
-        bundle.encoder.user_table(data.users.to_dict()),
-        bundle.encoder.item_table(data.items.to_dict()),
+        Quantiles.load(bundle.path / "quantiles.json"),
+        np.load(bundle.path / "recall" / "curves.npy"),
     )
-    return evaluate(data, models, bundle.manifest["training"]["until"], progress=progress)
+    moment = Moment.of(data.log, start or settings.until, tables, settings.tables)
+    return evaluate(data, models, moment, progress=progress)
 
 
 class Popularity:
@@ -173,45 +223,6 @@ class HistoryThenPopularity:
         return np.concatenate([own, without(self._popularity(user, False), own)])
 
 
-class Nearest:
-    """The first stage: the CANDIDATES nearest items of the catalogue to the user's vector, exactly."""
-
-    def __init__(self, models: Models, period: Period) -> None:
-        self._models, self._period = models, period
-        self._allowed = np.where(period.catalogue, np.float32(0), np.float32(-np.inf))
-        self._sku_ids = np.append(models.items[:, 0], PADDING)  # ABSENT, -1, finds the PADDING
-        self._found: dict[tuple[int, bool], np.ndarray] = {}
-
-    def __call__(self, user: int, new: bool) -> np.ndarray:
-        if (user, new) not in self._found:
-            self._found[user, new] = self._search(user, new)
-        return self._found[user, new]
-
-    def _search(self, user: int, new: bool) -> np.ndarray:
-        history = self._period.seen.latest(np.array([user]))
-        ids = np.concatenate([self._models.users[[user]], self._sku_ids[history]], axis=1)
-        near = self._models.vectors @ self._models.user_tower(ids)[0] + self._allowed
-        if new:
-            near[self._period.bought(user)] = -np.inf
-        count = min(CANDIDATES, int(np.isfinite(near).sum()))
-        found = np.argpartition(-near, count - 1)[:count]
-        return found[np.argsort(-near[found], kind="stable")]
-
-
-class Ranked:
-    """Both stages of the platform: the nearest items, ranked by DeepFM."""
-
-    def __init__(self, models: Models, period: Period, nearest: Nearest) -> None:
-        self._models, self._period, self._nearest = models, period, nearest
-
-    def __call__(self, user: int, new: bool) -> np.ndarray:
-        found = self._nearest(user, new)
-        profile = np.repeat(self._models.users[[user]], len(found), axis=0)
-        history = self._period.seen.latest(np.array([user]))
-        ids = np.concatenate([profile, self._models.items[found], crosses(history, found)], axis=1)
-        return found[np.argsort(-self._models.ranker(ids)[:, 0], kind="stable")]
-
-
 def without(items: np.ndarray, excluded: np.ndarray) -> np.ndarray:
     """At most LIST_LENGTH of `items` that are not among `excluded`, in their order."""
     head = items[: LIST_LENGTH + len(excluded)]
@@ -233,3 +244,20 @@ def write_lists(report: Report, data: Dataset, directory: Path) -> list[Path]:
                     rows.writerows((ids[user], skus[item], rank) for rank, item in enumerate(numbers, 1))
             paths.append(path)
     return paths
+
+
+def best_possible(data_dir: Path, k: int = 20, task: str = "all") -> float:
+    """The recall@k that the best ranking reaches on the test period of a generated data set.
+
+    Mean over warm users. Recommenders may only be better by luck. DataError if the data set is not
+    generated or nobody buys in the period.
+    """
+    data = Dataset.load(data_dir)
+    period = Period.of(data, data.split.test_from, data.split.until)
+    oracle, new = Oracle(data, period.bought, k), task == "new"
+    rows = []
+    for user, wanted in period.truth_of(task).items():
+        rows.append(metrics.recall(np.isin(oracle(user, new), wanted), len(wanted), k))
+    if not rows:
+        raise DataError(f"{data_dir}: nobody who was there before buys anything in the test period")
+    return float(np.mean(rows))

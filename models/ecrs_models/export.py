@@ -4,7 +4,7 @@ import json
 import shutil
 import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +14,52 @@ from paddle import inference
 from paddle.utils import unique_name
 
 from ecrs import bundle
-from ecrs.domain import (
-    HISTORY_LENGTH,
-    PROFILE_FIELDS,
-    UNKNOWN,
-    ActionType,
-    Interaction,
-    Item,
-    User,
-    format_history,
-)
-from ecrs.features import ITEM_TOWER_COLUMNS, RANKER_COLUMNS, USER_TOWER_COLUMNS, Encoder
+from ecrs.actions import ActionType, Interaction
+from ecrs.bundle import Bundle
+from ecrs.domain import HISTORY_LENGTH, PROFILE_FIELDS, UNKNOWN, Item, User, format_history, format_statistics
+from ecrs.features import ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS
 from ecrs.model.served import TOLERANCE
 from ecrs.model.signature import ModelSignature
+from ecrs.profiles import dump_totals
+from ecrs.rank.domain import Scored
+from ecrs.rank.inputs import RankerInputs
+from ecrs.ranking_features import RANKER_COLUMNS, ranker_cardinality
+from ecrs.recall.tables import save_proposer
+from ecrs.totals import Totals
 from ecrs_models import two_tower
 from ecrs_models.dataset import PRODUCTS, USERS, Dataset
 from ecrs_models.errors import DataError
-from ecrs_models.evaluate import Models, evaluate
+from ecrs_models.evaluate import evaluate
+from ecrs_models.gate import compare
 from ecrs_models.inference import SavedModel
-from ecrs_models.training import Trained, fingerprint
+from ecrs_models.moments import Moment, Tables
+from ecrs_models.platform import Models
+from ecrs_models.training import MODELS, Settings, Trained, fingerprint
+from ecrs_models.warm import WEIGHTS
 
 GOLDEN_ROWS = 16
 _FEED, _INT64, _FLOAT32 = "ids", 0, 1
 
 
-def export(trained: Trained, data: Dataset, bundles: Path, *, measured: bool = True) -> str:
+def export(
+    trained: Trained, data: Dataset, bundles: Path, *, measured: bool = True, gate: Bundle | None = None
+) -> str:
     """Write the bundle under `bundles` and make it current; its version.
 
-    Histories are of all actions of the data set, also those after training's end. `measured`:
-    evaluate on the period behind it, into metrics.json, or say there why that is impossible.
-    DataError if the data set is not the one that was trained on, or an exported model does not do
-    what the trained one did.
+    Histories, totals, statistics and the channels' tables are as of the end of the data set, also where
+    the models' training ended before. `measured`:
+    evaluate on the period behind it, into metrics.json, or say there why that is impossible. `gate`: a
+    bundle that the new one must not be worse than on that period.
+    DataError if the data set is not the one that was trained on, an exported model does not do what the
+    trained one did, or the gate is closed.
     """
     if trained.about["fingerprint"] != fingerprint(data):
         raise DataError(f"{data.path} is not the data set that was trained on")
     encoder, settings = trained.encoder, trained.settings
     version = bundle.new_version(trained.digest)
+    now = int(data.log.ts.max()) + 1
     about = {
+        "as_of": now,
         "data": {key: data.about[key] for key in ("name", "source", "counts", "split")},
         "dim": two_tower.DIM,
         "history_length": HISTORY_LENGTH,
@@ -63,9 +72,8 @@ def export(trained: Trained, data: Dataset, bundles: Path, *, measured: bool = T
             ("ranker", trained.ranker, RANKER_COLUMNS, "score", 1),
         )
         for name, network, columns, fetch, width in parts:
-            signature = ModelSignature(
-                name, version, _FEED, fetch, columns, encoder.cardinality(columns), width
-            )
+            bounds = ranker_cardinality(encoder) if name == "ranker" else encoder.cardinality(columns)
+            signature = ModelSignature(name, version, _FEED, fetch, columns, bounds, width)
             save_model(network, signature, draft / name)
         encoder.save(draft / "vocabulary")
         for name in (USERS, PRODUCTS):
@@ -73,27 +81,41 @@ def export(trained: Trained, data: Dataset, bundles: Path, *, measured: bool = T
         write_histories(data, draft / "histories.dat")
 
         item_tower = SavedModel(draft / "item_tower")
-        items = encoder.item_table(data.items.to_dict())
-        vectors = item_tower(items)
+        tables = Tables.of(data, encoder)
+        vectors = item_tower(tables.items)
         write_vectors(data.items["sku"].to_list(), vectors, draft / "product_vectors.txt")
 
-        golden = golden_rows(trained, data)
+        moment = Moment.of(data.log, now, tables, settings.tables, trained.curves)
+        write_totals(moment, data, draft / "totals.dat")
+        write_statistics(moment, data, draft / "statistics.dat")
+        save_proposer(moment.proposer, draft / "recall")
+        trained.quantiles.save(draft / "quantiles.json")
+        (draft / WEIGHTS).mkdir()
+        for name in MODELS:
+            shutil.copyfile(trained.path / f"{name}.pdparams", draft / WEIGHTS / f"{name}.pdparams")
+
+        golden = golden_rows(trained, data, moment)
         (draft / "golden.json").write_text(json.dumps(golden, indent=1), encoding="utf-8")
         user_tower, ranker = SavedModel(draft / "user_tower"), SavedModel(draft / "ranker")
         for model in (user_tower, item_tower, ranker):
             check_golden(model, golden[model.signature.model])
 
-        models = Models(user_tower, vectors, ranker, encoder.user_table(data.users.to_dict()), items)
-        metrics = measure(data, models, settings.until) if measured else {}
+        models = Models(user_tower, vectors, ranker, trained.quantiles, trained.curves)
+        metrics = measure(data, models, moment, settings) if measured else {}
+        if gate:
+            metrics["gate"] = compare(metrics, gate, data, settings.until)
         (draft / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     return version
 
 
-def measure(data: Dataset, models: Models, start: int) -> dict[str, Any]:
-    """The evaluation of the period that begins at `start`, or why there is none."""
+def measure(data: Dataset, models: Models, now: Moment, settings: Settings) -> dict[str, Any]:
+    """The evaluation of the period after training, or why there is none."""
+    if settings.until >= now.now:
+        return {"not_measured": "trained on everything"}
+    then = Moment.of(data.log, settings.until, now.tables, settings.tables)
     try:
-        return evaluate(data, models, start).as_dict()
-    except DataError as error:  # trained on everything, or a shop without returning customers
+        return evaluate(data, models, then).as_dict()
+    except DataError as error:  # a shop without returning customers
         return {"not_measured": str(error)}
 
 
@@ -132,6 +154,28 @@ def write_histories(data: Dataset, path: Path) -> None:
             file.write(format_history(ids[user], interactions(data, user, skus)) + "\n")
 
 
+def write_totals(moment: Moment, data: Dataset, path: Path) -> None:
+    """Lines `id:JSON`, the JSON as the profile store holds it."""
+    skus, ids = data.items["sku"].to_list(), data.users["user_id"].to_list()
+    with open(path, "wb") as file:
+        for user in np.flatnonzero(np.diff(moment.totals.start)).tolist():
+            file.write(ids[user].encode() + b":" + dump_totals(totals_of(moment, user, skus)) + b"\n")
+
+
+def totals_of(moment: Moment, user: int, skus: Sequence[str]) -> Totals:
+    item, numbers = moment.totals.of(user)
+    return Totals(tuple(skus[row] for row in item), numbers)
+
+
+def write_statistics(moment: Moment, data: Dataset, path: Path) -> None:
+    """Lines `sku:s1,s2,…` in the order of STATISTICS, empty where there is no such number; the products
+    that were bought."""
+    skus = data.items["sku"].to_list()
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        for row in np.flatnonzero(moment.sold).tolist():
+            file.write(format_statistics(skus[row], moment.statistics[row].tolist()) + "\n")
+
+
 def interactions(data: Dataset, user: int, skus: Sequence[str]) -> tuple[Interaction, ...]:
     """The newest HISTORY_LENGTH interactions of the user in row `user`, newest first."""
     log = data.log
@@ -150,37 +194,48 @@ def write_vectors(skus: Sequence[str], vectors: np.ndarray, path: Path) -> None:
             file.write(template % (sku, *vector))
 
 
-def golden_rows(trained: Trained, data: Dataset) -> dict[str, Any]:
+def golden_rows(trained: Trained, data: Dataset, moment: Moment) -> dict[str, Any]:
     """Raw users and items, each model's ids for them and the trained network's outputs.
 
-    Row n of the ranker is user n with item n. Among the rows: full, short and empty histories, a
-    new user by profile alone, a session without profile, unknown and never-seen values.
+    Row n of the ranker is user n with item n, as of `now`. Among the rows: full, short and empty
+    histories, a new user by profile alone, a session without profile, unknown and never-seen values.
     """
-    users, items = golden_users(data), golden_items(data)
+    users, items = golden_users(data, moment), golden_items(data, moment)
     row = {sku: number for number, sku in enumerate(data.items["sku"])}
     for n, user in enumerate(users[: GOLDEN_ROWS // 4]):  # items of the user's own, for the crosses
-        items[n] = Item(*data.items.row(row[user.history[n % len(user.history)].sku]))
-    encoder: Encoder = trained.encoder
-    pairs = zip(users, items, strict=True)
+        items[n] = golden_item(data, moment, row[user.history[n % len(user.history)].sku])
+    encoder = trained.encoder
+    inputs = RankerInputs(encoder, moment.tables.catalogue, trained.quantiles)
+    asked = [
+        Scored(item, (("again", n + 1, 2.5), ("similar", 0, 0.3)) if n < GOLDEN_ROWS // 2 else ())
+        for n, item in enumerate(items)
+    ]
+    ranked = [inputs.ids(user, [one], moment.now) for user, one in zip(users, asked, strict=True)]
     ids = {
         "user_tower": encoder.users(users),
         "item_tower": encoder.items(items),
-        "ranker": np.concatenate([encoder.pairs(user, [item]) for user, item in pairs]),
+        "ranker": np.concatenate(ranked),
     }
     networks: dict[str, Any] = {
         "user_tower": trained.two_tower.user_tower,
         "item_tower": trained.two_tower.item_tower,
         "ranker": trained.ranker,
     }
-    golden: dict[str, Any] = {"users": [asdict(user) for user in users]}
-    golden |= {"items": [asdict(item) for item in items]}
+    golden: dict[str, Any] = {"now": moment.now, "users": [raw_user(user) for user in users]}
+    golden |= {"items": [asdict(item) for item in items], "sources": [one.sources for one in asked]}
     for name, network in networks.items():
         outputs = network(paddle.to_tensor(ids[name])).numpy()
         golden[name] = {"ids": ids[name].tolist(), "outputs": outputs.tolist()}
     return golden
 
 
-def golden_users(data: Dataset) -> list[User]:
+def raw_user(user: User) -> dict[str, Any]:
+    """As JSON can hold it; `ecrs.bundle.golden_user` reads it."""
+    totals = {"skus": user.totals.skus, "numbers": user.totals.numbers.tolist()}
+    return asdict(replace(user, totals=Totals())) | {"totals": totals}
+
+
+def golden_users(data: Dataset, moment: Moment) -> list[User]:
     """GOLDEN_ROWS users: the longest histories first, then the cases that break servers."""
     log = data.log
     skus = data.items["sku"].to_list()
@@ -188,25 +243,35 @@ def golden_users(data: Dataset) -> list[User]:
     step = np.linspace(0, min(len(longest), 4 * GOLDEN_ROWS) - 1, GOLDEN_ROWS - 6).astype(int)
     known: list[User] = []
     for row in longest[step].tolist():
-        known.append(User(*data.users.row(row), history=interactions(data, row, skus)))  # type: ignore[misc]
+        totals = totals_of(moment, row, skus)
+        totals = Totals(totals.skus[:HISTORY_LENGTH], totals.numbers[:HISTORY_LENGTH])
+        user_id, *fields = data.users.row(row)
+        profile = dict(zip(PROFILE_FIELDS, fields, strict=True))
+        known.append(User(user_id, **profile, history=interactions(data, row, skus), totals=totals))
     profile = {name: getattr(known[0], name) for name in PROFILE_FIELDS}
     unseen = dict.fromkeys(PROFILE_FIELDS, "never seen")
     session = tuple(Interaction(item.sku, item.ts, ActionType.VIEW) for item in known[0].history[:3])
+    clicked, nonsense = Totals().plus(session), (Interaction("never seen", 1),)
     return [
         *known,
-        User(id=known[0].id, **profile),
+        replace(known[0], history=(), totals=Totals()),
         User(**profile),
-        User(**profile, history=session),
-        User(history=session),
+        User(**profile, history=session, totals=clicked),
+        User(history=session, totals=clicked),
         User(),
-        User("never seen", **unseen, history=(Interaction("never seen", 1),)),
+        User("never seen", **unseen, history=nonsense, totals=Totals().plus(nonsense)),
     ]
 
 
-def golden_items(data: Dataset) -> list[Item]:
+def golden_item(data: Dataset, moment: Moment, row: int) -> Item:
+    sku, brand, shop, category = data.items.row(row)
+    return Item(sku, brand, shop, category, tuple(moment.statistics[row].tolist()))
+
+
+def golden_items(data: Dataset, moment: Moment) -> list[Item]:
     """GOLDEN_ROWS items, from across the catalogue, a new one of known make, and unknown ones."""
     rows = np.linspace(0, data.items.height - 1, GOLDEN_ROWS - 3).astype(int)
-    known = [Item(*data.items.row(int(row))) for row in rows]
+    known = [golden_item(data, moment, int(row)) for row in rows]
     first = known[0]
     return [
         *known,

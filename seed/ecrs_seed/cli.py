@@ -18,14 +18,14 @@ app = typer.Typer(help="Load a bundle into the stores; safe to run again.", no_a
 @app.command()
 def redis(wait_s: float = typer.Option(120.0, help="how long to wait for the store")) -> None:
     """Load users, histories and products into Redis."""
-    from ecrs_seed.redis import seed_redis
+    from ecrs_seed.redis import FILES, seed_redis
 
     log.configure("seed-redis")
     bundle = Bundle.open(BundleSettings().bundle)
 
     async def seed() -> None:
         async with open_redis(RedisSettings()) as store:
-            rows = sum(bundle.count(name) for name in ("users.dat", "histories.dat", "products.dat"))
+            rows = sum(bundle.count(name) for name in FILES)
             with _progress("redis", rows) as advance:
                 report = await seed_redis(bundle, store, wait_s=wait_s, advance=advance)
             typer.echo(report)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 
 import orjson
@@ -9,11 +10,23 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ecrs.bundle import Bundle
-from ecrs.domain import parse_history, parse_item, parse_user
+from ecrs.domain import parse_history, parse_item, parse_statistics, parse_user
 from ecrs.kit.errors import Unavailable
 from ecrs.kit.waiting import until
-from ecrs.profiles import BUNDLE_KEY, dump_history, dump_item, dump_user, history_key, item_key, user_key
+from ecrs.profiles import (
+    BUNDLE_KEY,
+    dump_history,
+    dump_item,
+    dump_user,
+    history_key,
+    item_key,
+    totals_key,
+    user_key,
+)
 from ecrs_seed.report import Seeded
+
+FILES = ("users.dat", "histories.dat", "totals.dat", "products.dat")
+"""A record a line."""
 
 BATCH = 2_000
 SAMPLE = 64
@@ -44,7 +57,7 @@ async def seed_redis(
 
     await until("the profile store", ping, limit_s=wait_s)
     started = time.monotonic()
-    rows = sum(bundle.count(name) for name in ("users.dat", "histories.dat", "products.dat"))
+    rows = sum(bundle.count(name) for name in FILES)
     if await _is_there(bundle, redis, rows):
         return Seeded("redis", bundle.version, rows, time.monotonic() - started, already_there=True)
     for batch in _batches(_records(bundle)):
@@ -59,8 +72,12 @@ def _records(bundle: Bundle) -> Iterator[Record]:
         yield user_key(user.id), dump_user(user)
     for user_id, history in map(parse_history, bundle.lines("histories.dat")):
         yield history_key(user_id), dump_history(history)
+    for line in bundle.lines("totals.dat"):
+        user_id, _, totals = line.partition(":")
+        yield totals_key(user_id), totals.encode()
+    statistics = dict(map(parse_statistics, bundle.lines("statistics.dat")))
     for item in map(parse_item, bundle.lines("products.dat")):
-        yield item_key(item.sku), dump_item(item)
+        yield item_key(item.sku), dump_item(replace(item, statistics=statistics.get(item.sku, ())))
 
 
 async def _is_there(bundle: Bundle, redis: Redis, rows: int) -> bool:

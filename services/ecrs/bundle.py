@@ -4,7 +4,9 @@ BUNDLES/20261124_041530_1a2b3c4d/
     manifest.json                 version, data set, sha256 and size of every other file
     user_tower/ item_tower/ ranker/   Paddle Serving's layout and signature.json
     vocabulary/*.txt              one value a line
-    users.dat products.dat histories.dat product_vectors.txt
+    users.dat products.dat histories.dat totals.dat statistics.dat product_vectors.txt
+    recall/*.npy                  the channels' tables (ecrs.recall.tables)
+    quantiles.json                of the ranker's features
     golden.json                   inputs with the outputs seen at training
     metrics.json
 BUNDLES/current -> 20261124_041530_1a2b3c4d
@@ -24,9 +26,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ecrs.catalogue import Catalogue
+from ecrs.domain import parse_item
 from ecrs.features import Encoder
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 CURRENT = "current"
 MODELS = ("user_tower", "item_tower", "ranker")
@@ -36,6 +40,10 @@ FILES = (
     "users.dat",
     "products.dat",
     "histories.dat",
+    "totals.dat",
+    "statistics.dat",
+    *(f"recall/{table}.npy" for table in ("similar_items", "similar_scores", "popular", "curves")),
+    "quantiles.json",
     "product_vectors.txt",
     "golden.json",
     "metrics.json",
@@ -91,6 +99,16 @@ class Bundle:
     @property
     def version(self) -> str:
         return self.manifest["version"]
+
+    @property
+    def as_of(self) -> int:
+        """The moment of its histories, totals, statistics and tables, Unix seconds."""
+        return self.manifest["as_of"]
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        items = [parse_item(line) for line in self.lines("products.dat")]
+        return Catalogue.of([item.sku for item in items], self.encoder.items(items))
 
     @cached_property
     def encoder(self) -> Encoder:

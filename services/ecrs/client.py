@@ -23,7 +23,7 @@ from ecrs.contract.rank_pb2 import RankRequest
 from ecrs.contract.rank_pb2_grpc import RankServiceStub
 from ecrs.contract.recall_pb2 import RecallRequest
 from ecrs.contract.recall_pb2_grpc import RecallServiceStub
-from ecrs.contract.um_pb2 import UserModelRequest
+from ecrs.contract.um_pb2 import UserModelRequest, UserModelResponse
 from ecrs.contract.um_pb2_grpc import UMServiceStub
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.kit.settings import TargetSettings
@@ -109,7 +109,10 @@ def _call(target: str, stub: Callable[[grpc.Channel], Any], method: str, request
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the reply: exit 0 with one of any kind, 1 without, 2 for arguments that are no command."""
     try:
-        print(run(sys.argv[1:] if arguments is None else arguments, TargetSettings()))
+        reply = run(sys.argv[1:] if arguments is None else arguments, TargetSettings())
+        if isinstance(reply, UserModelResponse):
+            reply.user_info.ClearField("totals")  # hundreds of rows that services read, not people
+        print(reply)
     except UsageError:
         print(__doc__, file=sys.stderr)
         raise SystemExit(2) from None

@@ -3,8 +3,12 @@
 Also the lines of `users.dat`, `products.dat` and `histories.dat`, which are these in text.
 """
 
-from dataclasses import dataclass
-from enum import IntEnum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ecrs.actions import ActionType, Interaction
+from ecrs.totals import Totals
 
 HISTORY_LENGTH = 50
 """A user's newest interactions that are kept, sent and encoded."""
@@ -16,37 +20,9 @@ UNKNOWN = "-1"
 """How the data sets write a profile value or attribute they do not know."""
 
 
-class ActionType(IntEnum):
-    """What a user did; JData's numbers, and the wire's."""
-
-    UNKNOWN = 0
-    VIEW = 1
-    ORDER = 2
-    FOLLOW = 3
-    COMMENT = 4
-    CART = 5
-
-    @classmethod
-    def parse(cls, text: str) -> "ActionType":
-        """A type by name or number; ValueError says what would have been right."""
-        named = cls.__members__.get(text.strip().upper())
-        if named is None and text.strip().isdecimal() and int(text) in cls._value2member_map_:
-            named = cls(int(text))
-        if named is None or named is cls.UNKNOWN:
-            raise ValueError(f"action type {text!r} is none of view, order, follow, comment, cart, 1-5")
-        return named
-
-
-@dataclass(frozen=True, slots=True)
-class Interaction:
-    sku: str
-    ts: int  # Unix seconds
-    type: ActionType = ActionType.ORDER
-
-
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user's profile and newest interactions.
+    """A user's profile, newest interactions, and totals over all of them.
 
     Profile values are strings as the shop writes them ("5.0"); `id` is empty for a new user;
     `history` is newest first.
@@ -60,6 +36,7 @@ class User:
     city: str = UNKNOWN
     county: str = UNKNOWN
     history: tuple[Interaction, ...] = ()
+    totals: Totals = field(default_factory=Totals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +45,8 @@ class Item:
     brand: str = UNKNOWN
     shop: str = UNKNOWN
     category: str = UNKNOWN
+    statistics: tuple[float, ...] = ()
+    """Of sales, in the order of `ecrs.ranking_features.STATISTICS`; empty for a new product."""
 
 
 PROFILE_FIELDS = ("age", "sex", "city_level", "province", "city", "county")
@@ -86,11 +65,24 @@ def format_user(user: User) -> str:
 
 def parse_item(line: str) -> Item:
     """`sku:brand:shop:category`; ValueError names the fault."""
-    return Item(*_fields(line, ITEM_FIELDS))
+    sku, brand, shop, category = _fields(line, ITEM_FIELDS)
+    return Item(sku, brand, shop, category)
 
 
 def format_item(item: Item) -> str:
     return ":".join((item.sku, item.brand, item.shop, item.category))
+
+
+def parse_statistics(line: str) -> tuple[str, tuple[float, ...]]:
+    """`sku:s1,s2,…`, NaN where there is nothing between the commas; ValueError names the fault."""
+    sku, separator, rest = line.rstrip("\r\n").partition(":")
+    if not sku or not separator:
+        raise ValueError("expected sku:s1,s2,…")
+    return sku, tuple(float(part) if part else math.nan for part in rest.split(","))
+
+
+def format_statistics(sku: str, statistics: Sequence[float]) -> str:
+    return f"{sku}:" + ",".join("" if math.isnan(one) else f"{one:.9g}" for one in statistics)
 
 
 def parse_history(line: str) -> tuple[str, tuple[Interaction, ...]]:

@@ -8,8 +8,8 @@ A model's input is one int64 matrix; the columns are
 
 - user tower: `user_id`, the six profile fields, then the newest HISTORY_LENGTH skus;
 - item tower: `sku`, `brand`, `shop`, `category`;
-- ranker: user id and profile, the item's fields, then what the user did to the item
-  (`repeats`, `recency`).
+- ranker: user id and profile, the item's fields, then the numbers of `ecrs.ranking_features`, each as
+  its quantile.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,20 +18,20 @@ from pathlib import Path
 
 import numpy as np
 
-from ecrs.domain import HISTORY_LENGTH, ITEM_FIELDS, PROFILE_FIELDS, UNKNOWN, Interaction, Item, User
+from ecrs.actions import Interaction
+from ecrs.domain import HISTORY_LENGTH, ITEM_FIELDS, PROFILE_FIELDS, UNKNOWN, Item, User
 
 PADDING, OUT_OF_VOCABULARY, FIRST_KNOWN = 0, 1, 2
 ABSENT = -1
-"""Fills up a history of item numbers (not vocabulary ids) in `crosses`."""
+"""Fills up a history of item numbers (not vocabulary ids)."""
 
 VOCABULARIES = ("user_id", *PROFILE_FIELDS, *ITEM_FIELDS)
 HISTORY_COLUMNS = tuple(f"history_{n}" for n in range(HISTORY_LENGTH))
-CROSS_CARDINALITY = {"repeats": 6, "recency": 6}
+ITEM_GROUPS = ("brand", "shop", "category")
 USER_TOWER_COLUMNS = ("user_id", *PROFILE_FIELDS, *HISTORY_COLUMNS)
 ITEM_TOWER_COLUMNS = ITEM_FIELDS
-RANKER_COLUMNS = ("user_id", *PROFILE_FIELDS, *ITEM_FIELDS, *CROSS_CARDINALITY)
-
-_RECENCY_BOUNDS = (5, 10, 20, 35)  # positions in the history, newest first
+PAIR_COLUMNS = ("user_id", *PROFILE_FIELDS, *ITEM_FIELDS)
+"""The ranker's columns that are ids of vocabularies."""
 
 
 def canonical(value: str) -> str:
@@ -113,10 +113,7 @@ class Encoder:
 
     def cardinality(self, columns: Sequence[str]) -> tuple[int, ...]:
         """The exclusive upper bound of each column's ids."""
-        return tuple(
-            CROSS_CARDINALITY.get(name) or len(self.vocabularies["sku" if name in HISTORY_COLUMNS else name])
-            for name in columns
-        )
+        return tuple(len(self.vocabularies["sku" if name in HISTORY_COLUMNS else name]) for name in columns)
 
     def user_row(self, user: User) -> list[int]:
         """User id and profile, int, length 1 + len(PROFILE_FIELDS)."""
@@ -158,35 +155,8 @@ class Encoder:
         return np.array(rows, dtype=np.int64).reshape(-1, len(ITEM_TOWER_COLUMNS))
 
     def pairs(self, user: User, items: Sequence[Item]) -> np.ndarray:
-        """Ranker input for one user, int64, shape (len(items), len(RANKER_COLUMNS))."""
-        columns = np.empty((len(items), len(RANKER_COLUMNS)), dtype=np.int64)
+        """User and items for the ranker, int64, shape (len(items), len(PAIR_COLUMNS))."""
+        columns = np.empty((len(items), len(PAIR_COLUMNS)), dtype=np.int64)
         columns[:, : len(PROFILE_FIELDS) + 1] = self.user_row(user)
-        columns[:, len(PROFILE_FIELDS) + 1 : -len(CROSS_CARDINALITY)] = self.items(items)
-        columns[:, -len(CROSS_CARDINALITY) :] = cross_rows(user.history, [item.sku for item in items])
+        columns[:, len(PROFILE_FIELDS) + 1 :] = self.items(items)
         return columns
-
-
-def cross_rows(history: Sequence[Interaction], skus: Sequence[str]) -> np.ndarray:
-    """`crosses` of one user's history with some skus, int64, shape (len(skus), 2)."""
-    numbers: dict[str, int] = {}
-    newest = [
-        numbers.setdefault(canonical(interaction.sku), len(numbers))
-        for interaction in history[:HISTORY_LENGTH]
-    ]
-    known = np.array([newest + [ABSENT] * (HISTORY_LENGTH - len(newest))], dtype=np.int64)
-    wanted = np.fromiter((numbers.get(canonical(sku), ABSENT) for sku in skus), dtype=np.int64)
-    return crosses(known, wanted)
-
-
-def crosses(history: np.ndarray, skus: np.ndarray) -> np.ndarray:
-    """What the user did to an item, one row a pair of history and sku: int64, shape (N, 2).
-
-    `history`, int, shape (N or 1, HISTORY_LENGTH), newest first, filled up with ABSENT; `skus`,
-    int, shape (N,), numbered the same way, ABSENT if in no history. The columns are `repeats`, the
-    capped count, and `recency`, the bucket of the last time, 1 the newest; 0 and 0 mean "not in
-    the history".
-    """
-    same = (history == skus[:, None]) & (history != ABSENT)
-    counts = same.sum(axis=1, dtype=np.int64)
-    recency = 1 + np.searchsorted(_RECENCY_BOUNDS, same.argmax(axis=1), side="right")
-    return np.stack([np.minimum(counts, CROSS_CARDINALITY["repeats"] - 1), recency * (counts > 0)], axis=1)

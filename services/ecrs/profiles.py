@@ -2,24 +2,29 @@
 
 {id}##user_info      JSON object, names of UserInfo
 {id}##history        JSON list, newest first, of [sku, ts, type]
+{id}##totals         JSON object, the columns of Totals (ecrs.totals), a list each
 {id}##product_info   JSON object, names of ItemInfo
 ecrs##bundle         JSON object, which bundle was seeded
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, cast
 
+import numpy as np
 import orjson
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from ecrs.domain import ActionType, Interaction, Item, User
+from ecrs.actions import ActionType, Interaction
+from ecrs.domain import Item, User
 from ecrs.kit.errors import OutOfTime, Unavailable
 from ecrs.kit.settings import RedisSettings
+from ecrs.totals import TOTALS, WHOLE, Totals
 
 BUNDLE_KEY = "ecrs##bundle"
 
@@ -30,6 +35,10 @@ def user_key(user_id: str) -> str:
 
 def history_key(user_id: str) -> str:
     return f"{user_id}##history"
+
+
+def totals_key(user_id: str) -> str:
+    return f"{user_id}##totals"
 
 
 def item_key(sku: str) -> str:
@@ -54,8 +63,16 @@ def dump_history(history: Sequence[Interaction]) -> bytes:
     return orjson.dumps([[i.sku, i.ts, int(i.type)] for i in history])
 
 
+def dump_totals(totals: Totals) -> bytes:
+    columns = zip(TOTALS, totals.numbers.T, strict=True)
+    whole = {name: column.astype(np.int64) if name in WHOLE else column for name, column in columns}
+    lists = {name: column.tolist() for name, column in whole.items()}
+    return orjson.dumps({"sku_ids": totals.skus} | lists)
+
+
 def dump_item(item: Item) -> bytes:
-    return orjson.dumps({"sku_id": item.sku, "brand": item.brand, "shopid": item.shop, "cate": item.category})
+    record = {"sku_id": item.sku, "brand": item.brand, "shopid": item.shop, "cate": item.category}
+    return orjson.dumps(record | ({"statistics": item.statistics} if item.statistics else {}))
 
 
 class Profiles(Protocol):
@@ -65,7 +82,7 @@ class Profiles(Protocol):
     """
 
     async def user(self, user_id: str, timeout_s: float) -> User | None:
-        """The user with history, or None if unknown."""
+        """The user with history and totals, or None if unknown."""
 
     async def items(self, skus: Sequence[str], timeout_s: float) -> list[Item | None]:
         """The items in the order of `skus`, None where unknown."""
@@ -81,8 +98,9 @@ class RedisProfiles:
         self._redis = redis
 
     async def user(self, user_id: str, timeout_s: float) -> User | None:
-        profile, history = await self._mget([user_key(user_id), history_key(user_id)], timeout_s)
-        return None if profile is None else _load_user(profile, history)
+        keys = [user_key(user_id), history_key(user_id), totals_key(user_id)]
+        profile, history, totals = await self._mget(keys, timeout_s)
+        return None if profile is None else _load_user(profile, history, totals)
 
     async def items(self, skus: Sequence[str], timeout_s: float) -> list[Item | None]:
         if not skus:
@@ -127,7 +145,7 @@ async def open_redis(settings: RedisSettings, **options: Any) -> AsyncIterator[R
         await redis.aclose()
 
 
-def _load_user(profile: bytes, history: bytes | None) -> User:
+def _load_user(profile: bytes, history: bytes | None, totals: bytes | None) -> User:
     raw = orjson.loads(profile)
     interactions = orjson.loads(history) if history else []
     return User(
@@ -139,9 +157,17 @@ def _load_user(profile: bytes, history: bytes | None) -> User:
         city=raw["city"],
         county=raw["country"],
         history=tuple(Interaction(sku, ts, ActionType(kind)) for sku, ts, kind in interactions),
+        totals=_load_totals(totals) if totals else Totals(),
     )
+
+
+def _load_totals(raw: bytes) -> Totals:
+    record = orjson.loads(raw)
+    numbers = np.array([record[name] for name in TOTALS], dtype=np.float64).T
+    return Totals(tuple(record["sku_ids"]), numbers)
 
 
 def _load_item(raw: bytes) -> Item:
     record = orjson.loads(raw)
-    return Item(record["sku_id"], record["brand"], record["shopid"], record["cate"])
+    statistics = (math.nan if number is None else number for number in record.get("statistics", ()))
+    return Item(record["sku_id"], record["brand"], record["shopid"], record["cate"], tuple(statistics))

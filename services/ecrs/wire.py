@@ -2,10 +2,16 @@
 
 from collections.abc import Iterable
 
+import numpy as np
+
+from ecrs.actions import ActionType, Interaction
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.user_info_pb2 import Interaction as InteractionInfo
+from ecrs.contract.user_info_pb2 import Totals as TotalsInfo
 from ecrs.contract.user_info_pb2 import UserInfo
-from ecrs.domain import HISTORY_LENGTH, NEW_USER_IDS, UNKNOWN, ActionType, Interaction, Item, User
+from ecrs.domain import HISTORY_LENGTH, NEW_USER_IDS, UNKNOWN, Item, User
+from ecrs.kit.errors import BadRequest
+from ecrs.totals import MAX_PRODUCTS, TOTALS, WHOLE, Totals
 
 
 def to_user(info: UserInfo) -> User:
@@ -17,6 +23,7 @@ def to_user(info: UserInfo) -> User:
         province=info.province or UNKNOWN,
         city=info.city or UNKNOWN,
         county=info.country or UNKNOWN,
+        totals=to_totals(info.totals),
         history=tuple(Interaction(i.sku_id, i.ts, _action(i.type)) for i in info.history[:HISTORY_LENGTH]),
     )
 
@@ -30,23 +37,60 @@ def from_user(user: User) -> UserInfo:
         province=user.province,
         city=user.city,
         country=user.county,
+        totals=from_totals(user.totals),
         history=[InteractionInfo(sku_id=i.sku, ts=i.ts, type=i.type.name) for i in user.history],
+    )
+
+
+def to_totals(info: TotalsInfo) -> Totals:
+    """The first MAX_PRODUCTS; BadRequest if the columns differ in length."""
+    skus = tuple(info.sku_ids)
+    if not skus:
+        return Totals()
+    columns = [list(getattr(info, name)) for name in TOTALS]
+    if any(len(column) != len(skus) for column in columns):
+        raise BadRequest("user_info.totals: columns of different lengths")
+    numbers = np.array(columns, dtype=np.float64).T
+    return Totals(skus[:MAX_PRODUCTS], numbers[:MAX_PRODUCTS])
+
+
+def from_totals(totals: Totals) -> TotalsInfo:
+    if not totals:
+        return TotalsInfo()
+    columns = dict(zip(TOTALS, totals.numbers.T, strict=True))
+    whole = {name: columns[name].astype(np.int64).tolist() for name in WHOLE}
+    return TotalsInfo(
+        sku_ids=totals.skus, **{name: column.tolist() for name, column in columns.items()} | whole
     )
 
 
 def describes_user(info: UserInfo) -> bool:
     """Whether a request's user_info says anything about who asks."""
     return bool(
-        info.age or info.sex or info.city_level or info.province or info.city or info.country or info.history
+        info.age
+        or info.sex
+        or info.city_level
+        or info.province
+        or info.city
+        or info.country
+        or info.history
+        or info.totals.sku_ids
     )
 
 
 def to_item(info: ItemInfo) -> Item:
-    return Item(info.sku_id, info.brand or UNKNOWN, info.shopid or UNKNOWN, info.cate or UNKNOWN)
+    statistics = tuple(info.statistics)
+    return Item(info.sku_id, info.brand or UNKNOWN, info.shopid or UNKNOWN, info.cate or UNKNOWN, statistics)
 
 
 def from_item(item: Item) -> ItemInfo:
-    return ItemInfo(sku_id=item.sku, brand=item.brand, shopid=item.shop, cate=item.category)
+    return ItemInfo(
+        sku_id=item.sku,
+        brand=item.brand,
+        shopid=item.shop,
+        cate=item.category,
+        statistics=item.statistics,
+    )
 
 
 def to_items(infos: Iterable[ItemInfo]) -> list[Item]:

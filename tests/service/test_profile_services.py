@@ -2,12 +2,13 @@
 
 import pytest
 
+from ecrs.actions import Interaction
 from ecrs.cm.service import CMService
 from ecrs.contract.cm_pb2 import CMRequest
 from ecrs.contract.cm_pb2_grpc import CMServiceStub, add_CMServiceServicer_to_server
 from ecrs.contract.um_pb2 import UserModelRequest
 from ecrs.contract.um_pb2_grpc import UMServiceStub, add_UMServiceServicer_to_server
-from ecrs.domain import Interaction, Item, User
+from ecrs.domain import Item, User
 from ecrs.kit.errors import Unavailable
 from ecrs.kit.server import Service
 from ecrs.seeded import Seeded

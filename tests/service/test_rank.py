@@ -9,13 +9,16 @@ from ecrs.bundle import Bundle
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.rank_pb2 import RankRequest
 from ecrs.contract.rank_pb2_grpc import RankServiceStub, add_RankServiceServicer_to_server
-from ecrs.contract.user_info_pb2 import Interaction, UserInfo
+from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain import parse_item
+from ecrs.gateway.domain import Source
+from ecrs.gateway.remote import item_info
 from ecrs.kit.server import Service
 from ecrs.model.served import ServedModel, open_model
 from ecrs.rank.ranker import Ranker
 from ecrs.rank.service import RankService
-from ecrs.wire import from_item
+from ecrs.wire import from_item, from_user
+from tests.golden import golden_asked, golden_users
 from tests.service.conftest import Start
 
 
@@ -62,22 +65,20 @@ async def test_a_score_does_not_depend_on_the_company(stub: RankServiceStub, tin
 
 
 async def test_the_service_scores_as_the_model_did_at_training(stub: RankServiceStub, tiny: Bundle) -> None:
-    golden = tiny.golden
-    for n, (user, item) in enumerate(zip(golden["users"], golden["items"], strict=True)):
+    pairs = zip(golden_users(tiny), golden_asked(tiny), strict=True)
+    for n, (user, one) in enumerate(pairs):
+        sources = [Source(name, position, score) for name, position, score in one.sources]
         request = RankRequest(
-            user_info=UserInfo(
-                user_id=user["id"],
-                **{name: user[name] for name in ("age", "sex", "city_level", "province", "city")},
-                country=user["county"],
-                history=[Interaction(sku_id=i["sku"], ts=i["ts"], type=i["type"]) for i in user["history"]],
-            ),
-            item_infos=[
-                ItemInfo(sku_id=item["sku"], brand=item["brand"], shopid=item["shop"], cate=item["category"])
-            ],
+            user_info=from_user(user), item_infos=[item_info(one.item, sources)], now=tiny.golden["now"]
         )
         reply = await stub.rank_predict(request)
-        expected = np.float32(golden["ranker"]["outputs"][n][0])
+        expected = np.float32(tiny.golden["ranker"]["outputs"][n][0])
         assert reply.score_pairs[0].score == pytest.approx(expected, abs=1e-5), f"golden row {n}"
+
+
+async def test_statistics_of_another_number_are_a_bad_request(stub: RankServiceStub) -> None:
+    reply = await stub.rank_predict(RankRequest(item_infos=[ItemInfo(sku_id="1", statistics=[1.0])]))
+    assert (reply.error.code, reply.error.text) == (400, "item_infos: '1' has 1 statistics, expected 10")
 
 
 async def test_unknown_values_are_scored_as_out_of_vocabulary(stub: RankServiceStub) -> None:

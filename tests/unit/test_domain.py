@@ -2,12 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ecrs.actions import ActionType, Interaction
 from ecrs.contract.user_info_pb2 import Interaction as InteractionInfo
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain import (
     HISTORY_LENGTH,
-    ActionType,
-    Interaction,
     Item,
     User,
     format_history,

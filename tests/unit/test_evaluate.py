@@ -8,23 +8,24 @@ import pytest
 from typer.testing import CliRunner
 
 from ecrs.bundle import Bundle
-from ecrs.domain import Item, User
+from ecrs.ranking_features import CHANNELS
+from ecrs.recall.proposals import Proposals
 from ecrs_models import cli, metrics
 from ecrs_models.dataset import DAY_S, Dataset, Split
 from ecrs_models.errors import DataError
 from ecrs_models.evaluate import (
     HistoryThenPopularity,
-    Models,
-    Nearest,
     Period,
     Popularity,
-    Ranked,
+    calibration,
     evaluate,
     evaluate_bundle,
+    funnel,
     write_lists,
 )
-from ecrs_models.export import interactions
-from ecrs_models.inference import SavedModel
+from ecrs_models.moments import Moment, Tables
+from ecrs_models.platform import Answer, Models
+from ecrs_models.training import Settings
 from tests.tiny import tiny_data
 
 HITS = np.array([True, False, True, False])
@@ -94,46 +95,37 @@ def test_history_is_by_count_then_newest_then_popularity(period: Period) -> None
     assert HistoryThenPopularity(period)(0, True).tolist() == [3]
 
 
-def test_the_towers_rank_nothing_that_was_never_bought_nor_what_was_had(period: Period) -> None:
-    models = Models(
-        user_tower=lambda ids: np.ones((len(ids), 1), dtype=np.float32),
-        vectors=np.arange(6, dtype=np.float32)[:, None],
-        ranker=lambda ids: -ids[:, 7:8].astype(np.float32),  # the smaller sku id first
-        users=np.ones((3, 7), dtype=np.int64),
-        items=np.tile(np.arange(6)[:, None], (1, 4)),
+def answer(items: list[int], channel: int, scores: list[float]) -> Answer:
+    """Candidates that one channel proposed, in its order."""
+    positions = np.full((len(items), len(CHANNELS)), np.nan, dtype=np.float32)
+    positions[:, channel] = np.arange(1, len(items) + 1)
+    chance = np.full(len(items), 0.5, dtype=np.float32)
+    proposals = Proposals(np.array(items), positions, positions, chance)
+    return Answer(proposals, np.array(scores, dtype=np.float32))
+
+
+def test_the_funnel_says_what_each_channel_and_all_of_them_found() -> None:
+    answers = {0: answer([1, 2, 3], 0, [0.1, 0.2, 0.3]), 1: answer([4, 5], 1, [0.1, 0.2])}
+    shares = funnel(answers, {0: np.array([1, 3, 9, 10]), 1: np.array([5])})
+    assert shares == {"again": 0.25, "similar": 0.5, "popular": 0, "vector": 0, "candidates": 0.75}
+
+
+def test_calibration_by_hand() -> None:
+    """Half are taken: saying so is the base line; saying the truth has no entropy, and no error."""
+    truth = {0: np.array([1, 2])}
+    base = calibration({0: answer([1, 2, 3, 4], 0, [0.5] * 4)}, truth, bins=1)
+    assert base == pytest.approx(
+        {"normalised_entropy": 1, "expected_calibration_error": 0, "predicted_over_taken": 1}
     )
-    nearest = Nearest(models, period)
-    assert nearest(0, False).tolist() == [3, 2, 1, 0]
-    assert Ranked(models, period, nearest)(0, False).tolist() == [0, 1, 2, 3]
-    assert Ranked(models, period, nearest)(0, True).tolist() == [3]
+    right = calibration({0: answer([1, 2, 3, 4], 0, [1, 1, 0, 0])}, truth, bins=2)
+    assert right["normalised_entropy"] == pytest.approx(0, abs=1e-6)
+    off = calibration({0: answer([1, 2, 3, 4], 0, [0.9, 0.9, 0.2, 0.2])}, truth, bins=2)
+    assert off["expected_calibration_error"] == pytest.approx(0.15, abs=1e-6)
+    assert off["predicted_over_taken"] == pytest.approx(1.1, abs=1e-6)
 
 
-def test_evaluation_feeds_the_models_as_serving_does(data: Dataset, tiny: Bundle) -> None:
-    """The ids that evaluation makes of table rows are the encoder's for the same user and items."""
-    fed: dict[str, np.ndarray] = {}
-
-    def user_tower(ids: np.ndarray) -> np.ndarray:
-        fed["user"] = ids
-        return SavedModel(tiny.path / "user_tower")(ids)
-
-    def ranker(ids: np.ndarray) -> np.ndarray:
-        fed["pairs"] = ids
-        return np.zeros((len(ids), 1), dtype=np.float32)
-
-    encoder, until = tiny.encoder, data.split.test_from
-    items = [Item(*row) for row in data.items.rows()]
-    vectors = SavedModel(tiny.path / "item_tower")(encoder.items(items))
-    tables = encoder.user_table(data.users.to_dict()), encoder.item_table(data.items.to_dict())
-    period = Period.of(data, until, data.split.until)
-    number = next(iter(period.truth))
-    models = Models(user_tower, vectors, ranker, *tables)
-    order = Ranked(models, period, Nearest(models, period))(number, False)
-
-    seen = replace(data, log=data.log.before(until))
-    history = interactions(seen, number, data.items["sku"].to_list())
-    user = User(*data.users.row(number), history=history)
-    assert fed["user"].tolist() == encoder.users([user]).tolist()
-    assert fed["pairs"].tolist() == encoder.pairs(user, [items[item] for item in order]).tolist()
+def test_answers_are_ranked_best_score_first() -> None:
+    assert answer([4, 5, 6], 0, [0.1, 0.3, 0.2]).ranked.tolist() == [5, 6, 4]
 
 
 def test_a_bundle_is_measured_as_at_its_export(data: Dataset, tiny: Bundle) -> None:
@@ -150,14 +142,16 @@ def test_another_data_set_is_refused(data: Dataset, tiny: Bundle) -> None:
 
 def test_a_period_without_warm_users_is_an_error(data: Dataset, tiny: Bundle) -> None:
     empty = replace(data, about=data.about | {"split": Split(1, 2, 3).__dict__})
+    tables = Tables.of(data, tiny.encoder)
+    moment = Moment.of(data.log, 3, tables, Settings.read(tiny.manifest["training"]).tables)
     with pytest.raises(DataError, match="no user who was there before buys anything"):
-        evaluate(empty, Models(*[None] * 5), 3)  # type: ignore[arg-type]
+        evaluate(empty, Models(*[None] * 5), moment)  # type: ignore[arg-type]
 
 
 def test_lists_are_written_with_the_shops_ids(data: Dataset, tiny: Bundle, tmp_path: Path) -> None:
     paths = write_lists(evaluate_bundle(tiny, data), data, tmp_path)
     assert len(paths) == 8
-    with open(tmp_path / "all-two-tower-deepfm.csv", encoding="utf-8", newline="") as file:
+    with open(tmp_path / "all-ecrs.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["user_id"] for row in rows} <= set(data.users["user_id"])
     assert {row["sku_id"] for row in rows} <= set(data.items["sku"])
@@ -167,5 +161,5 @@ def test_lists_are_written_with_the_shops_ids(data: Dataset, tiny: Bundle, tmp_p
 def test_the_command_prints_a_table_a_task(data: Dataset, tiny: Bundle) -> None:
     done = CliRunner().invoke(cli.app, ["evaluate", str(tiny.path), "--data", str(data.path)])
     assert done.exit_code == 0
-    for text in ("task all", "task new", "popularity", "history, then popularity", "two-tower + DeepFM"):
+    for text in ("task all", "task new", "popularity", "history, then popularity", "ECRS"):
         assert text in done.stdout

@@ -2,22 +2,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from ecrs.actions import Interaction
 from ecrs.bundle import Bundle
-from ecrs.domain import HISTORY_LENGTH, ITEM_FIELDS, PROFILE_FIELDS, Interaction, Item, User
+from ecrs.domain import HISTORY_LENGTH, ITEM_FIELDS, PROFILE_FIELDS, Item, User
 from ecrs.features import (
-    ABSENT,
     OUT_OF_VOCABULARY,
     PADDING,
     Encoder,
     Vocabulary,
     canonical,
-    cross_rows,
-    crosses,
 )
 
 USERS = [
@@ -30,14 +25,16 @@ ENCODE_GOLDEN = """
 import sys
 from pathlib import Path
 from ecrs.bundle import Bundle
-from ecrs.domain import Interaction, Item, User
+from ecrs.rank.inputs import RankerInputs
+from ecrs.ranking_features import Quantiles
+from tests.golden import golden_asked, golden_users
 bundle = Bundle.open(Path(sys.argv[1]))
-users = [User(**{**raw, "history": tuple(Interaction(**one) for one in raw["history"])})
-         for raw in bundle.golden["users"]]
-items = [Item(**raw) for raw in bundle.golden["items"]]
+users, asked = golden_users(bundle), golden_asked(bundle)
 encoder = bundle.encoder
-print(encoder.users(users).tolist(), encoder.items(items).tolist())
-print([encoder.pairs(user, [item]).tolist() for user, item in zip(users, items)])
+print(encoder.users(users).tolist(), encoder.items([one.item for one in asked]).tolist())
+inputs = RankerInputs(encoder, bundle.catalogue, Quantiles.load(bundle.path / "quantiles.json"))
+now = bundle.golden["now"]
+print([inputs.ids(user, [one], now).tolist() for user, one in zip(users, asked)])
 """
 
 
@@ -52,7 +49,7 @@ def test_a_value_has_one_spelling(value: str, one_spelling: str) -> None:
 def test_two_processes_encode_alike(tiny: Bundle) -> None:
     def encode(hash_seed: str) -> str:
         command = [sys.executable, "-c", ENCODE_GOLDEN, str(tiny.path)]
-        environment = {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ":".join(sys.path)}
+        environment = {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ":".join(["", *sys.path])}
         return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
     first = encode("1")
@@ -87,28 +84,3 @@ def test_a_history_is_cut_and_padded_to_its_length() -> None:
     short = encoder.history_row([Interaction("2", 9), Interaction("never", 8)])
     assert short[:3] == [encoder.vocabularies["sku"].encode("2"), OUT_OF_VOCABULARY, PADDING]
     assert len(short) == len(encoder.history_row([Interaction("1", 1)] * 60)) == HISTORY_LENGTH
-
-
-def test_crosses_count_repeats_and_place_the_newest() -> None:
-    history = [Interaction(sku, 0) for sku in ["a", "b", "a", *["c"] * 7, *["d"] * 30, "5.0", "b"]]
-    rows = cross_rows(history, ["a", "b", "c", "d", "5", "never"])
-    assert rows.tolist() == [[2, 1], [2, 1], [5, 1], [5, 3], [1, 5], [0, 0]]
-
-
-def test_interactions_beyond_the_kept_history_do_not_count() -> None:
-    history = [Interaction("a", 0)] * HISTORY_LENGTH + [Interaction("b", 0)]
-    assert cross_rows(history, ["b"]).tolist() == [[0, 0]]
-
-
-@given(
-    histories=st.lists(st.lists(st.integers(0, 5), max_size=HISTORY_LENGTH), min_size=1, max_size=5),
-    sku=st.integers(0, 6),
-)
-def test_many_histories_cross_as_each_alone(histories: list[list[int]], sku: int) -> None:
-    matrix = np.array([history + [ABSENT] * (HISTORY_LENGTH - len(history)) for history in histories])
-    together = crosses(matrix, np.full(len(histories), sku))
-    alone = [
-        cross_rows([Interaction(str(one), 0) for one in history], [str(sku)])[0].tolist()
-        for history in histories
-    ]
-    assert together.tolist() == alone

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ecrs_models.dataset import Dataset, Split
 from ecrs_models.errors import DataError
-from ecrs_models.prepare import complete_journey, files
+from ecrs_models.prepare import complete_journey, files, lines
 
 USERS = "1:5.0:1.0:5.0:20.0:176.0:1933.0\n8888:2.0::3:4:5:6\n"
 PRODUCTS = "1:3456:6980:70\n99654:1:2:3\n"
@@ -109,7 +109,7 @@ def test_bytes_that_are_no_utf8_make_a_bad_line(shop: Shop, tmp_path: Path) -> N
 def test_line_numbers_are_the_files_across_blocks(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "BLOCK_BYTES", 100)
+    monkeypatch.setattr(lines, "BLOCK_BYTES", 100)
     text = "user_id,sku_id,ts,type\n" + many("bad\n", 998) + "\n" + many("worse", 500)
     report = files.prepare(shop(actions=text), tmp_path / "out").reports[2]
     assert [number for number, _ in report.first] == [1000, 1502]
@@ -180,7 +180,7 @@ def test_an_empty_file_is_an_error(shop: Shop, tmp_path: Path, empty: str) -> No
 def test_actions_without_user_or_product_are_dropped_and_counted(shop: Shop, tmp_path: Path) -> None:
     unknown = "9,1,1517443200,2\n1,9,1517443200,2\n9,9,1517443200,2\n"
     prepared = files.prepare(shop(actions=ACTIONS + unknown), tmp_path / "out", strict=True)
-    assert (prepared.unknown_users, prepared.unknown_products, prepared.dropped) == (2, 2, 3)
+    assert prepared.dropped == {"unknown_users": 2, "unknown_products": 2, "actions": 3}
     assert "3 actions left out: 2 of users and 2 of products" in prepared.summary()
     assert json.loads((tmp_path / "out/dataset.json").read_text())["dropped"]["actions"] == 3
 
@@ -199,12 +199,12 @@ def test_a_directory_that_is_no_data_set_is_not_overwritten(shop: Shop, tmp_path
 
 
 @given(st.lists(st.text(alphabet='1a0,:;" \t\x00\x85\u2028é-.order', max_size=14), max_size=30))
-def test_a_line_is_bad_exactly_when_there_is_a_reason(lines: list[str]) -> None:
+def test_a_line_is_bad_exactly_when_there_is_a_reason(texts: list[str]) -> None:
     """The check of whole blocks and the explanation line by line agree, or `_reason` fails."""
     names = tuple(files.ACTION_SCHEMA)
-    for number, line in files._lines("\n".join(lines).encode(), 1).rows():
+    for number, line in lines._lines("\n".join(texts).encode(), 1).rows():
         one = pl.DataFrame({"number": [number], "line": [line]})
-        report = files.BadLines(Path("actions.csv"))
+        report = lines.BadLines(Path("actions.csv"))
         if files.check_actions(one, names, report, strict=False).height:
             files._explain_action(line, names)
         else:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecrs.domain import Interaction, Item, User
-from ecrs.gateway.domain import Candidate, Candidates, Query, Source, assemble, with_session
+from ecrs.actions import Interaction
+from ecrs.domain import Item, User
+from ecrs.gateway.domain import Candidate, Candidates, Found, Query, Source, assemble, with_session
 from ecrs.gateway.recommend import Caps, Ports, recommend
 from ecrs.kit.budget import Budget
 from ecrs.kit.errors import BadRequest, Fault, NotFound, OutOfTime, Unavailable
@@ -38,9 +39,12 @@ class FakePorts:
             raise NotFound(f"no {user_id}")
         return ALICE
 
-    async def candidates(self, user: User, n: int, log_id: str, timeout_s: float) -> Candidates:
+    async def candidates(self, user: User, n: int, query: Query, timeout_s: float) -> Candidates:
         self._reach("recall", user)
-        found = [Candidate(sku, (Source("vector", place, 0.5),)) for place, sku in enumerate(SKUS, 1)]
+        score_only = Source("popular", 0, 0.1)
+        found = [
+            Candidate(sku, (Source("vector", place, 0.5), score_only)) for place, sku in enumerate(SKUS, 1)
+        ]
         return Candidates(found[:n], "v1")
 
     async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, Item]:
@@ -48,10 +52,10 @@ class FakePorts:
         return {sku: Item(sku) for sku in skus if sku not in self.unknown}
 
     async def scores(
-        self, user: User, items: Sequence[Item], log_id: str, timeout_s: float
+        self, user: User, items: Sequence[Found], query: Query, timeout_s: float
     ) -> dict[str, float]:
         self._reach("rank", user)
-        return {item.sku: self.scores_of[item.sku] for item in items}
+        return {one.item.sku: self.scores_of[one.item.sku] for one in items}
 
 
 async def ask(
@@ -100,7 +104,15 @@ async def test_an_unknown_id_with_profile_is_served_by_profile() -> None:
 async def test_a_session_goes_before_the_stored_history() -> None:
     stored = User("alice", history=(Interaction("old", 1),))
     session = User(history=(Interaction("new", 2),))
-    assert [i.sku for i in with_session(stored, session).history] == ["new", "old"]
+    both = with_session(stored, session)
+    assert [i.sku for i in both.history] == ["new", "old"]
+    assert both.totals.skus == ("new",)
+
+
+async def test_a_session_of_a_new_user_is_also_in_the_totals() -> None:
+    fake = FakePorts()
+    await ask(fake, "", described=User(history=(Interaction("new", 2),)))
+    assert fake.seen["recall"].totals.skus == ("new",)
 
 
 async def test_items_without_a_record_are_left_out() -> None:
@@ -138,9 +150,8 @@ def test_a_query_for_too_many_is_refused() -> None:
 
 @given(st.permutations(SKUS), st.lists(st.floats(0, 1), min_size=4, max_size=4), st.integers(1, 6))
 def test_ranking_is_a_permutation_of_what_is_known(order: list[str], scores: list[float], n: int) -> None:
-    candidates = [Candidate(sku, ()) for sku in order]
-    items = {sku: Item(sku) for sku in SKUS}
-    ranked = assemble(4, candidates, items, dict(zip(SKUS, scores, strict=True)))
+    known = [Found(Item(sku), ()) for sku in order]
+    ranked = assemble(4, known, dict(zip(SKUS, scores, strict=True)))
     assert sorted(r.item.sku for r in ranked) == SKUS
     assert [r.score for r in ranked] == sorted(scores, reverse=True)
-    assert assemble(n, candidates, items, None) == assemble(4, candidates, items, None)[:n]
+    assert assemble(n, known, None) == assemble(4, known, None)[:n]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import polars as pl
 
-from ecrs.domain import ITEM_FIELDS, PROFILE_FIELDS, UNKNOWN, ActionType
+from ecrs.actions import ActionType
+from ecrs.domain import ITEM_FIELDS, PROFILE_FIELDS, UNKNOWN
 from ecrs_models.dataset import (
     ACTIONS,
     PRODUCTS,

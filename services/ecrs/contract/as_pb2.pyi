@@ -9,16 +9,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ASRequest(_message.Message):
-    __slots__ = ("log_id", "user_id", "user_info", "request_num")
+    __slots__ = ("log_id", "user_id", "user_info", "request_num", "new_only", "now")
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     USER_INFO_FIELD_NUMBER: _ClassVar[int]
     REQUEST_NUM_FIELD_NUMBER: _ClassVar[int]
+    NEW_ONLY_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
     log_id: str
     user_id: str
     user_info: _user_info_pb2.UserInfo
     request_num: int
-    def __init__(self, log_id: _Optional[str] = ..., user_id: _Optional[str] = ..., user_info: _Optional[_Union[_user_info_pb2.UserInfo, _Mapping]] = ..., request_num: _Optional[int] = ...) -> None: ...
+    new_only: bool
+    now: int
+    def __init__(self, log_id: _Optional[str] = ..., user_id: _Optional[str] = ..., user_info: _Optional[_Union[_user_info_pb2.UserInfo, _Mapping]] = ..., request_num: _Optional[int] = ..., new_only: _Optional[bool] = ..., now: _Optional[int] = ...) -> None: ...
 
 class ASResponse(_message.Message):
     __slots__ = ("error", "item_infos", "bundle_version", "stages", "log_id")

@@ -17,17 +17,19 @@ class Source(_message.Message):
     def __init__(self, channel: _Optional[str] = ..., position: _Optional[int] = ..., score: _Optional[float] = ...) -> None: ...
 
 class ItemInfo(_message.Message):
-    __slots__ = ("sku_id", "brand", "shopid", "cate", "rank_score", "sources")
+    __slots__ = ("sku_id", "brand", "shopid", "cate", "rank_score", "sources", "statistics")
     SKU_ID_FIELD_NUMBER: _ClassVar[int]
     BRAND_FIELD_NUMBER: _ClassVar[int]
     SHOPID_FIELD_NUMBER: _ClassVar[int]
     CATE_FIELD_NUMBER: _ClassVar[int]
     RANK_SCORE_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
     sku_id: str
     brand: str
     shopid: str
     cate: str
     rank_score: float
     sources: _containers.RepeatedCompositeFieldContainer[Source]
-    def __init__(self, sku_id: _Optional[str] = ..., brand: _Optional[str] = ..., shopid: _Optional[str] = ..., cate: _Optional[str] = ..., rank_score: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ...) -> None: ...
+    statistics: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, sku_id: _Optional[str] = ..., brand: _Optional[str] = ..., shopid: _Optional[str] = ..., cate: _Optional[str] = ..., rank_score: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., statistics: _Optional[_Iterable[float]] = ...) -> None: ...

@@ -9,16 +9,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RecallRequest(_message.Message):
-    __slots__ = ("log_id", "user_info", "recall_type", "request_num")
+    __slots__ = ("log_id", "user_info", "recall_type", "request_num", "now", "new_only")
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
     USER_INFO_FIELD_NUMBER: _ClassVar[int]
     RECALL_TYPE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_NUM_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    NEW_ONLY_FIELD_NUMBER: _ClassVar[int]
     log_id: str
     user_info: _user_info_pb2.UserInfo
     recall_type: str
     request_num: int
-    def __init__(self, log_id: _Optional[str] = ..., user_info: _Optional[_Union[_user_info_pb2.UserInfo, _Mapping]] = ..., recall_type: _Optional[str] = ..., request_num: _Optional[int] = ...) -> None: ...
+    now: int
+    new_only: bool
+    def __init__(self, log_id: _Optional[str] = ..., user_info: _Optional[_Union[_user_info_pb2.UserInfo, _Mapping]] = ..., recall_type: _Optional[str] = ..., request_num: _Optional[int] = ..., now: _Optional[int] = ..., new_only: _Optional[bool] = ...) -> None: ...
 
 class RecallResponse(_message.Message):
     __slots__ = ("error", "score_pairs", "bundle_version")

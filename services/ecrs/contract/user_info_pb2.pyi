@@ -32,8 +32,30 @@ class Interaction(_message.Message):
     type: ActionType
     def __init__(self, sku_id: _Optional[str] = ..., ts: _Optional[int] = ..., type: _Optional[_Union[ActionType, str]] = ...) -> None: ...
 
+class Totals(_message.Message):
+    __slots__ = ("sku_ids", "orders", "first_order", "last_order", "short", "long", "touches", "last_touch", "touch")
+    SKU_IDS_FIELD_NUMBER: _ClassVar[int]
+    ORDERS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_ORDER_FIELD_NUMBER: _ClassVar[int]
+    LAST_ORDER_FIELD_NUMBER: _ClassVar[int]
+    SHORT_FIELD_NUMBER: _ClassVar[int]
+    LONG_FIELD_NUMBER: _ClassVar[int]
+    TOUCHES_FIELD_NUMBER: _ClassVar[int]
+    LAST_TOUCH_FIELD_NUMBER: _ClassVar[int]
+    TOUCH_FIELD_NUMBER: _ClassVar[int]
+    sku_ids: _containers.RepeatedScalarFieldContainer[str]
+    orders: _containers.RepeatedScalarFieldContainer[int]
+    first_order: _containers.RepeatedScalarFieldContainer[int]
+    last_order: _containers.RepeatedScalarFieldContainer[int]
+    short: _containers.RepeatedScalarFieldContainer[float]
+    long: _containers.RepeatedScalarFieldContainer[float]
+    touches: _containers.RepeatedScalarFieldContainer[int]
+    last_touch: _containers.RepeatedScalarFieldContainer[int]
+    touch: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, sku_ids: _Optional[_Iterable[str]] = ..., orders: _Optional[_Iterable[int]] = ..., first_order: _Optional[_Iterable[int]] = ..., last_order: _Optional[_Iterable[int]] = ..., short: _Optional[_Iterable[float]] = ..., long: _Optional[_Iterable[float]] = ..., touches: _Optional[_Iterable[int]] = ..., last_touch: _Optional[_Iterable[int]] = ..., touch: _Optional[_Iterable[float]] = ...) -> None: ...
+
 class UserInfo(_message.Message):
-    __slots__ = ("user_id", "age", "sex", "city_level", "province", "city", "country", "history")
+    __slots__ = ("user_id", "age", "sex", "city_level", "province", "city", "country", "history", "totals")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     AGE_FIELD_NUMBER: _ClassVar[int]
     SEX_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +64,7 @@ class UserInfo(_message.Message):
     CITY_FIELD_NUMBER: _ClassVar[int]
     COUNTRY_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
+    TOTALS_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     age: str
     sex: str
@@ -50,4 +73,5 @@ class UserInfo(_message.Message):
     city: str
     country: str
     history: _containers.RepeatedCompositeFieldContainer[Interaction]
-    def __init__(self, user_id: _Optional[str] = ..., age: _Optional[str] = ..., sex: _Optional[str] = ..., city_level: _Optional[str] = ..., province: _Optional[str] = ..., city: _Optional[str] = ..., country: _Optional[str] = ..., history: _Optional[_Iterable[_Union[Interaction, _Mapping]]] = ...) -> None: ...
+    totals: Totals
+    def __init__(self, user_id: _Optional[str] = ..., age: _Optional[str] = ..., sex: _Optional[str] = ..., city_level: _Optional[str] = ..., province: _Optional[str] = ..., city: _Optional[str] = ..., country: _Optional[str] = ..., history: _Optional[_Iterable[_Union[Interaction, _Mapping]]] = ..., totals: _Optional[_Union[Totals, _Mapping]] = ...) -> None: ...

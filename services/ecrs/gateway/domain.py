@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from ecrs.domain import HISTORY_LENGTH, NEW_USER_IDS, Item, User
 from ecrs.kit.errors import BadRequest, Fault
 from ecrs.kit.observe import STAGE_SECONDS
+from ecrs.totals import Totals
 
 DEFAULT_ITEMS = 100
 MAX_ITEMS = 1000
@@ -15,7 +16,7 @@ MAX_ITEMS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A recall channel that found an item, and the item's place in it."""
+    """A recall channel's word on an item: its place in it, 0 where it only has a score for it."""
 
     channel: str
     position: int
@@ -29,6 +30,19 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """A candidate with its record."""
+
+    item: Item
+    sources: tuple[Source, ...]
+
+    @property
+    def proposed(self) -> tuple[Source, ...]:
+        """The channels that found it, without those that only have a score for it."""
+        return tuple(source for source in self.sources if source.position)
+
+
+@dataclass(frozen=True, slots=True)
 class Candidates:
     found: Sequence[Candidate]  # best first
     bundle_version: str
@@ -39,23 +53,35 @@ class Query:
     """Who asks, for how many items.
 
     `user_id` is empty for a new user; `described` is what the request itself says of the user,
-    None if nothing.
+    None if nothing; `new_only` leaves out what the user bought before; `now` is Unix seconds, 0 for
+    the time it is.
     """
 
     log_id: str
     user_id: str
     described: User | None
     n: int
+    new_only: bool = False
+    now: int = 0
 
     @classmethod
-    def of(cls, log_id: str, user_id: str, described: User | None, request_num: int) -> "Query":
+    def of(
+        cls,
+        log_id: str,
+        user_id: str,
+        described: User | None,
+        request_num: int,
+        *,
+        new_only: bool = False,
+        now: int = 0,
+    ) -> "Query":
         """A valid query, or BadRequest saying what is wrong."""
         user_id = "" if user_id in NEW_USER_IDS else user_id
         if not user_id and described is None:
             raise BadRequest("neither user_id nor user_info says for whom: give one of them")
         if request_num > MAX_ITEMS:
             raise BadRequest(f"request_num: at most {MAX_ITEMS}, got {request_num}")
-        return cls(log_id, user_id, described, request_num or DEFAULT_ITEMS)
+        return cls(log_id, user_id, described, request_num or DEFAULT_ITEMS, new_only, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +133,20 @@ def with_session(stored: User, described: User | None) -> User:
     """The stored user, the interactions that the request brought placed before the stored ones."""
     if described is None or not described.history:
         return stored
-    return replace(stored, history=(described.history + stored.history)[:HISTORY_LENGTH])
+    history = (described.history + stored.history)[:HISTORY_LENGTH]
+    return replace(stored, history=history, totals=stored.totals.plus(described.history))
 
 
-def assemble(
-    n: int, candidates: Sequence[Candidate], items: Mapping[str, Item], scores: Mapping[str, float] | None
-) -> list[Recommendation]:
-    """The `n` best known items: by score, or in recall's order where there are no scores."""
-    known = [
-        Recommendation(items[candidate.sku], scores[candidate.sku] if scores else 0.0, candidate.sources)
-        for candidate in candidates
-        if candidate.sku in items
+def with_totals(described: User) -> User:
+    """A user who is not stored: totals are those of the session, unless the request brought some."""
+    return described if described.totals else replace(described, totals=Totals().plus(described.history))
+
+
+def assemble(n: int, known: Sequence[Found], scores: Mapping[str, float] | None) -> list[Recommendation]:
+    """The `n` best of recall's known items: by score, or in recall's order where there are no scores."""
+    recommended = [
+        Recommendation(one.item, scores[one.item.sku] if scores else 0.0, one.proposed) for one in known
     ]
     if scores is not None:
-        known.sort(key=lambda recommendation: -recommendation.score)
-    return known[:n]
+        recommended.sort(key=lambda recommendation: -recommendation.score)
+    return recommended[:n]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ecrs.domain import Item, User
-from ecrs.gateway.domain import Answer, Candidates, Query, Trace, assemble, with_session
+from ecrs.gateway.domain import Answer, Candidates, Found, Query, Trace, assemble, with_session, with_totals
 from ecrs.kit.budget import Budget
 from ecrs.kit.errors import NotFound, OutOfTime, Unavailable
 
@@ -16,7 +16,7 @@ class Users(Protocol):
 
 
 class Recall(Protocol):
-    async def candidates(self, user: User, n: int, log_id: str, timeout_s: float) -> Candidates: ...
+    async def candidates(self, user: User, n: int, query: Query, timeout_s: float) -> Candidates: ...
 
 
 class Items(Protocol):
@@ -26,7 +26,7 @@ class Items(Protocol):
 
 class Rank(Protocol):
     async def scores(
-        self, user: User, items: Sequence[Item], log_id: str, timeout_s: float
+        self, user: User, items: Sequence[Found], query: Query, timeout_s: float
     ) -> dict[str, float]: ...
 
 
@@ -60,19 +60,19 @@ async def recommend(query: Query, ports: Ports, budget: Budget, caps: Caps, cand
     user = await _identify(query, ports.users, budget, caps, trace)
     with trace.stage("recall"):
         timeout_s = budget.stage("recall", caps.recall_s)
-        recalled = await ports.recall.candidates(user, max(query.n, candidates), query.log_id, timeout_s)
+        recalled = await ports.recall.candidates(user, max(query.n, candidates), query, timeout_s)
     skus = [candidate.sku for candidate in recalled.found]
     with trace.stage("item"):
         items = await ports.items.lookup(skus, query.log_id, budget.stage("item", caps.item_s))
-    scores = await _rank(query, user, list(items.values()), ports.rank, budget, caps, trace)
-    best = assemble(query.n, recalled.found, items, scores)
-    return Answer(best, recalled.bundle_version, trace.stages)
+    known = [Found(items[one.sku], one.sources) for one in recalled.found if one.sku in items]
+    scores = await _rank(query, user, known, ports.rank, budget, caps, trace)
+    return Answer(assemble(query.n, known, scores), recalled.bundle_version, trace.stages)
 
 
 async def _identify(query: Query, users: Users, budget: Budget, caps: Caps, trace: Trace) -> User:
     if not query.user_id:
         trace.skip("user")
-        return query.described or User()
+        return with_totals(query.described or User())
     try:
         with trace.stage("user"):
             timeout_s = budget.stage("user", caps.user_s)
@@ -80,15 +80,15 @@ async def _identify(query: Query, users: Users, budget: Budget, caps: Caps, trac
     except NotFound:
         if query.described is None:
             raise
-        return query.described
+        return with_totals(query.described)
 
 
 async def _rank(
-    query: Query, user: User, items: list[Item], rank: Rank, budget: Budget, caps: Caps, trace: Trace
+    query: Query, user: User, known: list[Found], rank: Rank, budget: Budget, caps: Caps, trace: Trace
 ) -> dict[str, float] | None:
     """Scores by sku, or None, which keeps recall's order, when rank does not answer in time."""
     try:
         with trace.stage("rank"):
-            return await rank.scores(user, items, query.log_id, budget.stage("rank", caps.rank_s))
+            return await rank.scores(user, known, query, budget.stage("rank", caps.rank_s))
     except (Unavailable, OutOfTime):
         return None

@@ -6,6 +6,8 @@ import grpc
 
 from ecrs.contract.cm_pb2 import CMRequest
 from ecrs.contract.cm_pb2_grpc import CMServiceStub
+from ecrs.contract.item_info_pb2 import ItemInfo
+from ecrs.contract.item_info_pb2 import Source as SourceInfo
 from ecrs.contract.rank_pb2 import RankRequest
 from ecrs.contract.rank_pb2_grpc import RankServiceStub
 from ecrs.contract.recall_pb2 import RecallRequest
@@ -13,9 +15,18 @@ from ecrs.contract.recall_pb2_grpc import RecallServiceStub
 from ecrs.contract.um_pb2 import UserModelRequest
 from ecrs.contract.um_pb2_grpc import UMServiceStub
 from ecrs.domain import Item, User
-from ecrs.gateway.domain import Candidate, Candidates, Source
+from ecrs.gateway.domain import Candidate, Candidates, Found, Query, Source
 from ecrs.kit.client import call
 from ecrs.wire import from_item, from_user, to_item, to_user
+
+
+def item_info(item: Item, sources: Sequence[Source]) -> ItemInfo:
+    """A record with what recall's channels say of it."""
+    info = from_item(item)
+    info.sources.extend(
+        SourceInfo(channel=source.channel, position=source.position, score=source.score) for source in sources
+    )
+    return info
 
 
 class RemoteUsers:
@@ -32,8 +43,14 @@ class RemoteRecall:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = RecallServiceStub(channel)
 
-    async def candidates(self, user: User, n: int, log_id: str, timeout_s: float) -> Candidates:
-        request = RecallRequest(log_id=log_id, user_info=from_user(user), request_num=n)
+    async def candidates(self, user: User, n: int, query: Query, timeout_s: float) -> Candidates:
+        request = RecallRequest(
+            log_id=query.log_id,
+            user_info=from_user(user),
+            request_num=n,
+            new_only=query.new_only,
+            now=query.now,
+        )
         reply = await call("recall", self._stub.recall, request, timeout_s)
         found = [
             Candidate(pair.nid, tuple(Source(s.channel, s.position, s.score) for s in pair.sources))
@@ -57,10 +74,13 @@ class RemoteRank:
         self._stub = RankServiceStub(channel)
 
     async def scores(
-        self, user: User, items: Sequence[Item], log_id: str, timeout_s: float
+        self, user: User, items: Sequence[Found], query: Query, timeout_s: float
     ) -> dict[str, float]:
         request = RankRequest(
-            log_id=log_id, user_info=from_user(user), item_infos=[from_item(item) for item in items]
+            log_id=query.log_id,
+            user_info=from_user(user),
+            item_infos=[item_info(one.item, one.sources) for one in items],
+            now=query.now,
         )
         reply = await call("rank", self._stub.rank_predict, request, timeout_s)
         return {pair.nid: pair.score for pair in reply.score_pairs}

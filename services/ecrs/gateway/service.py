@@ -4,11 +4,12 @@ import grpc
 
 from ecrs.contract.as_pb2 import ASRequest, ASResponse
 from ecrs.contract.as_pb2_grpc import ASServiceServicer
-from ecrs.contract.item_info_pb2 import ItemInfo, Source
+from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.gateway.domain import Answer, Query, Recommendation
 from ecrs.gateway.recommend import Caps, Ports, recommend
+from ecrs.gateway.remote import item_info
 from ecrs.kit.budget import Budget
-from ecrs.wire import describes_user, from_item, to_user
+from ecrs.wire import describes_user, to_user
 
 
 class ASService(ASServiceServicer):
@@ -26,7 +27,14 @@ class ASService(ASServiceServicer):
             context.time_remaining(), default_s=self._call_timeout_s, reserve_s=self._reserve_s
         )
         described = to_user(request.user_info) if describes_user(request.user_info) else None
-        query = Query.of(request.log_id, request.user_id, described, request.request_num)
+        query = Query.of(
+            request.log_id,
+            request.user_id,
+            described,
+            request.request_num,
+            new_only=request.new_only,
+            now=request.now,
+        )
         answer = await recommend(query, self._ports, budget, self._caps, self._candidates)
         return _response(request.log_id, answer)
 
@@ -44,10 +52,7 @@ def _response(log_id: str, answer: Answer) -> ASResponse:
 
 
 def _item_info(recommendation: Recommendation) -> ItemInfo:
-    info = from_item(recommendation.item)
+    info = item_info(recommendation.item, recommendation.sources)
     info.rank_score = recommendation.score
-    info.sources.extend(
-        Source(channel=source.channel, position=source.position, score=source.score)
-        for source in recommendation.sources
-    )
+    info.ClearField("statistics")  # of no use to a shop
     return info

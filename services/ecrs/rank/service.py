@@ -5,9 +5,9 @@ import grpc
 from ecrs.contract.rank_pb2 import RankRequest, RankResponse
 from ecrs.contract.rank_pb2_grpc import RankServiceServicer
 from ecrs.kit.budget import Budget
-from ecrs.rank.domain import check_batch
+from ecrs.rank.domain import Scored, check_batch
 from ecrs.rank.ranker import Ranker
-from ecrs.wire import to_items, to_user
+from ecrs.wire import to_item, to_user
 
 
 class RankService(RankServiceServicer):
@@ -19,12 +19,15 @@ class RankService(RankServiceServicer):
         """Scores in the order of the request's products: sorting is the caller's."""
         check_batch(len(request.item_infos))
         budget = Budget.of(context.time_remaining(), default_s=self._call_timeout_s)
-        items = to_items(request.item_infos)
-        scores = await self._ranker.scores(to_user(request.user_info), items, budget)
+        asked = [
+            Scored(to_item(info), tuple((s.channel, s.position, s.score) for s in info.sources))
+            for info in request.item_infos
+        ]
+        scores = await self._ranker.scores(to_user(request.user_info), asked, budget, request.now)
         return RankResponse(
             score_pairs=[
-                RankResponse.ScorePair(nid=item.sku, score=score)
-                for item, score in zip(items, scores, strict=True)
+                RankResponse.ScorePair(nid=one.item.sku, score=score)
+                for one, score in zip(asked, scores, strict=True)
             ],
             bundle_version=self._ranker.version,
         )

@@ -12,6 +12,7 @@ from ecrs.kit.settings import BundleSettings, ServerSettings, VectorSettings
 from ecrs.model.served import open_model
 from ecrs.recall.retriever import Retriever
 from ecrs.recall.service import RecallService
+from ecrs.recall.tables import load_proposer
 from ecrs.recall.vectors import open_vectors
 
 
@@ -23,7 +24,8 @@ async def build(settings: Settings, stack: AsyncExitStack) -> server.Service:
     bundle = Bundle.open(settings.bundle)
     user_tower = await stack.enter_async_context(open_model(settings.user_tower, bundle, "user_tower"))
     vectors = await stack.enter_async_context(open_vectors(settings, bundle))
-    retriever = Retriever(bundle, user_tower, vectors)
+    proposer = load_proposer(bundle, bundle.catalogue)
+    retriever = Retriever(bundle, proposer, user_tower, vectors)
     show_bundle("recall", bundle.version)
     servicer = RecallService(retriever, settings.call_timeout_s)
     return server.Service(

@@ -3,22 +3,26 @@
 from dataclasses import dataclass
 
 from ecrs.kit.errors import BadRequest
+from ecrs.ranking_features import CHANNELS
 
 DEFAULT_CANDIDATES = 100
 MAX_CANDIDATES = 1000
 
-VECTOR = "vector"
-"""The channel of the two-tower: items whose vectors are nearest to the user's."""
 
-CHANNELS = frozenset({VECTOR})
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A channel's word on an item: `position` 1 is its best, 0 says that it only has a score for it."""
+
+    channel: str
+    position: int
+    score: float
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     sku: str
     score: float
-    channel: str
-    position: int  # 1 is the channel's best
+    sources: tuple[Source, ...]
 
 
 def wanted(request_num: int) -> int:
@@ -29,8 +33,7 @@ def wanted(request_num: int) -> int:
 
 
 def channel_of(recall_type: str) -> str:
-    """The channel a request means; BadRequest names the ones there are."""
-    channel = recall_type or VECTOR
-    if channel not in CHANNELS:
+    """The channel a request means, empty for all of them merged; BadRequest names the ones there are."""
+    if recall_type and recall_type not in CHANNELS:
         raise BadRequest(f"recall_type: {recall_type!r} is none of {', '.join(sorted(CHANNELS))}")
-    return channel
+    return recall_type

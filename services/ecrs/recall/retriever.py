@@ -1,12 +1,21 @@
-"""The vector channel: a user to a vector, a vector to its nearest items, all of one version."""
+"""A user to candidates: the tables' channels here, the vector channel by user tower and vector store."""
+
+from collections.abc import Sequence
+
+import numpy as np
 
 from ecrs.bundle import Bundle
+from ecrs.catalogue import NO_ID
+from ecrs.clock import BundleClock
 from ecrs.domain import User
 from ecrs.kit.budget import Budget
 from ecrs.kit.errors import Fault, Unavailable
 from ecrs.model.served import ServedModel, check_golden
-from ecrs.recall.domain import VECTOR, Candidate
-from ecrs.recall.vectors import VectorStore
+from ecrs.ranking_features import CHANNELS
+from ecrs.recall.channels import Found, Interest
+from ecrs.recall.domain import Candidate, Source
+from ecrs.recall.proposals import DEPTH, Proposals, Proposer
+from ecrs.recall.vectors import Neighbour, VectorStore
 
 CHECK_TIMEOUT_S = 2.0
 
@@ -17,24 +26,37 @@ class Retriever:
     distances between vectors of two trainings look right and mean nothing.
     """
 
-    def __init__(self, bundle: Bundle, user_tower: ServedModel, vectors: VectorStore) -> None:
+    def __init__(
+        self, bundle: Bundle, proposer: Proposer, user_tower: ServedModel, vectors: VectorStore
+    ) -> None:
         self.version = bundle.version
         self._bundle = bundle
+        self._proposer = proposer
+        self._clock = BundleClock(bundle.as_of)
         self._user_tower = user_tower
         self._vectors = vectors
         self._refusal: Fault | None = Unavailable("recall has not checked its versions yet")
 
-    async def candidates(self, user: User, n: int, budget: Budget) -> list[Candidate]:
-        """The `n` items nearest to the user, nearest first; the score is the squared L2 distance."""
+    async def candidates(
+        self, user: User, n: int, budget: Budget, *, channel: str = "", now: int = 0, new_only: bool = False
+    ) -> list[Candidate]:
+        """At most `n` candidates, best first: of all channels, or of one.
+
+        The score of merged candidates is the chance that they are not taken, so that it ascends as a
+        distance does; of a channel alone it is the channel's own.
+        """
         if self._refusal:
             raise self._refusal
-        ids = self._bundle.encoder.users([user])
-        (vector,) = await self._user_tower.infer(ids, budget.stage("user_tower", cap_s=CHECK_TIMEOUT_S))
-        found = await self._vectors.search(vector, n, budget.stage("search", cap_s=CHECK_TIMEOUT_S))
-        return [
-            Candidate(neighbour.sku, neighbour.distance, VECTOR, position)
-            for position, neighbour in enumerate(found, 1)
-        ]
+        rows = self._proposer.catalogue.rows(user.totals.skus)
+        interest = Interest.of(rows, user.totals.numbers, self._clock.now(now))
+        vector, new_skus = Found(rows[:0], np.zeros(0, dtype=np.float32)), list[str]()
+        if channel in ("", "vector"):
+            vector, new_skus = self._found(await self._nearest(user, max(n, DEPTH), budget))
+        if channel:
+            found = self._proposer.channel(channel, interest, vector, n)
+            return self._alone(channel, found, new_skus)
+        merged = self._proposer.merged(interest, rows, vector, n, new_only=new_only)
+        return self._merged(merged, new_skus)
 
     async def check(self) -> None:
         """Golden rows come out right and the versions agree; else Unavailable, and `candidates` refuses."""
@@ -48,3 +70,48 @@ class Retriever:
             self._refusal = fault
             raise
         self._refusal = None
+
+    async def _nearest(self, user: User, n: int, budget: Budget) -> list[Neighbour]:
+        ids = self._bundle.encoder.users([user])
+        (vector,) = await self._user_tower.infer(ids, budget.stage("user_tower", cap_s=CHECK_TIMEOUT_S))
+        return await self._vectors.search(vector, n, budget.stage("search", cap_s=CHECK_TIMEOUT_S))
+
+    def _found(self, nearest: Sequence[Neighbour]) -> tuple[Found, list[str]]:
+        """Neighbours by row; products added after the bundle count on from the catalogue's end."""
+        rows = self._proposer.catalogue.rows(neighbour.sku for neighbour in nearest)
+        new = np.flatnonzero(rows == NO_ID)
+        rows[new] = len(self._proposer.catalogue) + np.arange(len(new))
+        distances = np.fromiter((neighbour.distance for neighbour in nearest), np.float32, len(nearest))
+        return Found(rows, distances), [nearest[place].sku for place in new.tolist()]
+
+    def _sku(self, row: int, new_skus: Sequence[str]) -> str:
+        known = self._proposer.catalogue.skus
+        return known[row] if row < len(known) else new_skus[row - len(known)]
+
+    def _alone(self, channel: str, found: Found, new_skus: Sequence[str]) -> list[Candidate]:
+        pairs = zip(found.item.tolist(), found.score.tolist(), strict=True)
+        return [
+            Candidate(self._sku(row, new_skus), score, (Source(channel, position, score),))
+            for position, (row, score) in enumerate(pairs, 1)
+        ]
+
+    def _merged(self, merged: Proposals, new_skus: Sequence[str]) -> list[Candidate]:
+        rows = zip(
+            merged.item.tolist(),
+            (1 - merged.chance).tolist(),
+            np.nan_to_num(merged.positions).astype(int).tolist(),
+            merged.scores.tolist(),
+            strict=True,
+        )
+        return [
+            Candidate(
+                self._sku(row, new_skus),
+                score,
+                tuple(
+                    Source(channel, position, value)
+                    for channel, position, value in zip(CHANNELS, positions, scores, strict=True)
+                    if position or value == value  # NaN: the channel has no score
+                ),
+            )
+            for row, score, positions, scores in rows
+        ]

@@ -18,9 +18,12 @@ class RecallService(RecallServiceServicer):
 
     async def recall(self, request: RecallRequest, context: grpc.aio.ServicerContext) -> RecallResponse:
         n = wanted(request.request_num)
-        channel_of(request.recall_type)
+        channel = channel_of(request.recall_type)
+        user = to_user(request.user_info)
         budget = Budget.of(context.time_remaining(), default_s=self._call_timeout_s)
-        found = await self._retriever.candidates(to_user(request.user_info), n, budget)
+        found = await self._retriever.candidates(
+            user, n, budget, channel=channel, now=request.now, new_only=request.new_only
+        )
         return RecallResponse(
             score_pairs=[_score_pair(candidate) for candidate in found],
             bundle_version=self._retriever.version,
@@ -28,5 +31,8 @@ class RecallService(RecallServiceServicer):
 
 
 def _score_pair(candidate: Candidate) -> RecallResponse.ScorePair:
-    source = Source(channel=candidate.channel, position=candidate.position, score=candidate.score)
-    return RecallResponse.ScorePair(nid=candidate.sku, score=candidate.score, sources=[source])
+    sources = [
+        Source(channel=source.channel, position=source.position, score=source.score)
+        for source in candidate.sources
+    ]
+    return RecallResponse.ScorePair(nid=candidate.sku, score=candidate.score, sources=sources)

@@ -1,0 +1,281 @@
+"""The numbers that the ranker sees of a user and a candidate: one function for training and serving.
+
+Everything is computed from what travels in a request, the user's totals and the candidates' records,
+and from the item table of the bundle, which says what the products of the totals are. `now` is the
+moment of the request; nothing later is looked at, so a training example is built as of its cut-off by
+the same call.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ecrs.catalogue import NO_ID
+from ecrs.features import ITEM_GROUPS, PAIR_COLUMNS, Encoder
+from ecrs.totals import (
+    DAY_S,
+    FIRST_ORDER,
+    LAST_ORDER,
+    LAST_TOUCH,
+    LONG,
+    LONG_S,
+    ORDERS,
+    SHORT,
+    SHORT_S,
+    TOTALS,
+    TOUCH,
+    TOUCHES,
+)
+
+STATISTICS = (
+    *("share_7d", "share_28d", "share_84d", "share_all", "trend"),
+    *("buyers", "repeat_rate", "interval_days", "newcomers", "age_days"),
+)
+"""Of a product, as of the bundle's moment; in item records in this order.
+
+Log share of all purchases of the last 7, 28, 84 and of all days; log of the 7-day share over the
+28-day one; log of buyers; share of buyers who came back; their median days between; share of the last
+84 days' purchases that were a buyer's first; days since it first sold.
+"""
+INTERVAL_DAYS = STATISTICS.index("interval_days")
+
+CHANNELS = ("again", "similar", "popular", "vector")
+"""Recall channels in the order of a candidate's `positions` and `scores`."""
+
+GROUP_NUMBERS = ("orders", "long", "short", "share", "since", "products", "touch")
+FEATURES = (
+    *STATISTICS,
+    *("user_products", "user_orders", "user_since", "user_tenure", "user_exploration", "user_repeats"),
+    *("orders", "long", "short", "share", "since", "interval", "due", "rate", "item_due", "first_since"),
+    *("touches", "touch", "touch_since"),
+    *(f"{group}_{number}" for group in ITEM_GROUPS for number in GROUP_NUMBERS),
+    *("category_due", "share_in_category", "since_in_category"),
+    *(f"{channel}_{number}" for channel in CHANNELS for number in ("position", "score")),
+    *("channels", "best_position"),
+)
+"""Columns of `ranking_features`; NaN stands for "there is no such number"."""
+
+EXPLORATION_S = 56 * DAY_S
+
+
+@dataclass(frozen=True)
+class Past:
+    """A user's totals, with what the products are.
+
+    `item`, int64 (M,), rows of the bundle's products; `groups`, int64 (M, 3), ids of ITEM_GROUPS; NO_ID
+    where unknown; `numbers`, float64 (M, TOTALS).
+    """
+
+    item: np.ndarray
+    groups: np.ndarray
+    numbers: np.ndarray
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """`item`, int64 (N,); `groups`, int64 (N, 3), as in `Past`; `statistics`, float32 (N, STATISTICS);
+    `positions` and `scores`, float32 (N, CHANNELS), NaN where a channel did not find the candidate."""
+
+    item: np.ndarray
+    groups: np.ndarray
+    statistics: np.ndarray
+    positions: np.ndarray
+    scores: np.ndarray
+
+
+def ranking_features(past: Past, candidates: Candidates, now: float) -> np.ndarray:
+    """float32, shape (N, len(FEATURES))."""
+    return _Features(past, candidates, now).matrix()
+
+
+class _Features:
+    def __init__(self, past: Past, candidates: Candidates, now: float) -> None:
+        past = past if len(past.item) else _NOTHING
+        self.candidates, self.past, self.now = candidates, past, now
+        numbers = past.numbers
+        self.since = _days(now - numbers[:, LAST_ORDER], numbers[:, ORDERS] > 0)
+        self.long = numbers[:, LONG] * np.exp(-np.nan_to_num(self.since) * (DAY_S / LONG_S))
+        self.short = numbers[:, SHORT] * np.exp(-np.nan_to_num(self.since) * (DAY_S / SHORT_S))
+        self.touch_since = _days(now - numbers[:, LAST_TOUCH], numbers[:, TOUCHES] > 0)
+        self.touch = numbers[:, TOUCH] * np.exp(-np.nan_to_num(self.touch_since) * (DAY_S / SHORT_S))
+        self.total = max(float(self.long.sum()), 1e-9)
+
+    def matrix(self) -> np.ndarray:
+        n = len(self.candidates.item)
+        columns = [
+            self.candidates.statistics,
+            np.broadcast_to(self._user(), (n, 6)),
+            self._item(),
+            *(self._group(group) for group in range(len(ITEM_GROUPS))),
+            self._within_category(),
+            self._channels(),
+        ]
+        return np.concatenate(columns, axis=1, dtype=np.float32, casting="same_kind")
+
+    def _user(self) -> np.ndarray:
+        """How much the user buys, and how often something new."""
+        numbers = self.past.numbers
+        bought = numbers[:, ORDERS] > 0
+        products, orders = int(bought.sum()), float(numbers[:, ORDERS].sum())
+        if not products:
+            return np.array([0, 0, np.nan, np.nan, np.nan, np.nan])
+        lately = bought & (numbers[:, LAST_ORDER] > self.now - EXPLORATION_S)
+        new = lately & (numbers[:, FIRST_ORDER] > self.now - EXPLORATION_S)
+        return np.array([
+            np.log1p(products),
+            np.log1p(orders),
+            np.nanmin(self.since),
+            (self.now - numbers[bought, FIRST_ORDER].min()) / DAY_S,
+            new.sum() / lately.sum() if lately.any() else np.nan,
+            orders / products,
+        ])  # fmt: skip
+
+    def _item(self) -> np.ndarray:
+        """What the user did to the candidate itself."""
+        row, known = match(self.past.item, self.candidates.item)
+        numbers = self.past.numbers[row]
+        orders = np.where(known, numbers[:, ORDERS], 0)
+        bought = orders > 0
+        since = np.where(bought, self.since[row], np.nan)
+        span = (numbers[:, LAST_ORDER] - numbers[:, FIRST_ORDER]) / DAY_S
+        interval = np.where(orders > 1, span / np.maximum(orders - 1, 1), np.nan)
+        first_since = np.where(bought, (self.now - numbers[:, FIRST_ORDER]) / DAY_S, np.nan)
+        long = np.where(known, self.long[row], 0)
+        usual = self.candidates.statistics[:, INTERVAL_DAYS]
+        return np.stack([
+            orders,
+            long,
+            np.where(known, self.short[row], 0),
+            long / self.total,
+            since,
+            interval,
+            since / np.maximum(interval, 0.5),
+            orders / np.maximum(first_since, 7),
+            since / np.maximum(usual, 0.5),
+            first_since,
+            np.where(known, numbers[:, TOUCHES], 0),
+            np.where(known, self.touch[row], 0),
+            np.where(known, self.touch_since[row], np.nan),
+        ], axis=1)  # fmt: skip
+
+    def _sums(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Per value of a group in the past: ids, GROUP_NUMBERS summed; the value's row in the past."""
+        ids, of = np.unique(self.past.groups[:, group], return_inverse=True)
+        count = len(ids)
+        numbers = self.past.numbers
+        since = np.full(count, np.inf)
+        np.minimum.at(since, of, np.where(np.isnan(self.since), np.inf, self.since))
+        long = np.bincount(of, self.long, count)
+        columns = [
+            np.bincount(of, numbers[:, ORDERS], count),
+            long,
+            np.bincount(of, self.short, count),
+            long / self.total,
+            np.where(np.isinf(since), np.nan, since),
+            np.bincount(of, numbers[:, ORDERS] > 0, count),
+            np.bincount(of, self.touch, count),
+        ]
+        return ids, np.stack(columns, axis=1), of
+
+    def _group(self, group: int) -> np.ndarray:
+        """What the user did to products of the candidate's brand, shop or category."""
+        ids, sums, _ = self._sums(group)
+        row, known = match(ids, self.candidates.groups[:, group])
+        never = np.array([0, 0, 0, 0, np.nan, 0, 0])
+        return np.where(known[:, None], sums[row], never)
+
+    def _within_category(self) -> np.ndarray:
+        """How due the category is, and the candidate's place in it."""
+        ids, sums, of = self._sums(ITEM_GROUPS.index("category"))
+        row, known = match(ids, self.candidates.groups[:, ITEM_GROUPS.index("category")])
+        numbers = self.past.numbers
+        first = np.full(len(ids), np.inf)
+        np.minimum.at(first, of, np.where(numbers[:, ORDERS] > 0, numbers[:, FIRST_ORDER], np.inf))
+        orders, since = sums[:, 0], sums[:, 4]
+        span = np.where(np.isinf(first), np.nan, (self.now - first) / DAY_S - since)
+        due = since * np.maximum(orders - 1, 1) / np.maximum(span, 0.5)
+        own, mine = match(self.past.item, self.candidates.item)
+        share = np.where(mine, self.long[own], 0) / np.maximum(sums[row, 1], 1e-9)
+        between = np.where(mine, self.since[own], np.nan) - since[row]
+        found = np.stack([np.where(orders > 1, due, np.nan)[row], share, between], axis=1)
+        return np.where(known[:, None], found, np.nan)
+
+    def _channels(self) -> np.ndarray:
+        positions, scores = self.candidates.positions, self.candidates.scores
+        each = np.stack([positions, scores], axis=2).reshape(len(positions), -1)
+        found = ~np.isnan(positions)
+        best = np.where(found, positions, np.inf).min(axis=1, initial=np.inf)
+        best = np.where(np.isinf(best), np.nan, best)
+        return np.concatenate([each, found.sum(axis=1)[:, None], best[:, None]], axis=1)
+
+
+_NOTHING = Past(np.full(1, NO_ID), np.full((1, len(ITEM_GROUPS)), NO_ID), np.zeros((1, len(TOTALS))))
+"""A past with one padding product that nothing was done to: what can be indexed without asking."""
+
+
+LEVELS = 256
+"""Levels of a feature as the model sees it: 0 for "no such number", then its quantile, 1 to 255."""
+
+RANKER_COLUMNS = (*PAIR_COLUMNS, *FEATURES)
+
+
+def ranker_cardinality(encoder: Encoder) -> tuple[int, ...]:
+    """The exclusive upper bound of each of RANKER_COLUMNS."""
+    return encoder.cardinality(PAIR_COLUMNS) + (LEVELS,) * len(FEATURES)
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Turns FEATURES into levels, so that a long tail, a shift of scale or a missing number is nothing
+    the model must cope with.
+
+    `edges`: for each of FEATURES, ascending, the distinct inner quantiles of what was seen in training.
+    """
+
+    edges: Sequence[np.ndarray]
+
+    @classmethod
+    def fit(cls, features: np.ndarray) -> "Quantiles":
+        """Of a sample, float32 (N, FEATURES)."""
+        inner = np.linspace(0, 1, LEVELS)[1:-1]
+        columns = (column[~np.isnan(column)] for column in features.T)
+        return cls(
+            [np.unique(np.quantile(column, inner)) if len(column) else inner[:1] for column in columns]
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> "Quantiles":
+        edges = json.loads(path.read_text(encoding="utf-8"))
+        return cls([np.array(edges[name], dtype=np.float64) for name in FEATURES])
+
+    def save(self, path: Path) -> None:
+        edges = {name: of.tolist() for name, of in zip(FEATURES, self.edges, strict=True)}
+        path.write_text(json.dumps(edges), encoding="utf-8")
+
+    def levels(self, features: np.ndarray) -> np.ndarray:
+        """int64, shape and order of `features`; a feature of few values spreads them over all levels."""
+        levels = np.zeros(features.shape, dtype=np.int64)
+        for column, edges in enumerate(self.edges):
+            values = features[:, column]
+            place = np.searchsorted(edges, values, side="right")
+            spread = 1 + (place * (LEVELS - 2) + len(edges) // 2) // len(edges)
+            levels[:, column] = np.where(np.isnan(values), 0, spread)
+        return levels
+
+
+def match(known: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each of `wanted` is in `known`, int64, and whether it is there at all, bool.
+
+    0 where it is not, so that the row can be read and thrown away. NO_ID matches nothing.
+    """
+    order = np.argsort(known, kind="stable")
+    place = np.minimum(np.searchsorted(known, wanted, sorter=order), len(known) - 1)
+    row = order[place]
+    return row, (known[row] == wanted) & (wanted >= 0)
+
+
+def _days(seconds: np.ndarray, happened: np.ndarray) -> np.ndarray:
+    return np.where(happened, np.maximum(seconds, 0) / DAY_S, np.nan)

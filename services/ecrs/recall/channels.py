@@ -1,0 +1,102 @@
+"""The recall channels that need no vector: what to propose to a user, out of tables of the bundle.
+
+Each takes the user's totals and gives item rows, best first, with scores. Pure and vectorised:
+training calls them for past moments by the thousand, serving once a request.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ecrs.catalogue import NO_ID
+from ecrs.totals import LAST_ORDER, LAST_TOUCH, LONG, LONG_S, ORDERS, SHORT_S, TOUCH, TOUCHES
+
+PRIOR_ORDERS = 50.0
+"""How many purchases a user must have made for the own mix of categories to weigh as much as everybody's."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """`item`, int64 (N,), rows of the bundle's products, best first; `score`, float32 (N,)."""
+
+    item: np.ndarray
+    score: np.ndarray
+
+    def best(self, n: int) -> "Found":
+        return Found(self.item[:n], self.score[:n])
+
+
+@dataclass(frozen=True)
+class Interest:
+    """How much of each product the user took, faded to `now`: `item`, int64 (M,), rows; `bought`,
+    `touched`, float64 (M,)."""
+
+    item: np.ndarray
+    bought: np.ndarray
+    touched: np.ndarray
+
+    @classmethod
+    def of(cls, item: np.ndarray, numbers: np.ndarray, now: float) -> "Interest":
+        """From totals; products that the bundle does not know are left out."""
+        known = item != NO_ID
+        item, numbers = item[known], numbers[known]
+        bought = numbers[:, LONG] * np.exp(-np.maximum(now - numbers[:, LAST_ORDER], 0) / LONG_S)
+        touched = numbers[:, TOUCH] * np.exp(-np.maximum(now - numbers[:, LAST_TOUCH], 0) / SHORT_S)
+        bought = np.where(numbers[:, ORDERS] > 0, bought, 0)
+        return cls(item, bought, np.where(numbers[:, TOUCHES] > 0, touched, 0))
+
+    @property
+    def weight(self) -> np.ndarray:
+        return np.sqrt(self.bought + self.touched)
+
+
+def again(interest: Interest) -> Found:
+    """What the user bought or touched before, by how much and how lately."""
+    score = interest.bought + interest.touched
+    order = np.argsort(-score, kind="stable")
+    return Found(interest.item[order], score[order].astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Similar:
+    """Products that go with products: `item`, int32, `score`, float32, (items, neighbours); NO_ID fills."""
+
+    item: np.ndarray
+    score: np.ndarray
+
+    def scores(self, interest: Interest) -> np.ndarray:
+        """How well each product goes with all that the user took, by its weight: float64 (items,)."""
+        neighbours = self.item[interest.item]
+        real = neighbours != NO_ID
+        weights = (self.score[interest.item] * interest.weight[:, None].astype(np.float32))[real]
+        return np.bincount(neighbours[real], weights, minlength=len(self.item))
+
+
+@dataclass(frozen=True)
+class Popular:
+    """What sells, bent towards the categories of the user.
+
+    `share`, float64 (items,), of all recent sales; `category`, int64 (items,), from 0 on; `prior`,
+    float64 (categories,), the sales' share of each.
+    """
+
+    share: np.ndarray
+    category: np.ndarray
+    prior: np.ndarray
+
+    def scores(self, interest: Interest) -> np.ndarray:
+        """P(item | category) · P(category | user), float64 (items,); for a new user that is what sells."""
+        weight = interest.bought + interest.touched
+        own = np.bincount(self.category[interest.item], weight, len(self.prior))
+        mix = (own + PRIOR_ORDERS * self.prior) / (own.sum() + PRIOR_ORDERS)
+        return self.share * (mix / np.maximum(self.prior, 1e-12))[self.category]
+
+
+def best(scores: np.ndarray, n: int) -> Found:
+    """The `n` highest scores above 0."""
+    count = min(n, int(np.count_nonzero(scores > 0)))
+    if not count:
+        return Found(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+    found = np.argpartition(-scores, count - 1)[:count]
+    found = found[np.argsort(-scores[found], kind="stable")]
+    return Found(found, scores[found].astype(np.float32))

@@ -1,0 +1,107 @@
+"""What all channels propose to a user, merged: pure, the same for serving, training and evaluation.
+
+Each channel knows at which position it tends to be right: `curves` say how often an item at a position
+of a channel is really taken, learned from past moments. An item's chance is that at least one of its
+channels is right, and chances order the merged list. So no channel has a fixed quota: the next slot goes
+to whoever is likelier to be right with it.
+Source: Lillis et al., "ProbFuse: a probabilistic approach to data fusion", SIGIR 2006.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ecrs.catalogue import NO_ID, Catalogue
+from ecrs.ranking_features import CHANNELS
+from ecrs.recall.channels import Found, Interest, Popular, Similar, again, best
+
+DEPTH = 400
+"""How deep a channel is asked, and how far `curves` go; `again` gives all there is."""
+_AGAIN, _SIMILAR, _POPULAR, _VECTOR = range(len(CHANNELS))
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Merged candidates, best first.
+
+    `item`, int64 (N,), rows of the catalogue, of unknown products `len(catalogue)` and above;
+    `positions`, `scores`, float32 (N, CHANNELS): NaN where a channel did not propose the item or has no
+    score for it; `chance`, float32 (N,), that the item is taken.
+    """
+
+    item: np.ndarray
+    positions: np.ndarray
+    scores: np.ndarray
+    chance: np.ndarray
+
+
+@dataclass(frozen=True)
+class Proposer:
+    """The channels over one bundle's tables. `curves`, float32 (CHANNELS, DEPTH), in (0, 1), descending."""
+
+    catalogue: Catalogue
+    similar: Similar
+    popular: Popular
+    curves: np.ndarray
+
+    def channel(self, name: str, interest: Interest, vector: Found, n: int) -> Found:
+        """One channel alone, as it is: also what the user had."""
+        if name == "again":
+            return again(interest).best(n)
+        if name == "vector":
+            return vector.best(n)
+        return best((self.similar if name == "similar" else self.popular).scores(interest), n)
+
+    def merged(
+        self, interest: Interest, had: np.ndarray, vector: Found, n: int, *, new_only: bool = False
+    ) -> Proposals:
+        """At most `n` candidates.
+
+        `had`, int64, rows of all that is in the user's totals: those are for `again` to propose, the
+        other channels discover. `vector` is what the vector channel found, nearest first.
+        """
+        similar, popular = self.similar.scores(interest), self.popular.scores(interest)
+        own = np.zeros(len(self.catalogue) + 1, dtype=bool)  # the last is for NO_ID and unknown products
+        own[had] = True
+        own[NO_ID] = False
+        nearest = ~own[np.minimum(vector.item, len(self.catalogue))]
+        found = [
+            Found(had[:0], similar[:0]) if new_only else again(interest),
+            best(np.where(own[:-1], 0, similar), DEPTH),
+            best(np.where(own[:-1], 0, popular), DEPTH),
+            Found(vector.item[nearest], vector.score[nearest]).best(DEPTH),
+        ]
+        item, chance = self._chances(found)
+        order = np.argsort(-chance, kind="stable")[:n]
+        item, chance = item[order], chance[order]
+        positions = np.full((len(item), len(CHANNELS)), np.nan, dtype=np.float32)
+        scores = np.full((len(item), len(CHANNELS)), np.nan, dtype=np.float32)
+        inside = item < len(self.catalogue)
+        scores[inside, _SIMILAR] = similar[item[inside]]
+        scores[inside, _POPULAR] = popular[item[inside]]
+        for channel, of in enumerate(found):
+            _place(item, of, channel, positions, scores)
+        return Proposals(item, positions, scores, chance)
+
+    def _chances(self, found: list[Found]) -> tuple[np.ndarray, np.ndarray]:
+        """All that was found, once, and 1 - Π(1 - chance of the position) over its channels."""
+        items = np.concatenate([of.item for of in found])
+        last = self.curves.shape[1] - 1
+        chances = [
+            self.curves[channel, np.minimum(np.arange(len(of.item)), last)]
+            for channel, of in enumerate(found)
+        ]
+        item, place = np.unique(items, return_inverse=True)
+        missed = np.bincount(place, np.log1p(-np.concatenate(chances)), len(item))
+        return item, -np.expm1(missed).astype(np.float32)
+
+
+def _place(item: np.ndarray, found: Found, channel: int, positions: np.ndarray, scores: np.ndarray) -> None:
+    """Write a channel's positions and scores into the rows of the items that are among the merged."""
+    if not len(item):
+        return
+    order = np.argsort(item)
+    row = order[np.minimum(np.searchsorted(item, found.item, sorter=order), len(item) - 1)]
+    kept = item[row] == found.item
+    positions[row[kept], channel] = np.flatnonzero(kept) + 1
+    scores[row[kept], channel] = found.score[kept]

@@ -1,0 +1,42 @@
+"""The recall channels' tables in a bundle.
+
+recall/
+    similar_items.npy   int32, (products, neighbours), rows of products.dat, NO_ID fills up
+    similar_scores.npy  float32, of the same shape, best first
+    popular.npy         float64, (products,), share of the recent sales
+    curves.npy          float32, (CHANNELS, DEPTH), how often a position of a channel is right
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from ecrs.bundle import Bundle
+from ecrs.catalogue import NO_ID, Catalogue
+from ecrs.features import ITEM_GROUPS
+from ecrs.recall.channels import Popular, Similar
+from ecrs.recall.proposals import Proposer
+
+
+def load_proposer(bundle: Bundle, catalogue: Catalogue) -> Proposer:
+    """The channels of a bundle; the large tables stay in the page cache, shared by all processes."""
+    directory = bundle.path / "recall"
+    similar = [np.load(directory / f"similar_{name}.npy", mmap_mode="r") for name in ("items", "scores")]
+    popular = popular_channel(catalogue, np.load(directory / "popular.npy"))
+    return Proposer(catalogue, Similar(*similar), popular, np.load(directory / "curves.npy"))
+
+
+def save_proposer(proposer: Proposer, directory: Path) -> None:
+    directory.mkdir(parents=True)
+    np.save(directory / "similar_items.npy", proposer.similar.item)
+    np.save(directory / "similar_scores.npy", proposer.similar.score)
+    np.save(directory / "popular.npy", proposer.popular.share)
+    np.save(directory / "curves.npy", proposer.curves)
+
+
+def popular_channel(catalogue: Catalogue, share: np.ndarray) -> Popular:
+    """From each product's share of sales; products of no known category are one category, the last."""
+    category = catalogue.groups[:-1, ITEM_GROUPS.index("category")]
+    count = int(category.max(initial=NO_ID)) + 1
+    category = np.where(category == NO_ID, count, category)
+    return Popular(share, category, np.bincount(category, share, count + 1))

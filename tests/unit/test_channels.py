@@ -1,0 +1,122 @@
+"""Recall's channels over small tables, and how they merge."""
+
+import numpy as np
+import pytest
+
+from ecrs.catalogue import NO_ID, Catalogue
+from ecrs.ranking_features import CHANNELS
+from ecrs.recall.channels import Found, Interest, Popular, Similar, again, best
+from ecrs.recall.proposals import DEPTH, Proposer
+from ecrs.totals import DAY_S, TOTALS
+from ecrs_models.candidates import Asked, hit_curves
+from ecrs_models.tables import item_statistics, similar_items
+from tests.unit.test_train import log_of
+
+NOW = 100 * DAY_S
+ITEMS = 6
+
+
+def interest(bought: dict[int, float]) -> Interest:
+    item = np.array(list(bought), dtype=np.int64)
+    return Interest(item, np.array(list(bought.values()), dtype=float), np.zeros(len(bought)))
+
+
+def nothing() -> Found:
+    return Found(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+
+
+@pytest.fixture
+def proposer() -> Proposer:
+    """Six products in two categories; 0 goes with 1 and 2; 5 sells best; chances halve by place."""
+    table = np.full((ITEMS, 2), NO_ID, dtype=np.int32)
+    score = np.zeros((ITEMS, 2), dtype=np.float32)
+    table[0], score[0] = [1, 2], [0.9, 0.3]
+    share = np.array([0.05, 0.1, 0.05, 0.2, 0.2, 0.4])
+    category = np.array([0, 0, 0, 1, 1, 1])
+    popular = Popular(share, category, np.bincount(category, share))
+    catalogue = Catalogue.of(
+        [str(sku) for sku in range(ITEMS)], np.tile(np.arange(ITEMS)[:, None] + 2, (1, 4))
+    )
+    curves = np.tile(0.5 ** np.arange(1, DEPTH + 1, dtype=np.float32), (len(CHANNELS), 1))
+    return Proposer(catalogue, Similar(table, score), popular, np.maximum(curves, 1e-6))
+
+
+def test_again_is_by_how_much_and_how_lately() -> None:
+    numbers = np.zeros((3, len(TOTALS)))
+    numbers[:, TOTALS.index("orders")] = 1
+    numbers[:, TOTALS.index("long")] = [1, 1, 3]
+    numbers[:, TOTALS.index("last_order")] = [NOW, NOW - 50 * DAY_S, NOW - 50 * DAY_S]
+    found = again(Interest.of(np.array([3, 4, NO_ID]), numbers, NOW))
+    assert found.item.tolist() == [3, 4]
+    assert found.score.tolist() == pytest.approx([1, np.exp(-50 / 120)])
+
+
+def test_similar_sums_over_what_was_taken(proposer: Proposer) -> None:
+    found = best(proposer.similar.scores(interest({0: 4.0})), 10)
+    assert found.item.tolist() == [1, 2]
+    assert found.score.tolist() == pytest.approx([1.8, 0.6])
+
+
+def test_popular_is_what_sells_and_bends_to_the_users_categories(proposer: Proposer) -> None:
+    assert best(proposer.popular.scores(interest({})), 3).item.tolist() == [5, 3, 4]
+    assert best(proposer.popular.scores(interest({0: 500.0})), 3).item.tolist() == [1, 0, 2]
+
+
+def test_merged_candidates_are_by_chance_and_say_who_found_them(proposer: Proposer) -> None:
+    vector = Found(np.array([5, 0, 9]), np.array([0.1, 0.2, 0.3], dtype=np.float32))
+    had = np.array([0, NO_ID])
+    merged = proposer.merged(interest({0: 4.0}), had, vector, 10)
+    assert merged.item[0] == 5  # first of two channels: 1 - ½·½
+    assert merged.chance[0] == pytest.approx(0.75)
+    assert (np.diff(merged.chance) <= 0).all()
+    positions = dict(zip(merged.item.tolist(), merged.positions.tolist(), strict=True))
+    assert positions[0] == pytest.approx([1, np.nan, np.nan, np.nan], nan_ok=True)  # the own is for `again`
+    assert positions[5] == pytest.approx([np.nan, np.nan, 1, 1], nan_ok=True)
+    assert positions[9] == pytest.approx([np.nan, np.nan, np.nan, 2], nan_ok=True)  # no product of the bundle
+    scores = dict(zip(merged.item.tolist(), merged.scores.tolist(), strict=True))
+    assert scores[0][1:3] == pytest.approx(  # not proposed by them, but scored
+        [0, proposer.popular.scores(interest({0: 4.0}))[0]]
+    )
+
+
+def test_new_only_proposes_nothing_that_was_had(proposer: Proposer) -> None:
+    merged = proposer.merged(interest({0: 4.0}), np.array([0]), nothing(), 10, new_only=True)
+    assert 0 not in merged.item
+
+
+def test_a_user_without_anything_gets_what_sells(proposer: Proposer) -> None:
+    merged = proposer.merged(interest({}), np.zeros(0, dtype=np.int64), nothing(), 3)
+    assert merged.item.tolist() == [5, 3, 4]
+
+
+def test_curves_fall_and_say_how_often_a_position_is_right(proposer: Proposer) -> None:
+    from ecrs_models.moments import Moment
+
+    moment = Moment(NOW, None, None, None, None, proposer)  # type: ignore[arg-type]
+    object.__setattr__(moment, "tables", type("Of", (), {"catalogue": proposer.catalogue}))
+    past = type("Past", (), {"item": np.zeros(0, dtype=np.int64), "numbers": np.zeros((0, len(TOTALS)))})()
+    asked = [Asked(0, past, nothing(), np.array([5]), True), Asked(1, past, nothing(), np.array([3]), True)]
+    curves = hit_curves([(moment, asked)])
+    assert curves.shape == (len(CHANNELS), DEPTH)
+    assert curves[CHANNELS.index("popular"), :2] == pytest.approx([0.5, 0.5], abs=0.01)
+    assert (np.diff(curves, axis=1) <= 0).all()
+    assert curves.min() > 0
+
+
+def test_what_is_bought_together_is_similar() -> None:
+    """Users 0-9 buy 0 with 1; users 10-19 buy 2 with 3."""
+    rows = [(user, item, 1) for user in range(20) for item in ((0, 1) if user < 10 else (2, 3))]
+    items, scores = similar_items(log_of(*rows, users=20), 5, most=4, ridge=0.1, neighbours=2)
+    assert items[:4, 0].tolist() == [1, 0, 3, 2]
+    assert (scores[:4, 0] > 0).all()
+    assert items[4].tolist() == [NO_ID, NO_ID]
+
+
+def test_statistics_are_of_before_the_moment() -> None:
+    log = log_of((0, 0, 1 * DAY_S), (0, 0, 11 * DAY_S), (1, 0, 95 * DAY_S), (1, 1, 99 * DAY_S))
+    table = item_statistics(log, 3, NOW)
+    assert np.isnan(table[2]).all()
+    million = np.log1p(1e6 / 2)
+    assert table[0] == pytest.approx(
+        [million, million, np.log1p(1e6 / 2), np.log1p(3e6 / 4), 0, np.log(3), 0.5, 10, 1, 99], rel=1e-4
+    )

@@ -1,0 +1,110 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecrs.ranking_features import FEATURES, Quantiles
+from ecrs_models import metrics
+from ecrs_models.dataset import Dataset
+from ecrs_models.errors import DataError
+from ecrs_models.evaluate import (
+    LIST_LENGTH,
+    HistoryThenPopularity,
+    Models,
+    Period,
+    Popularity,
+    best_possible,
+    evaluate,
+)
+from ecrs_models.moments import NO_CURVES, Moment, Tables, TableSettings
+from ecrs_models.oracle import Oracle
+from ecrs_models.prepare.generate import generate
+from ecrs_models.training import fit_encoder
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough purchases of few products to test probabilities: 2,000 users, 200,000 actions."""
+    out = tmp_path_factory.mktemp("generated") / "small"
+    generate(out, users=2_000, products=1_000, actions=200_000, seed=3)
+    return out
+
+
+def period_of(path: Path) -> tuple[Dataset, Period]:
+    data = Dataset.load(path)
+    return data, Period.of(data, data.split.test_from, data.split.until)
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_the_oracle_ranks_all_products_by_probability(small: Path, new: bool) -> None:
+    """Looking at the heads of a few lists finds what looking at every product finds."""
+    data, period = period_of(small)
+    oracle = Oracle(data, period.bought, LIST_LENGTH)
+    everything = np.arange(data.items.height)
+    for user in list(period.truth)[:50]:
+        chance = oracle.probabilities(user, everything)
+        assert chance.sum() == pytest.approx(1)
+        if new:
+            chance[period.bought(user)] = -1
+        best = np.sort(chance)[::-1][:100]
+        assert chance[oracle(user, new)] == pytest.approx(best, abs=1e-15)
+
+
+def test_purchases_come_as_often_as_their_probability_says(small: Path) -> None:
+    """Of the test period's purchases, those among a user's 1, 5 and 20 likeliest products."""
+    data, period = period_of(small)
+    oracle = Oracle(data, period.bought, LIST_LENGTH)
+    later = data.log.purchases().between(data.split.test_from, data.split.until)
+    for length in (1, 5, 20):
+        found, expected = [], []
+        for user in np.unique(later.user):
+            best = oracle(int(user), False)[:length]
+            items = later.item[later.start[user] : later.start[user + 1]]
+            found += np.isin(items, best).tolist()
+            expected += [oracle.probabilities(int(user), best).sum()] * len(items)
+        chance = np.array(expected)
+        deviation = np.sqrt((chance * (1 - chance)).sum())
+        assert abs(sum(found) - chance.sum()) < 3 * deviation
+
+
+@pytest.mark.parametrize("task", ["all", "new"])
+def test_the_best_possible_is_clearly_better_than_baselines(small: Path, task: str) -> None:
+    _, period = period_of(small)
+    new, best = task == "new", best_possible(small, 20, task)
+
+    def measured(recommender: Popularity | HistoryThenPopularity) -> float:
+        rows = []
+        for user, items in period.truth.items():
+            wanted = np.setdiff1d(items, period.bought(user)) if new else items
+            if len(wanted):
+                rows.append(metrics.measure(recommender(user, new), wanted)["recall@20"])
+        return float(np.mean(rows))
+
+    assert best > 1.5 * measured(Popularity(period))
+    assert best > 1.1 * measured(HistoryThenPopularity(period))
+    assert best <= best_possible(small, 100, task) <= 1
+
+
+def test_the_best_possible_is_known_of_generated_data_only(small: Path, tmp_path: Path) -> None:
+    for name in ("users.dat", "products.dat", "actions.parquet", "dataset.json"):
+        (tmp_path / name).write_bytes((small / name).read_bytes())
+    with pytest.raises(DataError, match=r"is not generated: there is no .*truth\.json"):
+        best_possible(tmp_path)
+
+
+def test_an_evaluation_of_generated_data_says_what_is_possible(small: Path) -> None:
+    """Models that know nothing, beside the oracle."""
+    data = Dataset.load(small)
+    models = Models(
+        user_tower=lambda ids: np.ones((len(ids), 2), np.float32),
+        vectors=np.ones((data.items.height, 2), np.float32),
+        ranker=lambda ids: np.ones((len(ids), 1), np.float32),
+        quantiles=Quantiles([np.zeros(1)] * len(FEATURES)),
+        curves=NO_CURVES,
+    )
+    start = data.split.test_from
+    tables = Tables.of(data, fit_encoder(data, start))
+    report = evaluate(data, models, Moment.of(data.log, start, tables, TableSettings()))
+    for task, rows in report.tasks.items():
+        assert rows["best possible"]["recall@20"] == pytest.approx(best_possible(small, 20, task))
+        assert rows["best possible"]["ndcg@20"] == max(row["ndcg@20"] for row in rows.values())

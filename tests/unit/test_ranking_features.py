@@ -1,0 +1,142 @@
+"""What the ranker sees, by hand, and alike from a request and from a log."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecrs.bundle import Bundle
+from ecrs.domain import Item, User
+from ecrs.rank.domain import Scored
+from ecrs.rank.inputs import RankerInputs
+from ecrs.ranking_features import (
+    CHANNELS,
+    FEATURES,
+    LEVELS,
+    STATISTICS,
+    Candidates,
+    Past,
+    Quantiles,
+    ranking_features,
+)
+from ecrs.recall.channels import Found
+from ecrs.totals import DAY_S, TOTALS, Totals
+from ecrs_models.dataset import Dataset
+from ecrs_models.moments import Moment, Tables
+from ecrs_models.training import Settings
+from tests.tiny import tiny_data
+
+NOW = 100 * DAY_S
+NAN = np.nan
+
+
+def totals_row(**numbers: float) -> list[float]:
+    return [numbers.get(name, 0.0) for name in TOTALS]
+
+
+def candidates(items: list[int], groups: list[list[int]], **statistics: float) -> Candidates:
+    of = np.array([[statistics.get(name, NAN) for name in STATISTICS]] * len(items), dtype=np.float32)
+    nothing = np.full((len(items), len(CHANNELS)), NAN, dtype=np.float32)
+    return Candidates(np.array(items), np.array(groups), of, nothing, nothing.copy())
+
+
+def features(past: Past, asked: Candidates) -> list[dict[str, float]]:
+    matrix = ranking_features(past, asked, NOW)
+    assert matrix.shape == (len(asked.item), len(FEATURES))
+    return [dict(zip(FEATURES, map(float, row), strict=True)) for row in matrix]
+
+
+BREAD = totals_row(
+    orders=5, first_order=20 * DAY_S, last_order=90 * DAY_S, short=np.exp(1 / 3), long=2 * np.exp(1 / 12)
+)
+CAKE = totals_row(orders=1, first_order=60 * DAY_S, last_order=60 * DAY_S, short=1, long=np.exp(1 / 3))
+PAST = Past(np.array([7, 8]), np.array([[1, 1, 4], [2, 1, 4]]), np.array([BREAD, CAKE]))
+
+
+def test_a_product_of_the_users_own() -> None:
+    (bread,) = features(PAST, candidates([7], [[1, 1, 4]], interval_days=20))
+    expected = {
+        "orders": 5, "long": 2, "short": 1, "share": 2 / 3, "since": 10, "first_since": 80,
+        "interval": 70 / 4, "due": 10 / 17.5, "rate": 5 / 80, "item_due": 10 / 20,
+        "user_products": np.log(3), "user_orders": np.log(7), "user_since": 10, "user_tenure": 80,
+        "user_exploration": 1 / 2, "user_repeats": 3,
+        "category_orders": 6, "category_long": 3, "category_since": 10, "category_products": 2,
+        "brand_orders": 5, "shop_long": 3, "share_in_category": 2 / 3, "since_in_category": 0,
+        "category_due": 10 * 5 / 70, "touches": 0, "channels": 0,
+    }  # fmt: skip
+    assert {name: bread[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_product_never_had_of_a_known_category() -> None:
+    (pie,) = features(PAST, candidates([9], [[3, 1, 4]]))
+    assert (pie["orders"], pie["long"], pie["brand_orders"], pie["category_orders"]) == (0, 0, 0, 6)
+    assert np.isnan([pie["since"], pie["interval"], pie["due"], pie["since_in_category"]]).all()
+    assert pie["share_in_category"] == 0
+
+
+def test_unknown_products_and_groups_match_nothing() -> None:
+    past = Past(np.array([-1]), np.array([[-1, -1, -1]]), np.array([BREAD]))
+    (strange,) = features(past, candidates([-1], [[-1, -1, -1]]))
+    assert (strange["orders"], strange["category_orders"]) == (0, 0)
+
+
+def test_a_user_without_a_past() -> None:
+    empty = Past(np.zeros(0, dtype=int), np.zeros((0, 3), dtype=int), np.zeros((0, len(TOTALS))))
+    (row,) = features(empty, candidates([7], [[1, 1, 4]], share_7d=3))
+    assert (row["user_products"], row["orders"], row["share_7d"]) == (0, 0, 3)
+    assert np.isnan([row["user_since"], row["since"], row["category_due"]]).all()
+
+
+def test_channels_are_counted_and_their_best_position_kept() -> None:
+    asked = candidates([7, 8], [[1, 1, 4], [2, 1, 4]])
+    asked.positions[0] = [NAN, 5, 3, NAN]
+    asked.scores[0] = [NAN, 0.5, 0.3, NAN]
+    first, second = features(PAST, asked)
+    assert (first["channels"], first["best_position"], first["similar_score"]) == (2, 3, 0.5)
+    assert second["channels"] == 0
+    assert np.isnan(second["best_position"])
+
+
+def test_levels_are_quantiles_and_zero_is_no_number(tmp_path: Path) -> None:
+    seen = np.full((1000, len(FEATURES)), NAN, dtype=np.float32)
+    seen[:, 0], seen[:, 1] = np.arange(1000), np.arange(1000) % 2
+    quantiles = Quantiles.fit(seen)
+    quantiles.save(tmp_path / "quantiles.json")
+    for one in (quantiles, Quantiles.load(tmp_path / "quantiles.json")):
+        levels = one.levels(seen)
+        assert (levels[:, 2:] == 0).all()
+        assert levels[0, 0] == 1
+        assert levels[-1, 0] == LEVELS - 1
+        assert (np.diff(levels[:, 0]) >= 0).all()
+        assert len(set(levels[:, 1])) == 2
+
+
+def test_a_request_and_the_log_give_the_ranker_the_same_input(tiny: Bundle, tmp_path: Path) -> None:
+    """Serving computes from what travels; training from tables of the log: to the last id alike."""
+    data = Dataset.load(tiny_data(tmp_path / "data"))
+    encoder, settings = tiny.encoder, Settings.read(tiny.manifest["training"])
+    curves = np.load(tiny.path / "recall" / "curves.npy")
+    moment = Moment.of(data.log, tiny.as_of, Tables.of(data, encoder), settings.tables, curves)
+    inputs = RankerInputs(encoder, tiny.catalogue, Quantiles.load(tiny.path / "quantiles.json"))
+    skus = data.items["sku"].to_list()
+    statistics = moment.statistics.tolist()
+    for number in (0, 1, 2, 30):
+        past = moment.past(number)
+        nothing = Found(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+        proposals = moment.propose(past, nothing, 50)
+        learned = inputs.quantiles.levels(moment.features(past, proposals))
+
+        item, numbers = moment.totals.of(number)
+        user_id, *profile = data.users.row(number)
+        user = User(user_id, *profile, totals=Totals(tuple(skus[row] for row in item), numbers))
+        asked = []
+        for row, of, values in zip(proposals.item, proposals.positions, proposals.scores, strict=True):
+            sources = [
+                (name, int(np.nan_to_num(place)), float(score))
+                for name, place, score in zip(CHANNELS, of, values, strict=True)
+                if not np.isnan(score)
+            ]
+            record = Item(*data.items.row(int(row)), statistics=tuple(statistics[row]))
+            asked.append(Scored(record, tuple(sources)))
+        served = inputs.ids(user, asked, moment.now)
+        assert served[:, -len(FEATURES) :].tolist() == learned.tolist()

@@ -1,0 +1,84 @@
+"""What a user did to each product in all: in the log, and as it goes on."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ecrs.actions import ActionType, Interaction
+from ecrs.profiles import _load_totals, dump_totals
+from ecrs.totals import LONG_S, MAX_PRODUCTS, SHORT_S, TOTALS, Totals
+from ecrs.wire import from_totals, to_totals
+from ecrs_models.dataset import Log
+from ecrs_models.tables import user_totals
+
+DAY_S = 86_400
+
+
+def row(totals: Totals, sku: str) -> dict[str, float]:
+    return dict(zip(TOTALS, totals.numbers[totals.skus.index(sku)].tolist(), strict=True))
+
+
+def test_purchases_are_counted_by_time_and_decay_to_the_last_one() -> None:
+    totals = Totals().plus(
+        [Interaction("a", 0 * DAY_S + 1), Interaction("a", 1), Interaction("a", 30 * DAY_S + 1)]
+    )
+    assert row(totals, "a") == pytest.approx({
+        "orders": 2, "first_order": 1, "last_order": 30 * DAY_S + 1,
+        "short": 1 + np.exp(-1), "long": 1 + np.exp(-0.25),
+        "touches": 0, "last_touch": 0, "touch": 0,
+    })  # fmt: skip
+
+
+def test_other_actions_are_touches_of_different_weight() -> None:
+    totals = Totals().plus([Interaction("a", 5, ActionType.VIEW), Interaction("a", 5, ActionType.CART)])
+    assert row(totals, "a") == pytest.approx(
+        dict.fromkeys(TOTALS, 0) | {"touches": 2, "last_touch": 5, "touch": 1.2}
+    )
+
+
+def test_what_comes_late_counts_as_of_the_last_time() -> None:
+    totals = Totals().plus([Interaction("a", 100)]).plus([Interaction("a", 50)])
+    assert row(totals, "a")["last_order"] == 100
+
+
+def test_the_newest_products_are_kept() -> None:
+    totals = Totals().plus(Interaction(str(ts), ts) for ts in range(1, MAX_PRODUCTS + 11))
+    assert len(totals) == MAX_PRODUCTS
+    assert totals.skus[0] == str(MAX_PRODUCTS + 10)
+    assert "10" not in totals.skus
+
+
+ACTIONS = st.tuples(
+    st.integers(0, 2), st.integers(0, 4), st.integers(1, 400 * DAY_S), st.sampled_from([1, 2, 3, 4, 5])
+)
+
+
+@given(st.lists(ACTIONS, min_size=1, max_size=40))
+def test_a_log_gives_every_user_the_totals_of_the_own_actions(
+    actions: list[tuple[int, int, int, int]],
+) -> None:
+    actions.append((2, 4, 1, 2))  # some order, or everything would count as one
+    user, item, ts, kind = (np.array(column) for column in zip(*actions, strict=True))
+    log = Log.of(user.astype(np.int32), item.astype(np.int32), ts, kind.astype(np.int8), 3)
+    table = user_totals(log, items=5)
+    for number in range(3):
+        own = [Interaction(str(i), t, ActionType(k)) for u, i, t, k in actions if u == number]
+        totals = Totals().plus(own)
+        items, numbers = table.of(number)
+        assert dict(zip(items.tolist(), numbers.tolist(), strict=True)) == {
+            int(sku): pytest.approx(of) for sku, of in zip(totals.skus, totals.numbers.tolist(), strict=True)
+        }
+
+
+@given(st.lists(ACTIONS, max_size=20))
+def test_totals_survive_the_store_and_the_wire_to_the_last_bit(
+    actions: list[tuple[int, int, int, int]],
+) -> None:
+    totals = Totals().plus(Interaction(str(i), t, ActionType(k)) for _, i, t, k in actions)
+    assert to_totals(from_totals(totals)) == totals
+    assert _load_totals(dump_totals(totals)) == totals
+
+
+def test_time_scales_are_what_the_wire_says() -> None:
+    assert (SHORT_S, LONG_S) == (30 * DAY_S, 120 * DAY_S)
