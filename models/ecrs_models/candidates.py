@@ -77,6 +77,8 @@ def asked_at(
     came_back = np.flatnonzero((np.diff(moment.totals.start) > 0) & (np.diff(later.start) > 0))
     if len(came_back) > settings.users:
         came_back = np.sort(rng.choice(came_back, settings.users, replace=False))
+    if not len(came_back):  # of a small shop there may be none, here and below
+        return
     truth = {
         user: np.unique(later.item[later.start[user] : later.start[user + 1]]) for user in came_back.tolist()
     }
@@ -84,6 +86,8 @@ def asked_at(
     for user, vector in zip(came_back.tolist(), found, strict=True):
         yield Asked(user, moment.past(user), vector, truth[user], known=True)
     as_new = came_back[rng.random(len(came_back)) < settings.as_new]
+    if not len(as_new):
+        return
     session = rng.random(len(as_new)) < 0.5
     rows = new_user_rows(moment, as_new, session)
     pasts = session_pasts(moment, as_new, session)
