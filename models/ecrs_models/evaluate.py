@@ -116,7 +116,7 @@ def _ask(found: Evaluation, moment: Moment, task: str, baselines: dict[str, Reco
 
 @dataclass(frozen=True)
 class Opened:
-    """A bundle's own models and vectors, at the moment where its training ended."""
+    """A bundle's own models and vectors, at a moment."""
 
     bundle: Bundle
     data: Dataset
@@ -124,8 +124,11 @@ class Opened:
     moment: Moment
 
     @classmethod
-    def of(cls, bundle: Bundle, data: Dataset) -> "Opened":
-        """DataError if `data` is not the data set of the bundle."""
+    def of(cls, bundle: Bundle, data: Dataset, start: int | None = None) -> "Opened":
+        """At the moment where its training ended, or at `start`.
+
+        DataError if `data` is not the data set of the bundle.
+        """
         from ecrs_models.inference import SavedModel  # paddle takes a second to import
         from ecrs_models.training import Settings
 
@@ -141,7 +144,8 @@ class Opened:
             np.load(bundle.path / "recall" / "curves.npy"),
         )
         tables = Tables.of(data, bundle.encoder)
-        return cls(bundle, data, models, Moment.of(data.log, settings.until, tables, settings.tables))
+        moment = Moment.of(data.log, start or settings.until, tables, settings.tables)
+        return cls(bundle, data, models, moment)
 
 
 def best_possible(data_dir: Path, k: int = 20, task: str = "all") -> float:

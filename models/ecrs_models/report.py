@@ -40,7 +40,7 @@ from ecrs_models.platform import CANDIDATES
 from ecrs_models.prepare import COMPLETE_JOURNEY
 
 SEGMENT, NEIGHBOURS, FACTORS = "popularity by profile", "item-kNN", "iALS"
-LIBRARIES = ("numpy", "polars", "paddlepaddle", "faiss-cpu", "implicit", "scipy", "matplotlib")
+LIBRARIES = ("numpy", "polars", "paddlepaddle", "faiss-cpu", "lightgbm", "implicit", "scipy", "matplotlib")
 CAVEAT = {
     COMPLETE_JOURNEY: "The Complete Journey's purchases are real or realistically disguised.",
 }
