@@ -21,7 +21,8 @@ class FaissVectors:
         self._version = version
         self._skus = skus
         self._index = _build(vectors)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="faiss")
+        # OpenMP counts threads by thread: this one, too, would else wait for helpers on busy cores.
+        self._thread = ThreadPoolExecutor(1, "faiss", initializer=faiss.omp_set_num_threads, initargs=(1,))
 
     @classmethod
     def load(cls, bundle: Bundle) -> Self:
