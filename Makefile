@@ -55,7 +55,7 @@ secrets: ## make .secrets/ with a Redis and a Milvus password, where missing
 
 up: secrets ## build, start and wait for the whole platform; then print what to try
 	@images/compose-plugin
-	docker compose up --build --detach --wait --wait-timeout 900
+	@images/up
 	@images/try
 
 down: ## stop it all; the data stay

@@ -13,7 +13,7 @@ import numpy as np
 from ecrs.domain import PROFILE_FIELDS
 from ecrs.features import OUT_OF_VOCABULARY, PADDING
 from ecrs.ranking_features import CHANNELS, Past, Quantiles
-from ecrs.recall.channels import Found, Interest, again, best
+from ecrs.recall.channels import Found, Interest
 from ecrs.recall.proposals import DEPTH
 from ecrs_models.dataset import Log
 from ecrs_models.moments import Moment, Nearest
@@ -77,6 +77,8 @@ def asked_at(
     came_back = np.flatnonzero((np.diff(moment.totals.start) > 0) & (np.diff(later.start) > 0))
     if len(came_back) > settings.users:
         came_back = np.sort(rng.choice(came_back, settings.users, replace=False))
+    if not len(came_back):  # of a small shop there may be none, here and below
+        return
     truth = {
         user: np.unique(later.item[later.start[user] : later.start[user + 1]]) for user in came_back.tolist()
     }
@@ -84,6 +86,8 @@ def asked_at(
     for user, vector in zip(came_back.tolist(), found, strict=True):
         yield Asked(user, moment.past(user), vector, truth[user], known=True)
     as_new = came_back[rng.random(len(came_back)) < settings.as_new]
+    if not len(as_new):
+        return
     session = rng.random(len(as_new)) < 0.5
     rows = new_user_rows(moment, as_new, session)
     pasts = session_pasts(moment, as_new, session)
@@ -121,7 +125,9 @@ def hit_curves(moments: Sequence[tuple[Moment, list[Asked]]]) -> np.ndarray:
     hits, given = np.zeros((len(CHANNELS), DEPTH)), np.zeros((len(CHANNELS), DEPTH))
     for moment, asked in moments:
         for one in asked:
-            for channel, found in enumerate(_channels(moment, one)):
+            interest = Interest.of(one.past.item, one.past.numbers, moment.now)
+            lists = moment.proposer.lists(interest, one.past.item, one.vector)
+            for channel, found in enumerate(lists):
                 right = np.isin(found.item[:DEPTH], one.truth)
                 hits[channel, : len(right)] += right
                 given[channel, : len(right)] += 1
@@ -134,21 +140,6 @@ def hit_curves(moments: Sequence[tuple[Moment, list[Asked]]]) -> np.ndarray:
         smooth = np.interp(np.arange(DEPTH), middle, rate)
         curves[channel] = np.clip(np.minimum.accumulate(smooth), 1e-6, 0.99)
     return curves
-
-
-def _channels(moment: Moment, one: Asked) -> list[Found]:
-    """Each channel's own list, as `Proposer.merged` takes it."""
-    interest = Interest.of(one.past.item, one.past.numbers, moment.now)
-    new = np.ones(len(moment.tables.catalogue), dtype=bool)
-    new[one.past.item] = False
-    similar, popular = moment.proposer.similar.scores(interest), moment.proposer.popular.scores(interest)
-    unseen = new[one.vector.item]
-    return [
-        again(interest),
-        best(np.where(new, similar, 0), DEPTH),
-        best(np.where(new, popular, 0), DEPTH),
-        Found(one.vector.item[unseen], one.vector.score[unseen]),
-    ]
 
 
 @dataclass(frozen=True)

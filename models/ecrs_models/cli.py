@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ecrs.bundle import CURRENT, Bundle
+from ecrs.bundle import CURRENT, Bundle, BundleError
 from ecrs_models.errors import DataError
 from ecrs_models.prepare import COMPLETE_JOURNEY
 
@@ -107,20 +107,30 @@ def train(
     tower_epochs: EpochsOption = None,
     ranker_epochs: EpochsOption = None,
     ranker: Annotated[str, typer.Option(help="deepfm or dcn")] = "deepfm",
+    start_from: Annotated[
+        Path | None, typer.Option("--from", help="a bundle to start from: only what came since is learned")
+    ] = None,
 ) -> None:
     """Train two-tower and ranker. Run it again after an interruption: it goes on where it was."""
     from ecrs_models import training
     from ecrs_models.dataset import Dataset
+    from ecrs_models.rankers import RANKERS
+    from ecrs_models.warm import Start, shortened
 
     dataset = Dataset.load(data)
     end = _unix(until) if until else dataset.split.test_from
+    if ranker not in RANKERS:
+        raise typer.BadParameter(f"--ranker {ranker!r} is none of {', '.join(RANKERS)}")
     settings = training.Settings(until=end, window_s=dataset.split.window_s, seed=seed, ranker=ranker)
+    start = Start.of(Bundle.open(start_from)) if start_from else None
+    if start:
+        settings = shortened(settings, start)
     if tower_epochs:
         settings = replace(settings, tower_epochs=tower_epochs)
     if ranker_epochs:
         settings = replace(settings, ranker_epochs=ranker_epochs)
     target = target or TRAINED / dataset.name
-    training.train(dataset, target, settings)
+    training.train(dataset, target, settings, start=start)
     _say(f"trained: {target}")
 
 
@@ -130,15 +140,20 @@ def export(
     data: DataOption = DATA / COMPLETE_JOURNEY,
     bundles: BundlesOption = BUNDLES,
     measure: Annotated[bool, typer.Option(help="evaluate on the period after training")] = True,
+    force: Annotated[bool, typer.Option("--force", help="also if it is worse than the current one")] = False,
 ) -> None:
-    """Write a finished training as a bundle and make it the current one."""
+    """Write a finished training as a bundle and make it the current one, unless that one is better."""
     from ecrs_models import export as exporting
     from ecrs_models import training
     from ecrs_models.dataset import Dataset
 
     dataset = Dataset.load(data)
     finished = training.load(trained or TRAINED / dataset.name)
-    version = exporting.export(finished, dataset, bundles, measured=measure)
+    try:
+        gate = None if force else Bundle.open(bundles / CURRENT)
+    except BundleError:
+        gate = None
+    version = exporting.export(finished, dataset, bundles, measured=measure, gate=gate)
     _say(f"bundle: {bundles / version}")
 
 

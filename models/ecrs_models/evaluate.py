@@ -165,9 +165,13 @@ def calibration(answers: dict[int, Answer], truth: dict[int, np.ndarray], bins: 
 
 
 def evaluate_bundle(
-    bundle: Bundle, data: Dataset, *, progress: Callable[[str], None] = lambda _: None
+    bundle: Bundle,
+    data: Dataset,
+    *,
+    start: int | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Measure a bundle's own models and vectors on the period after its training.
+    """Measure a bundle's own models and vectors on the period after its training, or from `start` on.
 
     DataError if `data` is not the data set of the bundle.
     """
@@ -186,7 +190,7 @@ def evaluate_bundle(
         Quantiles.load(bundle.path / "quantiles.json"),
         np.load(bundle.path / "recall" / "curves.npy"),
     )
-    moment = Moment.of(data.log, settings.until, tables, settings.tables)
+    moment = Moment.of(data.log, start or settings.until, tables, settings.tables)
     return evaluate(data, models, moment, progress=progress)
 
 

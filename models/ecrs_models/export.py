@@ -15,6 +15,7 @@ from paddle.utils import unique_name
 
 from ecrs import bundle
 from ecrs.actions import ActionType, Interaction
+from ecrs.bundle import Bundle
 from ecrs.domain import HISTORY_LENGTH, PROFILE_FIELDS, UNKNOWN, Item, User, format_history, format_statistics
 from ecrs.features import ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS
 from ecrs.model.served import TOLERANCE
@@ -29,23 +30,28 @@ from ecrs_models import two_tower
 from ecrs_models.dataset import PRODUCTS, USERS, Dataset
 from ecrs_models.errors import DataError
 from ecrs_models.evaluate import evaluate
+from ecrs_models.gate import compare
 from ecrs_models.inference import SavedModel
 from ecrs_models.moments import Moment, Tables
 from ecrs_models.platform import Models
-from ecrs_models.training import Settings, Trained, fingerprint
+from ecrs_models.training import MODELS, Settings, Trained, fingerprint
+from ecrs_models.warm import WEIGHTS
 
 GOLDEN_ROWS = 16
 _FEED, _INT64, _FLOAT32 = "ids", 0, 1
 
 
-def export(trained: Trained, data: Dataset, bundles: Path, *, measured: bool = True) -> str:
+def export(
+    trained: Trained, data: Dataset, bundles: Path, *, measured: bool = True, gate: Bundle | None = None
+) -> str:
     """Write the bundle under `bundles` and make it current; its version.
 
     Histories, totals, statistics and the channels' tables are as of the end of the data set, also where
     the models' training ended before. `measured`:
-    evaluate on the period behind it, into metrics.json, or say there why that is impossible.
-    DataError if the data set is not the one that was trained on, or an exported model does not do
-    what the trained one did.
+    evaluate on the period behind it, into metrics.json, or say there why that is impossible. `gate`: a
+    bundle that the new one must not be worse than on that period.
+    DataError if the data set is not the one that was trained on, an exported model does not do what the
+    trained one did, or the gate is closed.
     """
     if trained.about["fingerprint"] != fingerprint(data):
         raise DataError(f"{data.path} is not the data set that was trained on")
@@ -84,6 +90,9 @@ def export(trained: Trained, data: Dataset, bundles: Path, *, measured: bool = T
         write_statistics(moment, data, draft / "statistics.dat")
         save_proposer(moment.proposer, draft / "recall")
         trained.quantiles.save(draft / "quantiles.json")
+        (draft / WEIGHTS).mkdir()
+        for name in MODELS:
+            shutil.copyfile(trained.path / f"{name}.pdparams", draft / WEIGHTS / f"{name}.pdparams")
 
         golden = golden_rows(trained, data, moment)
         (draft / "golden.json").write_text(json.dumps(golden, indent=1), encoding="utf-8")
@@ -93,6 +102,8 @@ def export(trained: Trained, data: Dataset, bundles: Path, *, measured: bool = T
 
         models = Models(user_tower, vectors, ranker, trained.quantiles, trained.curves)
         metrics = measure(data, models, moment, settings) if measured else {}
+        if gate:
+            metrics["gate"] = compare(metrics, gate, data, settings.until)
         (draft / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     return version
 

@@ -19,6 +19,8 @@ ITEMS_PER_BASKET = 8
 """A basket gives at most so many examples an epoch: a long one says little more than that."""
 USER_DROPOUT, HISTORY_DROPOUT, SKU_DROPOUT, FIELD_DROPOUT = 0.3, 0.2, 0.1, 0.05
 """How often an example comes without user id, history, sku or one field: new users, new products."""
+UNIFORM_SHARE = 2
+"""One negative of the whole catalogue for so many examples: rare items are scored down by nothing else."""
 RANKER_ID_DROPOUT = 0.5
 """How often the ranker does without the user's id or the sku: its features say more than the ids can."""
 _RANKER_DROPOUT = np.array([RANKER_ID_DROPOUT] + [FIELD_DROPOUT] * len(PROFILE_FIELDS))
@@ -28,24 +30,40 @@ _RANKER_DROPOUT = np.array([RANKER_ID_DROPOUT] + [FIELD_DROPOUT] * len(PROFILE_F
 class Examples:
     """A log with its tables encoded.
 
-    `log` ends where training ends; `positives` is the part of it to learn. `users`, int64, shape
-    (users, 1 + profile fields); `items`, int64, shape (items, item fields).
+    `log` ends where training ends; what came from `since` on, Unix seconds, is to be learned. `users`,
+    int64, shape (users, 1 + profile fields); `items`, int64, shape (items, item fields).
     """
 
     log: Log
     users: np.ndarray
     items: np.ndarray
+    since: int = 0
 
     @cached_property
     def rows(self) -> np.ndarray:
         """Rows of the log to learn from: purchases, or everything where there are none."""
-        return self.log.purchase_rows()
+        rows = self.log.purchase_rows()
+        return rows[self.log.ts[rows] >= self.since]
 
     @cached_property
     def log_q(self) -> np.ndarray:
         """log of the probability that an example's item is this one: float32, shape (items,)."""
         counts = np.bincount(self.log.item[self.rows], minlength=len(self.items))
         return np.log(np.maximum(counts, 1) / max(len(self.rows), 1)).astype(np.float32)
+
+    def log_q_mixed(self, in_batch: int, uniform: int) -> np.ndarray:
+        """log of the probability that a column of a batch is this item, float32, shape (items,): of the
+        batch's own items by how often they are bought, of uniform ones all alike.
+        Source: Yang et al., "Mixed negative sampling for learning two-tower neural networks", WWW 2020.
+        """
+        even = uniform / max(len(self.catalogue), 1)
+        mixed = (in_batch * np.exp(self.log_q) + even) / max(in_batch + uniform, 1)
+        return np.log(mixed).astype(np.float32)
+
+    @cached_property
+    def catalogue(self) -> np.ndarray:
+        """The items that occur among the rows."""
+        return np.unique(self.log.item[self.rows])
 
     def sku_ids(self, items: np.ndarray) -> np.ndarray:
         """Vocabulary ids of item numbers; ABSENT, which is -1, finds the appended PADDING."""
@@ -58,8 +76,9 @@ class Examples:
 
 @dataclass(frozen=True)
 class TowerBatch:
-    """`users`, int64 (U, user tower columns); the rest a row an example: `user`, (N,), the row of
-    `users`; `items`, int64 (N, item tower columns); `item`, (N,), numbers; `log_q`, float32 (N,)."""
+    """`users`, int64 (U, user tower columns); `user`, (N,), the row of `users` of each example; `items`,
+    int64 (N + M, item tower columns), `item`, (N + M,), numbers, and `log_q`, float32 (N + M,): first the
+    examples' own, then M negatives drawn from the whole catalogue."""
 
     users: np.ndarray
     user: np.ndarray
@@ -86,23 +105,26 @@ def tower_batch(examples: Examples, rows: np.ndarray, rng: np.random.Generator) 
     history = examples.sku_ids(examples.histories(one_each))
     history[rng.random(len(history)) < HISTORY_DROPOUT] = PADDING
     profile = drop_users(examples.users[log.user[one_each]], rng)
-    item = log.item[rows]
+    uniform = examples.catalogue[rng.integers(len(examples.catalogue), size=len(rows) // UNIFORM_SHARE)]
+    item = np.concatenate([log.item[rows], uniform])
     return TowerBatch(
         users=np.concatenate([profile, history], axis=1),
         user=user,
         items=drop_items(examples.items[item], rng),
         item=item,
-        log_q=examples.log_q[item],
+        log_q=examples.log_q_mixed(len(rows), len(uniform))[item],
     )
 
 
 def same_answers(batch: TowerBatch) -> np.ndarray:
-    """Pairs that must not count as negatives: bool, shape (N, N), False on the diagonal.
+    """Pairs that must not count as negatives: bool, shape (N, N + M), False on the diagonal.
 
-    Example j is no negative of example i if it has the same item (an accidental hit) or comes
-    from the same basket (the user took it too).
+    Item j is no negative of example i if it is the same item (an accidental hit) or was taken in the
+    same basket (the user took it too).
     """
-    same = (batch.item[:, None] == batch.item) | (batch.user[:, None] == batch.user)
+    count = len(batch.user)
+    same = batch.item[:count, None] == batch.item
+    same[:, :count] |= batch.user[:, None] == batch.user
     np.fill_diagonal(same, False)
     return same
 
@@ -117,16 +139,18 @@ class RankerBatch:
 
 
 def ranker_batch(
-    examples: RankerRows, tables: Tables, rows: np.ndarray, rng: np.random.Generator
+    examples: RankerRows, labels: np.ndarray, tables: Tables, rows: np.ndarray, rng: np.random.Generator
 ) -> RankerBatch:
-    """The ranker's input for some of its rows, with dropout to out-of-vocabulary ids."""
+    """The ranker's input for some of its rows, with dropout to out-of-vocabulary ids.
+
+    `labels`, float32, of all the rows.
+    """
     users = tables.users[examples.user[rows]]
     users = np.where(rng.random(users.shape) < _RANKER_DROPOUT, OUT_OF_VOCABULARY, users)
     users[~examples.known[rows], 0] = OUT_OF_VOCABULARY
     items = drop_items(tables.items[examples.item[rows]], rng, sku=RANKER_ID_DROPOUT)
     ids = np.concatenate([users, items, examples.levels[rows]], axis=1, dtype=np.int64)
-    labels, weights = examples.taken[rows], examples.weight[rows]
-    return RankerBatch(ids, labels[:, None].astype(np.float32), weights[:, None])
+    return RankerBatch(ids, labels[rows][:, None], examples.weight[rows][:, None])
 
 
 def drop_users(profile: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -7,6 +7,7 @@ the tables of a bundle and those of the past moments that the ranker learns from
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from ecrs.actions import ActionType
 from ecrs.ranking_features import STATISTICS
@@ -197,16 +198,6 @@ def similar_items(
 
 
 def _gram(user: np.ndarray, item: np.ndarray, users: int, items: int) -> np.ndarray:
-    """How many users bought both, float32 (items, items); by blocks of users, so that memory is bounded."""
-    gram = np.zeros((items, items), dtype=np.float32)
-    order = np.argsort(user, kind="stable")
-    user, item = user[order], item[order]
-    block = 2048
-    for begin in range(0, users, block):
-        rows = slice(np.searchsorted(user, begin), np.searchsorted(user, begin + block))
-        if rows.start == rows.stop:
-            continue
-        bought = np.zeros((min(block, users - begin), items), dtype=np.float32)
-        bought[user[rows] - begin, item[rows]] = 1
-        gram += bought.T @ bought
-    return gram
+    """How many users bought both, float32 (items, items)."""
+    bought = csr_array((np.ones(len(user), dtype=np.float32), (user, item)), shape=(users, items))
+    return (bought.T @ bought).toarray()

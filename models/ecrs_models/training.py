@@ -7,7 +7,7 @@ OUT/
     train.json               settings and fingerprint of the data: what these weights are of
     vocabulary/*.txt
     early_towers.pdparams two_tower.pdparams ranker.pdparams
-    candidates.npz quantiles.json   what the ranker learns from
+    candidates.npz quantiles.json teacher.npy   what the ranker learns from
     curves.npy
     *.checkpoint             while a model trains
 """
@@ -46,7 +46,9 @@ from ecrs_models.errors import DataError
 from ecrs_models.moments import Moment, Nearest, Tables, TableSettings
 from ecrs_models.rankers import RANKERS
 from ecrs_models.sampling import Examples, epoch_rows, ranker_batch, tower_batch
+from ecrs_models.teacher import taught
 from ecrs_models.two_tower import TwoTower
+from ecrs_models.warm import Start
 
 ABOUT = "train.json"
 MODELS = ("early_towers", "two_tower", "ranker")
@@ -71,7 +73,12 @@ class Settings:
     ranker_batch: int = 1024
     tower_rate: float = 2e-3
     ranker_rate: float = 2e-3
+    teacher_rounds: int = 200
+    teacher_share: float = 0.7
+    """How much of a label is the teacher's word, the rest being what was taken."""
     ranker: str = "deepfm"
+    start: str = ""
+    """Version of the bundle that the weights start from; empty: from nothing."""
     moments: int = 4
     tables: TableSettings = field(default_factory=TableSettings)
     candidates: CandidateSettings = field(default_factory=CandidateSettings)
@@ -95,6 +102,7 @@ class Trained:
     quantiles: Quantiles
     curves: np.ndarray
     digest: bytes
+    path: Path
 
 
 class Job(Protocol):
@@ -140,8 +148,11 @@ class _RankerJob:
 
     name = "ranker"
 
-    def __init__(self, network: Any, rows: RankerRows, tables: Tables, settings: Settings) -> None:
+    def __init__(
+        self, network: Any, rows: RankerRows, labels: np.ndarray, tables: Tables, settings: Settings
+    ) -> None:
         self.network, self.rate = network, settings.ranker_rate
+        self._labels = labels
         self._rows, self._tables, self._seed, self._size = rows, tables, settings.seed, settings.ranker_batch
         self._per_epoch = -(-len(rows.taken) // self._size)
         self._epoch, self._order = -1, np.zeros(0, dtype=np.int64)
@@ -154,12 +165,15 @@ class _RankerJob:
             self._epoch, self._order = epoch, rng.permutation(len(self._rows.taken))
         rows = self._order[part * self._size : (part + 1) * self._size]
         rng = np.random.default_rng((self._seed, 3, step))
-        return ranker_batch(self._rows, self._tables, rows, rng), len(rows)
+        return ranker_batch(self._rows, self._labels, self._tables, rows, rng), len(rows)
 
 
-def train(data: Dataset, out: Path, settings: Settings, *, checkpoint_s: float = 10.0) -> None:
+def train(
+    data: Dataset, out: Path, settings: Settings, *, start: Start | None = None, checkpoint_s: float = 10.0
+) -> None:
     """Train the models into `out`; goes on where an earlier run with the same settings stopped.
 
+    With `start`, the weights are an earlier training's, and the towers learn what came since its end.
     A kill costs at most the last `checkpoint_s` seconds of a model, or the gathering of candidates.
     DataError if nothing happened before `settings.until`, or too little to learn ranking from.
     """
@@ -172,6 +186,7 @@ def train(data: Dataset, out: Path, settings: Settings, *, checkpoint_s: float =
     encoder.save(out / "vocabulary")
     tables = Tables.of(data, encoder)
     two_tower, ranker = networks(encoder, settings)
+    since = start.until if start else 0
     moments = past_moments(log, settings)
     with _progress() as progress:
         for name, end, epochs in (
@@ -179,13 +194,18 @@ def train(data: Dataset, out: Path, settings: Settings, *, checkpoint_s: float =
             ("two_tower", settings.until, settings.tower_epochs),
         ):
             if not _weights(out, name, two_tower):
-                examples = Examples(log.before(end), tables.users, tables.items)
+                if start:
+                    start.give(name, two_tower, encoder)
+                examples = Examples(log.before(end), tables.users, tables.items, since if epochs else 0)
                 fit(_TowerJob(name, two_tower, examples, settings, epochs), out, progress, checkpoint_s)
             if name == "early_towers" and not (out / "curves.npy").exists():
                 _gather(log, tables, two_tower, moments, settings, out, progress)
         if not _weights(out, "ranker", ranker):
+            if start:
+                start.give("ranker", ranker, encoder)
             rows = RankerRows(**np.load(out / "candidates.npz"))
-            fit(_RankerJob(ranker, rows, tables, settings), out, progress, checkpoint_s)
+            labels = _labels(rows, settings, out, progress)
+            fit(_RankerJob(ranker, rows, labels, tables, settings), out, progress, checkpoint_s)
 
 
 def past_moments(log: Log, settings: Settings) -> list[int]:
@@ -197,9 +217,8 @@ def past_moments(log: Log, settings: Settings) -> list[int]:
     moments = [moment for moment in moments if moment >= earliest]
     if not moments:
         days = (settings.until - first) / DAY_S
-        raise DataError(
-            f"{days:.0f} days of actions are too few: the ranker learns from {2} windows at least"
-        )
+        least = 2 * settings.window_s / DAY_S
+        raise DataError(f"{days:.0f} days of actions are too few for the ranker: at least {least:.0f}")
     return moments
 
 
@@ -235,6 +254,19 @@ def _gather(
     progress.advance(bar)
 
 
+def _labels(rows: RankerRows, settings: Settings, out: Path, progress: Progress) -> np.ndarray:
+    """What the ranker is to say of each row, float32 (N,): what was taken, and what the teacher thinks."""
+    path = out / "teacher.npy"
+    if not path.exists():
+        bar = progress.add_task("teacher", total=settings.teacher_rounds, loss="", rate="")
+        said = taught(rows, settings.teacher_rounds, settings.seed, lambda: progress.advance(bar))
+        draft = path.with_name(".teacher.npy")
+        np.save(draft, said)
+        draft.replace(path)
+    share = settings.teacher_share
+    return (share * np.load(path) + (1 - share) * rows.taken).astype(np.float32)
+
+
 def in_batches(network: Any, ids: np.ndarray, size: int = 4096) -> np.ndarray:
     """The network's outputs for int64 (N, columns), float32 (N, width)."""
     with paddle.no_grad():
@@ -260,7 +292,7 @@ def load(out: Path) -> Trained:
             network.eval()
     except FileNotFoundError as error:
         raise DataError(f"{error.filename} is missing: run `ecrs train` to its end first") from error
-    return Trained(settings, about, encoder, two_tower, ranker, quantiles, curves, digest.digest())
+    return Trained(settings, about, encoder, two_tower, ranker, quantiles, curves, digest.digest(), out)
 
 
 def fit_encoder(data: Dataset, until: int) -> Encoder:
@@ -337,7 +369,7 @@ def _claim(out: Path, about: dict[str, Any]) -> None:
         for name in MODELS:
             (out / f"{name}.pdparams").unlink(missing_ok=True)
             (out / f"{name}.checkpoint").unlink(missing_ok=True)
-        for name in ("candidates.npz", "quantiles.json", "curves.npy"):
+        for name in ("candidates.npz", "quantiles.json", "curves.npy", "teacher.npy"):
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / "vocabulary", ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional
 
-from ecrs.domain import PROFILE_FIELDS
+from ecrs.domain import HISTORY_LENGTH, PROFILE_FIELDS
 from ecrs.features import PADDING
 from ecrs_models.sampling import TowerBatch, same_answers
 
@@ -43,8 +43,8 @@ class ItemTower(nn.Layer):
 class UserTower(nn.Layer):
     """ids, int64 (N, user id, six profile fields, HISTORY_LENGTH skus) → float32 (N, DIM), unit length.
 
-    The history is pooled by its mean, padding apart, in the item tower's sku table; added to the
-    output too, it makes the plain inner product "items like what you took" the starting point.
+    The history is pooled, padding apart, in the item tower's sku table, the newest with a weight of their
+    own; added to the output too, it makes the plain inner product "items like what you took" the start.
     """
 
     def __init__(self, sku: nn.Embedding, cardinality: Sequence[int]) -> None:
@@ -54,14 +54,16 @@ class UserTower(nn.Layer):
         self.profile = nn.LayerList(
             [_embedding(rows, FIELD_DIM) for rows in cardinality[1 : 1 + len(PROFILE_FIELDS)]]
         )
+        even = paddle.ParamAttr(initializer=nn.initializer.Constant(0.0))
+        self.recency = self.create_parameter([HISTORY_LENGTH], attr=even)
         self.mlp = _mlp(2 * DIM + FIELD_DIM * len(PROFILE_FIELDS))
 
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
         user = self.user(ids[:, 0])
         profile = [table(ids[:, column]) for column, table in enumerate(self.profile, 1)]
         history = ids[:, 1 + len(PROFILE_FIELDS) :]
-        present = paddle.cast(history != PADDING, "float32")
-        count = paddle.clip(paddle.sum(present, axis=1, keepdim=True), min=1.0)
+        present = paddle.cast(history != PADDING, "float32") * paddle.exp(self.recency)
+        count = paddle.clip(paddle.sum(present, axis=1, keepdim=True), min=1e-3)
         pooled = paddle.sum(self.sku(history) * paddle.unsqueeze(present, 2), axis=1) / count
         return _unit(self.mlp(paddle.concat([user, pooled, *profile], axis=1)) + pooled)
 
@@ -83,15 +85,15 @@ class TwoTower(nn.Layer):
 
 
 def in_batch_softmax(logits: paddle.Tensor, log_q: np.ndarray, excluded: np.ndarray) -> paddle.Tensor:
-    """Mean cross-entropy of each row's own item among the batch's items.
+    """Mean cross-entropy of each row's own item, the column of its number, among the batch's items.
 
-    `logits`, float32 (N, N), row i's user with column j's item; `log_q`, float32 (N,), is
+    `logits`, float32 (N, N + M), row i's user with column j's item; `log_q`, float32 (N + M,), is
     subtracted from each item's column: popular items are drawn as negatives more often than others
     and would be scored down for that alone (Yi et al., RecSys 2019, eq. 4). `excluded`, bool
-    (N, N): pairs that are no negatives.
+    (N, N + M): pairs that are no negatives.
     """
     shift = -log_q[None, :] + np.where(excluded, np.float32(_EXCLUDED), np.float32(0))
-    return functional.cross_entropy(logits + paddle.to_tensor(shift), paddle.arange(len(log_q)))
+    return functional.cross_entropy(logits + paddle.to_tensor(shift), paddle.arange(logits.shape[0]))
 
 
 def _embedding(rows: int, width: int) -> nn.Embedding:

@@ -14,7 +14,7 @@ from pymilvus.exceptions import MilvusException
 
 from ecrs.bundle import Bundle
 from ecrs.domain import SKU_BYTES
-from ecrs.kit.errors import Unavailable
+from ecrs.kit.errors import Fault, Unavailable
 from ecrs.kit.settings import VectorSettings
 from ecrs.kit.waiting import until
 from ecrs.recall.milvus_vectors import (
@@ -39,15 +39,17 @@ NOT_FOUND = 100
 """Milvus' code for a collection that is not there."""
 
 
-class SeedError(Exception):
-    """The new collection is not what it should be; the old one still serves."""
+class SeedError(Fault):
+    """No Milvus is named, or the new collection is not what it should be; the old one still serves."""
 
 
 async def connect(settings: VectorSettings, *, wait_s: float | None = None) -> MilvusClient:
     """A client with root's password, which is set first where Milvus still has its initial one.
 
-    Waits for Milvus, up to `wait_s`.
+    Waits for Milvus, up to `wait_s`. Raises SeedError where the settings name no Milvus.
     """
+    if not settings.vectors.startswith("milvus://"):
+        raise SeedError(f"ECRS_VECTORS is {settings.vectors!r}; expected milvus://host:port[/database]")
     address, password = milvus_address(settings), settings.milvus_password
 
     async def attempt() -> MilvusClient:

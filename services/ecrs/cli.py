@@ -12,6 +12,7 @@ import ecrs_models.cli
 import ecrs_seed.cli
 from ecrs import client, items
 from ecrs.bundle import Bundle, BundleError
+from ecrs.kit.errors import Fault
 from ecrs.kit.log import only_warnings
 from ecrs.kit.ports import PORTS
 from ecrs.kit.settings import BundleSettings
@@ -109,6 +110,6 @@ def main() -> None:
 
     try:
         app()
-    except (BundleError, StartError, DataError) as error:
+    except (BundleError, StartError, DataError, Fault) as error:
         _ERRORS.print(f"ecrs: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         raise SystemExit(1) from None

@@ -146,3 +146,22 @@ def test_a_bundle_with_one_byte_changed_is_refused_by_name(tiny: Bundle, tmp_pat
     assert done.returncode == 1
     assert file in done.stderr
     assert "sha256" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("store", "setting", "reason"),
+    [
+        ("redis", {"ECRS_REDIS_URL": "redis://127.0.0.1:1/0"}, "ecrs: ConnectionError"),
+        ("milvus", {"ECRS_VECTORS": "milvus://127.0.0.1:1"}, "ecrs: MilvusException"),
+        ("milvus", {"ECRS_VECTORS": "faiss"}, "ecrs: ECRS_VECTORS is 'faiss'"),
+    ],
+)
+def test_a_store_that_cannot_be_seeded_is_one_line(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch, store: str, setting: dict[str, str], reason: str
+) -> None:
+    for name, value in {"ECRS_BUNDLE": str(tiny.path), **setting}.items():
+        monkeypatch.setenv(name, value)
+    done = ecrs("seed", store, "--wait-s", "0.5")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(reason)
+    assert "Traceback" not in done.stderr

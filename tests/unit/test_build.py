@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import polars as pl
@@ -71,3 +72,16 @@ def test_a_source_that_is_nothing_is_an_error(tmp_path: Path) -> None:
 def test_training_goes_by_the_data_sets_own_split(tmp_path: Path) -> None:
     data = Dataset.load(tiny_data(tmp_path / "data"))
     assert tiny_settings(data).until == data.split.test_from < data.log.ts.max()
+
+
+def test_the_tutorials_shop_becomes_a_bundle(tmp_path: Path) -> None:
+    """As written there: six users, so few that at some moments nobody came back."""
+    tutorial = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text()
+    files = re.findall(r"^cat > (myshop/\S+) <<'EOF'\n(.*?)^EOF$", tutorial, re.MULTILINE | re.DOTALL)
+    (tmp_path / "myshop").mkdir()
+    for name, content in files:
+        (tmp_path / name).write_text(content)
+    said: list[str] = []
+    built = building.build(str(tmp_path / "myshop"), tmp_path / "bundles", tmp_path / "work", say=said.append)
+    assert built.count("users.dat") == 6
+    assert "1 actions left out: 0 of users and 1 of products that the tables do not have" in "\n".join(said)

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from ecrs.catalogue import NO_ID, Catalogue
-from ecrs.ranking_features import CHANNELS
+from ecrs.ranking_features import CHANNELS, Past
 from ecrs.recall.channels import Found, Interest, Popular, Similar, again, best
 from ecrs.recall.proposals import DEPTH, Proposer
 from ecrs.totals import DAY_S, TOTALS
 from ecrs_models.candidates import Asked, hit_curves
+from ecrs_models.moments import Moment
 from ecrs_models.tables import item_statistics, similar_items
 from tests.unit.test_train import log_of
 
@@ -90,12 +91,9 @@ def test_a_user_without_anything_gets_what_sells(proposer: Proposer) -> None:
 
 
 def test_curves_fall_and_say_how_often_a_position_is_right(proposer: Proposer) -> None:
-    from ecrs_models.moments import Moment
-
-    moment = Moment(NOW, None, None, None, None, proposer)  # type: ignore[arg-type]
-    object.__setattr__(moment, "tables", type("Of", (), {"catalogue": proposer.catalogue}))
-    past = type("Past", (), {"item": np.zeros(0, dtype=np.int64), "numbers": np.zeros((0, len(TOTALS)))})()
-    asked = [Asked(0, past, nothing(), np.array([5]), True), Asked(1, past, nothing(), np.array([3]), True)]
+    moment = Moment(NOW, *[None] * 4, proposer)  # type: ignore[arg-type]
+    past = Past(np.zeros(0, dtype=np.int64), np.zeros((0, 3), dtype=np.int64), np.zeros((0, len(TOTALS))))
+    asked = [Asked(user, past, nothing(), np.array([item]), True) for user, item in ((0, 5), (1, 3))]
     curves = hit_curves([(moment, asked)])
     assert curves.shape == (len(CHANNELS), DEPTH)
     assert curves[CHANNELS.index("popular"), :2] == pytest.approx([0.5, 0.5], abs=0.01)

@@ -1,5 +1,6 @@
 """The gateway's way through its stages, over ports that answer or fail as told."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from ecrs.actions import Interaction
 from ecrs.domain import Item, User
-from ecrs.gateway.domain import Candidate, Candidates, Found, Query, Source, assemble, with_session
+from ecrs.gateway.domain import Candidate, Candidates, Found, Query, Source, Trace, assemble, with_session
 from ecrs.gateway.recommend import Caps, Ports, recommend
 from ecrs.kit.budget import Budget
 from ecrs.kit.errors import BadRequest, Fault, NotFound, OutOfTime, Unavailable
@@ -172,3 +173,11 @@ def test_ranking_is_a_permutation_of_what_is_known(order: list[str], scores: lis
     assert sorted(r.item.sku for r in ranked) == SKUS
     assert [r.score for r in ranked] == sorted(scores, reverse=True)
     assert assemble(n, known, None) == assemble(4, known, None)[:n]
+
+
+def test_a_stage_that_ends_otherwise_is_not_ok() -> None:
+    trace = Trace()
+    for error in (RuntimeError("a bug"), asyncio.CancelledError()):
+        with pytest.raises(type(error)), trace.stage("rank"):
+            raise error
+    assert [stage.outcome for stage in trace.stages] == ["error", "cancelled"]

@@ -61,16 +61,9 @@ class Proposer:
         other channels discover. `vector` is what the vector channel found, nearest first.
         """
         similar, popular = self.similar.scores(interest), self.popular.scores(interest)
-        own = np.zeros(len(self.catalogue) + 1, dtype=bool)  # the last is for NO_ID and unknown products
-        own[had] = True
-        own[NO_ID] = False
-        nearest = ~own[np.minimum(vector.item, len(self.catalogue))]
-        found = [
-            Found(had[:0], similar[:0]) if new_only else again(interest),
-            best(np.where(own[:-1], 0, similar), DEPTH),
-            best(np.where(own[:-1], 0, popular), DEPTH),
-            Found(vector.item[nearest], vector.score[nearest]).best(DEPTH),
-        ]
+        found = self._lists(interest, had, vector, similar, popular)
+        if new_only:
+            found[_AGAIN] = found[_AGAIN].best(0)
         item, chance = self._chances(found)
         order = np.argsort(-chance, kind="stable")[:n]
         item, chance = item[order], chance[order]
@@ -82,6 +75,25 @@ class Proposer:
         for channel, of in enumerate(found):
             _place(item, of, channel, positions, scores)
         return Proposals(item, positions, scores, chance)
+
+    def lists(self, interest: Interest, had: np.ndarray, vector: Found) -> list[Found]:
+        """What each of CHANNELS proposes, as `merged` merges it."""
+        similar, popular = self.similar.scores(interest), self.popular.scores(interest)
+        return self._lists(interest, had, vector, similar, popular)
+
+    def _lists(
+        self, interest: Interest, had: np.ndarray, vector: Found, similar: np.ndarray, popular: np.ndarray
+    ) -> list[Found]:
+        new = np.ones(len(self.catalogue) + 1, dtype=bool)  # the last is for NO_ID and unknown products
+        new[had] = False
+        new[NO_ID] = True
+        discovered = new[np.minimum(vector.item, len(self.catalogue))]
+        return [
+            again(interest),
+            best(np.where(new[:-1], similar, 0), DEPTH),
+            best(np.where(new[:-1], popular, 0), DEPTH),
+            Found(vector.item[discovered], vector.score[discovered]).best(DEPTH),
+        ]
 
     def _chances(self, found: list[Found]) -> tuple[np.ndarray, np.ndarray]:
         """All that was found, once, and 1 - Π(1 - chance of the position) over its channels."""

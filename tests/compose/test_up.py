@@ -1,0 +1,36 @@
+"""`make up` when a part fails: it ends, and says which part and why."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.compose.conftest import PROJECT, ROOT, Stack, run
+
+
+@pytest.fixture
+def environment(stack: Stack, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Of a second project beside the stack, which shares its images alone."""
+    made = os.environ | {
+        "COMPOSE_PROJECT_NAME": f"{PROJECT}-up",
+        "COMPOSE_ENV_FILES": "images/standin/standin.env",
+        "ECRS_SECRETS": str(stack.secrets),
+        "ECRS_GATEWAY_PORT": "0",
+        "ECRS_BUNDLES": "bundles",
+    }
+    yield made
+    run("docker", "compose", "down", "--timeout", "5", "--volumes", limit_s=120, cwd=ROOT, env=made)
+
+
+def test_a_one_shot_that_fails_is_named_with_its_reason(environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        ["images/up"],
+        cwd=ROOT, env=environment | {"ECRS_DATA": "/nowhere"}, text=True, capture_output=True, timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    _, _, said = done.stderr.partition("\ntrain ended with 1:\n")
+    assert "ecrs: /nowhere/users.dat: cannot be read: No such file or directory" in said
+    assert said.endswith("make up tries again, make down stops the rest.\n")

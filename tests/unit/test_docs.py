@@ -1,0 +1,80 @@
+"""The reference pages name everything there is."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from prometheus_client import REGISTRY
+from typer.core import TyperGroup, TyperOption
+
+import ecrs.cm.app
+import ecrs.gateway.app
+import ecrs.kit.observe  # registers the metrics
+import ecrs.rank.app
+import ecrs.recall.app
+import ecrs.um.app  # noqa: F401 - with the four above, every Settings class
+from ecrs.cli import app
+from ecrs.kit.settings import Settings
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+
+
+def verbs(command: Any, name: str = "ecrs") -> Iterator[tuple[str, Any]]:
+    """Each verb that does something, with its full name."""
+    if isinstance(command, TyperGroup):
+        for own, below in command.commands.items():
+            yield from verbs(below, f"{name} {own}")
+    else:
+        yield name, command
+
+
+VERBS = dict(verbs(typer.main.get_command(app)))
+
+
+def words(page: str) -> set[str]:
+    """What the page has in code spans."""
+    return set(re.findall(r"`([^`]+)`", (REFERENCE / page).read_text()))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_cli_has_every_verb_with_its_options(verb: str) -> None:
+    heading = rf"^### {verb}(?![\w-]| [a-z])(.*?)(?=^#|\Z)"
+    section = re.search(heading, (REFERENCE / "cli.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert section, f"no heading `### {verb}`"
+    for parameter in VERBS[verb].params:
+        if isinstance(parameter, TyperOption):
+            for option in (*parameter.opts, *parameter.secondary_opts):
+                assert f"`{option}`" in section[1]
+        else:
+            assert str(parameter.name).upper() in section[1]
+
+
+def test_cli_has_no_verb_that_is_not_there() -> None:
+    headings = re.findall(r"^### (ecrs(?: [a-z-]+)+)", (REFERENCE / "cli.md").read_text(), re.MULTILINE)
+    assert sorted(headings) == sorted(VERBS)
+
+
+def subclasses(kind: type[Settings]) -> Iterator[type[Settings]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from subclasses(below)
+
+
+def test_settings_has_every_setting() -> None:
+    there_are = {f"ECRS_{name}".upper() for kind in subclasses(Settings) for name in kind.model_fields}
+    assert len(there_are) > 20
+    assert there_are == {word for word in words("settings.md") if re.fullmatch(r"ECRS_[A-Z_]+", word)}
+
+
+def test_metrics_has_every_metric() -> None:
+    there_are = {
+        metric.name + ("_total" if metric.type == "counter" else "")
+        for metric in REGISTRY.collect()
+        if metric.name.startswith("ecrs_")
+    }
+    assert len(there_are) > 3
+    named = re.findall(r"^\| `(ecrs_\w+)` \|", (REFERENCE / "metrics.md").read_text(), re.MULTILINE)
+    assert there_are == set(named)

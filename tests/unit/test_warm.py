@@ -1,0 +1,96 @@
+"""Starting from a bundle, and the gate before a worse one."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecrs.bundle import Bundle
+from ecrs.features import OUT_OF_VOCABULARY, Encoder, Vocabulary
+from ecrs_models import export, training
+from ecrs_models.dataset import Dataset
+from ecrs_models.errors import DataError
+from ecrs_models.gate import compare
+from ecrs_models.warm import Start, moved, shortened
+from tests.tiny import tiny_data, tiny_settings
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return Dataset.load(tiny_data(tmp_path_factory.mktemp("warm") / "data"))
+
+
+@pytest.fixture(scope="module")
+def earlier(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle that has seen nothing after the first half of the split's tuning."""
+    root = tmp_path_factory.mktemp("earlier")
+    settings = replace(tiny_settings(data), until=data.split.valid_from)
+    training.train(data, root / "train", settings)
+    version = export.export(training.load(root / "train"), data, root / "bundles")
+    return Bundle.open(root / "bundles" / version)
+
+
+def test_rows_move_with_their_values_and_newcomers_begin_as_the_unknown() -> None:
+    old = Encoder({"brand": Vocabulary.build(["a", "c"]), "shop": Vocabulary.build(["x"])})
+    new = Encoder({"brand": Vocabulary.build(["a", "b", "c"]), "shop": Vocabulary.build(["y"])})
+    table = np.arange(7, dtype=np.float32)[
+        :, None
+    ]  # brand: padding, unknown, a, c; shop: padding, unknown, x
+    assert moved(table, ("brand", "shop"), old, new)[:, 0].tolist() == [0, 1, 2, 1, 3, 4, 5, 5]
+
+
+def test_a_start_gives_the_weights_that_it_has(data: Dataset, earlier: Bundle) -> None:
+    start = Start.of(earlier)
+    encoder = training.fit_encoder(data, data.split.test_from)
+    two_tower, ranker = training.networks(encoder, tiny_settings(data))
+    start.give("two_tower", two_tower, encoder)
+    start.give("ranker", ranker, encoder)
+    sku = next(iter(earlier.encoder.vocabularies["sku"].ids))
+    was = start.states["two_tower"]["user_tower.sku.weight"]
+    now = two_tower.user_tower.sku.weight.numpy()
+    known = encoder.vocabularies["sku"].encode(sku)
+    assert now[known].tolist() == was[earlier.encoder.vocabularies["sku"].encode(sku)].tolist()
+    newcomers = set(encoder.vocabularies["sku"].ids) - set(earlier.encoder.vocabularies["sku"].ids)
+    assert newcomers
+    for newcomer in newcomers:
+        assert now[encoder.vocabularies["sku"].encode(newcomer)].tolist() == was[OUT_OF_VOCABULARY].tolist()
+    assert np.array_equal(ranker.out.weight.numpy(), start.states["ranker"]["out.weight"])
+
+
+def test_a_training_from_a_bundle_is_short_and_makes_a_bundle(
+    data: Dataset, earlier: Bundle, tmp_path: Path
+) -> None:
+    start = Start.of(earlier)
+    settings = shortened(tiny_settings(data), start)
+    assert (settings.start, settings.early_epochs, settings.moments) == (earlier.version, 0, 2)
+    training.train(data, tmp_path / "train", settings, start=start)
+    version = export.export(training.load(tmp_path / "train"), data, tmp_path / "bundles", gate=earlier)
+    made = Bundle.open(tmp_path / "bundles" / version)
+    assert made.manifest["training"]["start"] == earlier.version
+    assert made.metrics["gate"]["current"] == earlier.version
+
+
+def test_a_worse_bundle_is_not_exported(data: Dataset, earlier: Bundle) -> None:
+    start = data.split.test_from
+    bad = {"tasks": {task: {"ECRS": {"recall@20": 0.0}} for task in ("all", "new")}}
+    with pytest.raises(
+        DataError, match=rf"not exported: recall@20 in task all is 0\.0000.*{earlier.version}"
+    ):
+        compare(bad, earlier, data, start)
+    good = {"tasks": {task: {"ECRS": {"recall@20": 1.0}} for task in ("all", "new")}}
+    assert compare(good, earlier, data, start)["all"]["new"] == 1.0
+
+
+def test_what_cannot_be_compared_says_why(data: Dataset, tiny: Bundle) -> None:
+    assert "not measured" in compare({}, tiny, data, data.split.test_from)["not_compared"]
+    measured = json.loads(json.dumps(tiny.metrics))
+    assert "trained on the weeks" in compare(measured, tiny, data, data.split.valid_from)["not_compared"]
+    other = replace(data, about=data.about | {"name": "other"})
+    assert "is of tiny" in compare(measured, tiny, other, data.split.test_from)["not_compared"]
+
+
+def test_a_bundle_without_weights_cannot_be_started_from(tiny: Bundle) -> None:
+    with pytest.raises(DataError, match="no weights/ to start from"):
+        Start.of(Bundle(tiny.path / "nowhere", tiny.manifest))
