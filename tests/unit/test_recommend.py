@@ -26,6 +26,7 @@ class FakePorts:
 
     scores_of: dict[str, float] = field(default_factory=lambda: {"a": 0.1, "b": 0.4, "c": 0.2, "d": 0.3})
     unknown: frozenset[str] = frozenset()
+    out_of_stock: frozenset[str] = frozenset()
     fails: dict[str, Fault] = field(default_factory=dict)
     seen: dict[str, object] = field(default_factory=dict)
 
@@ -50,7 +51,9 @@ class FakePorts:
 
     async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, Item]:
         self._reach("item", log_id)
-        return {sku: Item(sku) for sku in skus if sku not in self.unknown}
+        return {
+            sku: Item(sku, out_of_stock=sku in self.out_of_stock) for sku in skus if sku not in self.unknown
+        }
 
     async def scores(
         self, user: User, items: Sequence[Found], query: Query, timeout_s: float
@@ -119,6 +122,20 @@ async def test_a_session_of_a_new_user_is_also_in_the_totals() -> None:
 async def test_items_without_a_record_are_left_out() -> None:
     answer = await ask(FakePorts(unknown=frozenset({"b"})))
     assert [r.item.sku for r in answer.items] == ["d", "c", "a"]
+
+
+async def test_items_out_of_stock_are_left_out_and_not_ranked() -> None:
+    fake = FakePorts(out_of_stock=frozenset({"b"}), scores_of={"a": 0.1, "c": 0.2, "d": 0.3})
+    answer = await ask(fake)
+    assert [r.item.sku for r in answer.items] == ["d", "c", "a"]
+
+
+async def test_nothing_in_stock_is_an_empty_answer() -> None:
+    fake = FakePorts(out_of_stock=frozenset(SKUS))
+    answer = await ask(fake)
+    assert answer.items == []
+    assert "rank" not in fake.seen
+    assert (answer.stages[-1].name, answer.stages[-1].outcome) == ("rank", "skipped")
 
 
 @pytest.mark.parametrize("fault", [Unavailable("away"), OutOfTime("slow")])
