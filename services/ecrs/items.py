@@ -29,13 +29,13 @@ Call = Callable[[CMServiceStub, Any], ChangeResponse]
 
 @app.command(context_settings=_MINUS_ONE)
 def add(
-    product: Annotated[list[str] | None, typer.Argument(metavar="SKU BRAND SHOP CATEGORY")] = None,
+    values: Annotated[list[str] | None, typer.Argument(metavar="SKU BRAND SHOP CATEGORY")] = None,
     file: Annotated[Path | None, typer.Option(help="lines sku:brand:shop:category, as products.dat")] = None,
 ) -> None:
     """Add a product, or all of a file; known ones are changed. They are in stock and recommended at once."""
-    if (file is None) == (product is None) or (product and len(product) != 4):
+    if (file is None) == (values is None) or (values and len(values) != 4):
         _fail("give either SKU BRAND SHOP CATEGORY or --file")
-    items = _read(file) if file else [_item(":".join(product or ()), "the product")]
+    items = _read(file) if file else [_item(":".join(values or ()), "the product")]
     requests = (PutItemsRequest(item_infos=map(from_item, batch)) for batch in _batches(items))
     _change(len(items), requests, lambda stub, request: stub.put_items(request, timeout=TIMEOUT_S), "added")
 
