@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ecrs.domain import Item, User
 from ecrs.kit.errors import Fault, OutOfTime
 from ecrs.model.signature import ModelSignature
-from ecrs.recall.vectors import Neighbour
+from ecrs.recall.vectors import Neighbour, check_version
 
 
 @dataclass
@@ -43,6 +43,22 @@ class FakeProfiles:
         await self.trouble.strike(timeout_s)
         return [self.products.get(sku) for sku in skus]
 
+    async def put(self, items: Sequence[Item], timeout_s: float) -> None:
+        await self.trouble.strike(timeout_s)
+        for item in items:
+            known = self.products.get(item.sku)
+            self.products[item.sku] = replace(item, statistics=known.statistics if known else ())
+
+    async def remove(self, skus: Sequence[str], timeout_s: float) -> list[str]:
+        await self.trouble.strike(timeout_s)
+        return [sku for sku in skus if self.products.pop(sku, None) is None]
+
+    async def set_stock(self, skus: Sequence[str], *, in_stock: bool, timeout_s: float) -> list[str]:
+        await self.trouble.strike(timeout_s)
+        for sku in set(skus) & self.products.keys():
+            self.products[sku] = replace(self.products[sku], out_of_stock=not in_stock)
+        return [sku for sku in skus if sku not in self.products]
+
     async def version(self, timeout_s: float) -> str | None:
         await self.trouble.strike(timeout_s)
         return self.seeded
@@ -55,13 +71,19 @@ class FakeVectors:
     held: str = "20260101_000000_00000000"
     trouble: Trouble = field(default_factory=Trouble)
 
+    new_in: dict[str, int] = field(default_factory=dict)
+
     async def search(self, vector: np.ndarray, n: int, timeout_s: float) -> list[Neighbour]:
         await self.trouble.strike(timeout_s)
         distances = np.square(self.vectors - vector).sum(axis=1)
         return [
-            Neighbour(self.skus[row], float(distances[row]))
+            Neighbour(self.skus[row], float(distances[row]), self.new_in.get(self.skus[row], 0))
             for row in np.argsort(distances, kind="stable")[:n]
         ]
+
+    async def search_new(self, vector: np.ndarray, n: int, timeout_s: float) -> list[Neighbour]:
+        found = await self.search(vector, len(self.skus), timeout_s)
+        return [neighbour for neighbour in found if neighbour.new_in][:n]
 
     async def version(self, timeout_s: float) -> str:
         await self.trouble.strike(timeout_s)
@@ -69,6 +91,26 @@ class FakeVectors:
 
     async def count(self, timeout_s: float) -> int:
         return len(self.skus)
+
+    async def upsert(
+        self,
+        version: str,
+        skus: Sequence[str],
+        vectors: np.ndarray,
+        new_in: Sequence[int],
+        timeout_s: float,
+    ) -> None:
+        await self.remove(version, skus, timeout_s)
+        self.skus = [*self.skus, *skus]
+        self.vectors = np.concatenate([self.vectors, vectors])
+        self.new_in |= {sku: category for sku, category in zip(skus, new_in, strict=True) if category}
+
+    async def remove(self, version: str, skus: Sequence[str], timeout_s: float) -> None:
+        await self.trouble.strike(timeout_s)
+        check_version(self.held, version)
+        kept = [row for row, sku in enumerate(self.skus) if sku not in set(skus)]
+        self.skus, self.vectors = [self.skus[row] for row in kept], self.vectors[kept]
+        self.new_in = {sku: category for sku, category in self.new_in.items() if sku not in set(skus)}
 
 
 @dataclass

@@ -13,6 +13,7 @@ from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 
 from ecrs.bundle import Bundle
+from ecrs.domain import SKU_BYTES
 from ecrs.kit.errors import Fault, Unavailable
 from ecrs.kit.settings import VectorSettings
 from ecrs.kit.waiting import until
@@ -29,7 +30,7 @@ from ecrs.recall.vectors import EXACT_UP_TO, LEAST_RECALL, NEIGHBOURS, SAMPLE, r
 from ecrs_seed.report import Seeded
 
 BATCH = 5_000
-SKU_BYTES = 128
+FIELDS = {"sku", "vector", "new_in"}
 
 INITIAL_PASSWORD = "Milvus"  # noqa: S105 - every new Milvus has it; `connect` changes it
 
@@ -67,13 +68,17 @@ def seed_milvus(
 ) -> Seeded:
     """Load `product_vectors.txt` into a collection of this version, check it, move the alias to it.
 
-    Does nothing when the alias names this version and every vector is there. `advance` is told
-    the rows written since its last call. Raises SeedError when a check fails.
+    Does nothing when the alias names this version: it moved there after every vector was checked, and
+    since then products may have been added and removed, which must stay so, and how many there are says
+    nothing. `advance` is told the rows written since its last call. Raises SeedError when a check fails.
     """
     started = time.monotonic()
     name, rows = collection_name(bundle.version), bundle.count("product_vectors.txt")
-    if _live(client) == name and _count(client, name) == rows:
-        return Seeded("milvus", bundle.version, rows, time.monotonic() - started, already_there=True)
+    if _live(client) == name:
+        if _is_whole(client, name):
+            held = _count(client, name)
+            return Seeded("milvus", bundle.version, held, time.monotonic() - started, already_there=True)
+        client.drop_alias(ALIAS)  # it would keep the collection from being made anew
     skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), rows)
     _fill(client, name, skus, vectors, advance)
     _check(client, name, skus, vectors)
@@ -88,10 +93,11 @@ def _fill(
     schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("sku", DataType.VARCHAR, is_primary=True, max_length=SKU_BYTES)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=vectors.shape[1])
+    schema.add_field("new_in", DataType.INT64)  # of items that come later; see VectorStore.upsert
     client.create_collection(name, schema=schema, consistency_level=CONSISTENCY)
     for start in range(0, len(skus), BATCH):
         batch = zip(skus[start : start + BATCH], vectors[start : start + BATCH], strict=True)
-        client.insert(name, [{"sku": sku, "vector": vector} for sku, vector in batch])
+        client.insert(name, [{"sku": sku, "vector": vector, "new_in": 0} for sku, vector in batch])
         advance(min(BATCH, len(skus) - start))
     client.flush(name)
     index = client.prepare_index_params()
@@ -153,6 +159,12 @@ def _live(client: MilvusClient) -> str | None:
         if error.code == NOT_FOUND:
             return None
         raise
+
+
+def _is_whole(client: MilvusClient, name: str) -> bool:
+    """Whether a collection has today's fields, and not lost everything."""
+    fields = {field["name"] for field in client.describe_collection(name)["fields"]}
+    return fields == FIELDS and _count(client, name) > 0
 
 
 def _count(client: MilvusClient, name: str) -> int:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import orjson
 from redis.asyncio import Redis
@@ -15,6 +16,7 @@ from ecrs.kit.errors import Unavailable
 from ecrs.kit.waiting import until
 from ecrs.profiles import (
     BUNDLE_KEY,
+    CHANGED_KEY,
     dump_history,
     dump_item,
     dump_user,
@@ -46,7 +48,8 @@ async def seed_redis(
 
     Waits for the store, up to `wait_s`. Does nothing when this version is there already.
     `advance` is told the rows written since its last call. Running it again after a failure is
-    safe: each key is overwritten.
+    safe: each key is overwritten, but for products that were put or removed since this version came.
+    Another version brings its own catalogue.
     """
 
     async def ping() -> None:
@@ -58,12 +61,22 @@ async def seed_redis(
     await until("the profile store", ping, limit_s=wait_s)
     started = time.monotonic()
     rows = sum(bundle.count(name) for name in FILES)
-    if await _is_there(bundle, redis, rows):
+    held, changed = await _held(redis)
+    same = held.get("version") == bundle.version
+    if not same:
+        changed = set()
+    if held == {"version": bundle.version, "rows": rows} and await _is_there(bundle, redis, rows, changed):
         return Seeded("redis", bundle.version, rows, time.monotonic() - started, already_there=True)
     for batch in _batches(_records(bundle)):
-        await redis.mset(dict(batch))
+        kept = {key: record for key, record in batch if key not in changed}
+        if kept:
+            await redis.mset(kept)
         advance(len(batch))
-    await redis.set(BUNDLE_KEY, orjson.dumps({"version": bundle.version, "rows": rows}))
+    async with redis.pipeline() as finish:
+        finish.set(BUNDLE_KEY, orjson.dumps({"version": bundle.version, "rows": rows}))
+        if not same:
+            finish.delete(CHANGED_KEY)
+        await finish.execute()
     return Seeded("redis", bundle.version, rows, time.monotonic() - started)
 
 
@@ -80,13 +93,17 @@ def _records(bundle: Bundle) -> Iterator[Record]:
         yield item_key(item.sku), dump_item(replace(item, statistics=statistics.get(item.sku, ())))
 
 
-async def _is_there(bundle: Bundle, redis: Redis, rows: int) -> bool:
+async def _held(redis: Redis) -> tuple[dict[str, Any], set[str]]:
+    """What the store says it was seeded with, and the keys of products that were changed since."""
     raw = await redis.get(BUNDLE_KEY)
-    if raw is None or orjson.loads(raw) != {"version": bundle.version, "rows": rows}:
-        return False
+    changed = {item_key(sku.decode()) async for sku in redis.sscan_iter(CHANGED_KEY, count=1000)}
+    return orjson.loads(raw) if raw else {}, changed
+
+
+async def _is_there(bundle: Bundle, redis: Redis, rows: int, changed: set[str]) -> bool:
     step = max(rows // SAMPLE, 1)
-    keys = [key for key, _ in islice(_records(bundle), 0, None, step)]
-    return None not in await redis.mget(keys)
+    keys = [key for key, _ in islice(_records(bundle), 0, None, step) if key not in changed]
+    return not keys or None not in await redis.mget(keys)
 
 
 def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 import ecrs_models.cli
 import ecrs_seed.cli
-from ecrs import client
+from ecrs import client, items
 from ecrs.bundle import Bundle, BundleError
 from ecrs.kit.errors import Fault
 from ecrs.kit.log import only_warnings
@@ -26,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(ecrs_seed.cli.app, name="seed")
+app.add_typer(items.app, name="item")
 app.add_typer(ecrs_models.cli.app)  # imports what the `train` extra brings when a verb needs it
 
 _ERRORS = Console(stderr=True)

@@ -16,7 +16,7 @@ import grpc
 
 from ecrs.contract.as_pb2 import ASRequest
 from ecrs.contract.as_pb2_grpc import ASServiceStub
-from ecrs.contract.cm_pb2 import CMRequest
+from ecrs.contract.cm_pb2 import CMRequest, CMResponse
 from ecrs.contract.cm_pb2_grpc import CMServiceStub
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.rank_pb2 import RankRequest
@@ -106,13 +106,21 @@ def _call(target: str, stub: Callable[[grpc.Channel], Any], method: str, request
         return getattr(stub(channel), method)(request, timeout=TIMEOUT_S, wait_for_ready=True)
 
 
+def _for_people(reply: Any) -> Any:
+    """The reply without what services alone read: totals of a user, statistics of products."""
+    if isinstance(reply, UserModelResponse):
+        reply.user_info.ClearField("totals")
+    elif isinstance(reply, CMResponse):
+        for info in reply.item_infos:
+            info.ClearField("statistics")
+    return reply
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the reply: exit 0 with one of any kind, 1 without, 2 for arguments that are no command."""
     try:
         reply = run(sys.argv[1:] if arguments is None else arguments, TargetSettings())
-        if isinstance(reply, UserModelResponse):
-            reply.user_info.ClearField("totals")  # hundreds of rows that services read, not people
-        print(reply)
+        print(_for_people(reply))
     except UsageError:
         print(__doc__, file=sys.stderr)
         raise SystemExit(2) from None

@@ -4,6 +4,7 @@ Also the lines of `users.dat`, `products.dat` and `histories.dat`, which are the
 """
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,13 @@ NEW_USER_IDS = frozenset({"", "0", "-1"})
 
 UNKNOWN = "-1"
 """How the data sets write a profile value or attribute they do not know."""
+
+
+SEPARATORS = ",:;"
+"""What the files put between values: no sku may hold one."""
+
+SKU_BYTES = 128
+"""The longest sku in UTF-8: what the vector store's key has room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,7 @@ class Item:
     category: str = UNKNOWN
     statistics: tuple[float, ...] = ()
     """Of sales, in the order of `ecrs.ranking_features.STATISTICS`; empty for a new product."""
+    out_of_stock: bool = False
 
 
 PROFILE_FIELDS = ("age", "sex", "city_level", "province", "city", "county")
@@ -99,6 +108,24 @@ def parse_history(line: str) -> tuple[str, tuple[Interaction, ...]]:
 
 def format_history(user_id: str, history: tuple[Interaction, ...]) -> str:
     return f"{user_id}:" + ";".join(f"{i.sku},{i.ts},{int(i.type)}" for i in history)
+
+
+def sku_fault(sku: str) -> str | None:
+    """What is wrong with a sku that the files and stores could not keep; None if it is a good one."""
+    if not sku:
+        return "it is empty"
+    if sku != sku.strip():
+        return "it begins or ends with a space"
+    if has_control(sku) or any(character in SEPARATORS for character in sku):
+        return f"it holds a control character or one of {SEPARATORS!r}"
+    if len(sku.encode()) > SKU_BYTES:
+        return f"it is longer than {SKU_BYTES} bytes"
+    return None
+
+
+def has_control(value: str) -> bool:
+    """Whether a value holds what ends a line, or is no character: neither files nor logs take it."""
+    return any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value)
 
 
 def _fields(line: str, names: tuple[str, ...]) -> list[str]:

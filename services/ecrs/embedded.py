@@ -57,7 +57,11 @@ async def platform(bundle: Bundle, run_dir: Path, say: Say = print) -> AsyncIter
             settings = RedisSettings(redis_url=f"unix://{socket_dir}/valkey.sock")
             await children.start("valkey", _valkey(run_dir, f"{socket_dir}/valkey.sock"), {})
         say(await _seed(bundle, settings))
-        environment = {"ECRS_BUNDLE": str(bundle.path), "ECRS_REDIS_URL": settings.redis_url}
+        environment = {
+            "ECRS_BUNDLE": str(bundle.path),
+            "ECRS_REDIS_URL": settings.redis_url,
+            "ECRS_ITEMS_DIR": str(run_dir / "items"),
+        }
         for name in ORDER:
             await children.start(name, [sys.executable, "-m", "ecrs", "serve", name], environment)
         await asyncio.gather(*(children.serving(name) for name in ORDER))
@@ -156,7 +160,10 @@ def _valkey(run_dir: Path, socket_path: str) -> list[str]:
         "unixsocket": socket_path,
         "unixsocketperm": "700",
         "dir": str(data),
-        "save": "900 1",  # and at SIGTERM, so that the next start finds everything seeded
+        # Every write, before its answer: the next start finds everything seeded, and what was put since
+        # is not lost with a killed store. Snapshots would lose minutes.
+        "appendonly": "yes",
+        "save": "",
         "loglevel": "warning",
     }
     return [str(get_binary_path()), *(part for key, value in options.items() for part in (f"--{key}", value))]

@@ -103,8 +103,9 @@ class Encoder:
         return cls.build(columns)
 
     @classmethod
-    def load(cls, directory: Path) -> "Encoder":
-        return cls({name: Vocabulary.load(directory / f"{name}.txt") for name in VOCABULARIES})
+    def load(cls, directory: Path, names: Sequence[str] = VOCABULARIES) -> "Encoder":
+        """With `names`, only what those fields need: ITEM_FIELDS is enough for `items`."""
+        return cls({name: Vocabulary.load(directory / f"{name}.txt") for name in names})
 
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)

@@ -5,13 +5,17 @@
 {id}##totals         JSON object, the columns of Totals (ecrs.totals), a list each
 {id}##product_info   JSON object, names of ItemInfo
 ecrs##bundle         JSON object, which bundle was seeded
+ecrs##changed        set of skus put or removed since: seeding the same bundle again leaves them alone
+ecrs##out_of_stock   set of skus; it outlives bundles, for it is the shop's word and not the training's
 """
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, cast
+from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 import orjson
@@ -27,6 +31,8 @@ from ecrs.kit.settings import RedisSettings
 from ecrs.totals import TOTALS, WHOLE, Totals
 
 BUNDLE_KEY = "ecrs##bundle"
+CHANGED_KEY = "ecrs##changed"
+OUT_OF_STOCK_KEY = "ecrs##out_of_stock"
 
 
 def user_key(user_id: str) -> str:
@@ -91,8 +97,21 @@ class Profiles(Protocol):
         """The bundle version the store was seeded with; None before the first seeding."""
 
 
+class ItemStore(Profiles, Protocol):
+    """What cm also writes: no sku twice in one call. Each call is done as a whole or not at all."""
+
+    async def put(self, items: Sequence[Item], timeout_s: float) -> None:
+        """Write the records and whether they are in stock; a known item keeps its own statistics."""
+
+    async def remove(self, skus: Sequence[str], timeout_s: float) -> list[str]:
+        """Forget the items; the skus that were not known."""
+
+    async def set_stock(self, skus: Sequence[str], *, in_stock: bool, timeout_s: float) -> list[str]:
+        """Mark the known ones of `skus`; the skus that are not known."""
+
+
 class RedisProfiles:
-    """`Profiles` in Redis or Valkey."""
+    """`ItemStore` in Redis or Valkey."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -105,21 +124,61 @@ class RedisProfiles:
     async def items(self, skus: Sequence[str], timeout_s: float) -> list[Item | None]:
         if not skus:
             return []
-        found = await self._mget([item_key(sku) for sku in skus], timeout_s)
-        return [None if raw is None else _load_item(raw) for raw in found]
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.mget([item_key(sku) for sku in skus])
+        pipeline.smismember(OUT_OF_STOCK_KEY, list(skus))
+        records, out_of_stock = await _answer(pipeline.execute(), timeout_s)
+        return [
+            None if raw is None else _load_item(raw, out_of_stock=bool(out))
+            for raw, out in zip(records, out_of_stock, strict=True)
+        ]
+
+    async def put(self, items: Sequence[Item], timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        known = await self.items([item.sku for item in items], timeout_s)
+        pipeline = self._redis.pipeline()
+        for item, old in zip(items, known, strict=True):
+            statistics = old.statistics if old else ()
+            pipeline.set(item_key(item.sku), dump_item(replace(item, statistics=statistics)))
+            mark = pipeline.sadd if item.out_of_stock else pipeline.srem
+            mark(OUT_OF_STOCK_KEY, item.sku)
+        pipeline.sadd(CHANGED_KEY, *(item.sku for item in items))
+        await _answer(pipeline.execute(), deadline - time.monotonic())
+
+    async def remove(self, skus: Sequence[str], timeout_s: float) -> list[str]:
+        pipeline = self._redis.pipeline()
+        for sku in skus:
+            pipeline.delete(item_key(sku))
+        pipeline.srem(OUT_OF_STOCK_KEY, *skus)
+        pipeline.sadd(CHANGED_KEY, *skus)
+        deleted = await _answer(pipeline.execute(), timeout_s)
+        return [sku for sku, count in zip(skus, deleted, strict=False) if not count]
+
+    async def set_stock(self, skus: Sequence[str], *, in_stock: bool, timeout_s: float) -> list[str]:
+        deadline = time.monotonic() + timeout_s
+        found = await self.items(skus, timeout_s)
+        known = [item.sku for item in found if item is not None]
+        if known:
+            mark = self._redis.srem if in_stock else self._redis.sadd
+            await _answer(mark(OUT_OF_STOCK_KEY, *known), deadline - time.monotonic())
+        return [sku for sku, item in zip(skus, found, strict=True) if item is None]
 
     async def version(self, timeout_s: float) -> str | None:
         (raw,) = await self._mget([BUNDLE_KEY], timeout_s)
         return None if raw is None else orjson.loads(raw)["version"]
 
     async def _mget(self, keys: list[str], timeout_s: float) -> list[bytes | None]:
-        try:
-            async with asyncio.timeout(timeout_s):
-                return cast(list[bytes | None], await self._redis.mget(keys))
-        except TimeoutError:
-            raise OutOfTime(f"the profile store did not answer within {timeout_s * 1000:.0f} ms") from None
-        except (RedisError, OSError) as error:
-            raise Unavailable(f"the profile store is unavailable ({type(error).__name__})") from error
+        return await _answer(self._redis.mget(keys), timeout_s)
+
+
+async def _answer(command: Awaitable[Any], timeout_s: float) -> Any:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await command
+    except TimeoutError:
+        raise OutOfTime(f"the profile store did not answer within {timeout_s * 1000:.0f} ms") from None
+    except (RedisError, OSError) as error:
+        raise Unavailable(f"the profile store is unavailable ({type(error).__name__})") from error
 
 
 @asynccontextmanager
@@ -167,7 +226,9 @@ def _load_totals(raw: bytes) -> Totals:
     return Totals(tuple(record["sku_ids"]), numbers)
 
 
-def _load_item(raw: bytes) -> Item:
+def _load_item(raw: bytes, *, out_of_stock: bool) -> Item:
     record = orjson.loads(raw)
     statistics = (math.nan if number is None else number for number in record.get("statistics", ()))
-    return Item(record["sku_id"], record["brand"], record["shopid"], record["cate"], tuple(statistics))
+    return Item(
+        record["sku_id"], record["brand"], record["shopid"], record["cate"], tuple(statistics), out_of_stock
+    )

@@ -1,6 +1,7 @@
 """Protobuf messages ⇄ the domain's users and items: the one place that knows both names."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,9 +10,12 @@ from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.user_info_pb2 import Interaction as InteractionInfo
 from ecrs.contract.user_info_pb2 import Totals as TotalsInfo
 from ecrs.contract.user_info_pb2 import UserInfo
-from ecrs.domain import HISTORY_LENGTH, NEW_USER_IDS, UNKNOWN, Item, User
+from ecrs.domain import HISTORY_LENGTH, NEW_USER_IDS, UNKNOWN, Item, User, has_control, sku_fault
 from ecrs.kit.errors import BadRequest
 from ecrs.totals import MAX_PRODUCTS, TOTALS, WHOLE, Totals
+
+MAX_BATCH = 1000
+"""Products that one call may put, remove or mark."""
 
 
 def to_user(info: UserInfo) -> User:
@@ -79,8 +83,14 @@ def describes_user(info: UserInfo) -> bool:
 
 
 def to_item(info: ItemInfo) -> Item:
-    statistics = tuple(info.statistics)
-    return Item(info.sku_id, info.brand or UNKNOWN, info.shopid or UNKNOWN, info.cate or UNKNOWN, statistics)
+    return Item(
+        info.sku_id,
+        info.brand or UNKNOWN,
+        info.shopid or UNKNOWN,
+        info.cate or UNKNOWN,
+        tuple(info.statistics),
+        info.out_of_stock,
+    )
 
 
 def from_item(item: Item) -> ItemInfo:
@@ -90,11 +100,35 @@ def from_item(item: Item) -> ItemInfo:
         shopid=item.shop,
         cate=item.category,
         statistics=item.statistics,
+        out_of_stock=item.out_of_stock,
     )
 
 
 def to_items(infos: Iterable[ItemInfo]) -> list[Item]:
     return [to_item(info) for info in infos]
+
+
+def to_new_items(infos: Sequence[ItemInfo]) -> list[Item]:
+    """Products to take in, without statistics, which are learned; BadRequest names what is wrong."""
+    check_batch("item_infos", [info.sku_id for info in infos])
+    items = [replace(to_item(info), statistics=()) for info in infos]
+    for place, item in enumerate(items):
+        if any(has_control(value) for value in (item.brand, item.shop, item.category)):
+            raise BadRequest(
+                f"item_infos[{place}]: sku {item.sku!r}: brand, shopid or cate holds a control character"
+            )
+    return items
+
+
+def check_batch(field: str, skus: Sequence[str]) -> None:
+    """BadRequest, naming the product, unless a request's `field` names 1 to MAX_BATCH that can be kept."""
+    if not 1 <= len(skus) <= MAX_BATCH:
+        raise BadRequest(f"{field}: expected 1 to {MAX_BATCH} products, got {len(skus)}")
+    seen: set[str] = set()
+    for place, sku in enumerate(skus):
+        if fault := "twice in one call" if sku in seen else sku_fault(sku):
+            raise BadRequest(f"{field}[{place}]: sku {sku!r}: {fault}")
+        seen.add(sku)
 
 
 def _action(number: int) -> ActionType:

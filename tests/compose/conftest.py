@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = "ecrs-test"
 UP_LIMIT_S = 1200
 SERVICES = (
-    *("redis", "milvus", "serving-user-tower", "serving-ranker"),
+    *("redis", "milvus", "serving-user-tower", "serving-item-tower", "serving-ranker"),
     *("um", "cm", "recall", "rank", "gateway", "client"),
 )
 """What keeps running; `train` and the seeds end."""

@@ -19,7 +19,11 @@ from tests.compose.conftest import Stack, run, wait_until
 
 BAD_REQUEST = 51
 BAD_MODEL = 4
-MODELS = {"user_tower": "serving-user-tower", "ranker": "serving-ranker"}
+MODELS = {
+    "user_tower": "serving-user-tower",
+    "item_tower": "serving-item-tower",
+    "ranker": "serving-ranker",
+}
 
 
 @dataclass

@@ -125,7 +125,6 @@ def test_a_negative_id_is_answered_as_if_it_were_one(start: Start, model: str) -
     served = start(model).served
     outputs = served.outputs(with_last(served.golden_ids, -1))
     assert np.isfinite(outputs).all()
-    assert not np.allclose(outputs[-1], served.golden_outputs[-1], rtol=0, atol=1e-5)
 
 
 def test_an_id_past_the_table_is_answered_as_if_it_were_one(start: Start) -> None:
@@ -142,21 +141,15 @@ def test_an_id_far_outside_the_table_kills_the_server(start: Start, sign: int) -
     assert server.ends_with() == SEGMENTATION_FAULT
 
 
-def test_an_id_past_the_table_fails_the_calls_batched_with_it(start: Start) -> None:
-    server = start("ranker")
-    ids = with_last(server.served.golden_ids, server.served.signature.cardinality[-1])
+@pytest.mark.parametrize("model", ["user_tower", "ranker"])
+def test_an_id_far_outside_the_table_spoils_the_calls_batched_with_it(start: Start, model: str) -> None:
+    server = start(model)
+    ids = with_last(server.served.golden_ids, FAR)
     assert server.spoilt(Request(tensors=[server.served.tensor(ids)])) > 0
 
 
-def test_a_missing_column_kills_the_server(start: Start) -> None:
-    server = start("user_tower")
-    with pytest.raises(grpc.RpcError):
-        server.served.call(server.served.tensor(server.served.golden_ids[:, 1:]))
-    assert server.ends_with() == SEGMENTATION_FAULT
-
-
 @pytest.mark.parametrize("model", ["user_tower", "ranker"])
-def test_a_missing_column_is_the_end_of_the_pipeline(start: Start, model: str) -> None:
+def test_a_missing_column_spoils_the_calls_batched_with_it(start: Start, model: str) -> None:
     server = start(model)
     ids = server.served.golden_ids[:, 1:]
     assert server.spoilt(Request(tensors=[server.served.tensor(ids)])) > 0

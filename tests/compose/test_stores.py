@@ -15,6 +15,7 @@ def test_store_suites_pass_over_the_real_servers(stack: Stack, bundle_dir: Path)
         "ECRS_TEST_MILVUS": f"milvus://{stack.address('milvus')}:19530",
         "ECRS_TEST_MILVUS_PASSWORD": stack.secret("milvus_password"),
         "ECRS_TEST_USER_TOWER": f"serving://{stack.address('serving-user-tower')}:9998",
+        "ECRS_TEST_ITEM_TOWER": f"serving://{stack.address('serving-item-tower')}:9998",
         "ECRS_TEST_RANKER": f"serving://{stack.address('serving-ranker')}:9998",
         "ECRS_TEST_BUNDLE": str(bundle_dir),
     }
@@ -24,5 +25,7 @@ def test_store_suites_pass_over_the_real_servers(stack: Stack, bundle_dir: Path)
     )
     assert done.returncode == 0, done.stdout + done.stderr
     passed = "\n".join(line for line in done.stdout.splitlines() if "PASSED" in line)
-    for server in ("redis_server", "ECRS_TEST_MILVUS", "ECRS_TEST_USER_TOWER", "ECRS_TEST_RANKER"):
+    servers = ("redis_server", "ECRS_TEST_MILVUS")
+    models = ("ECRS_TEST_USER_TOWER", "ECRS_TEST_ITEM_TOWER", "ECRS_TEST_RANKER")
+    for server in (*servers, *models):
         assert server in passed, f"no test ran over {server}:\n{done.stdout}"

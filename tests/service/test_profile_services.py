@@ -39,8 +39,9 @@ async def um(start: Start, store: FakeProfiles) -> UMServiceStub:
 
 
 async def cm(start: Start, store: FakeProfiles) -> CMServiceStub:
+    """For reading: tests/service/test_items.py has what changes products."""
     seeded = Seeded("cm", store)
-    servicer = CMService(store, seeded, call_timeout_s=1.0)
+    servicer = CMService(store, seeded, None, call_timeout_s=1.0)
     service = Service(
         "cm", "cm.CMService", lambda s: add_CMServiceServicer_to_server(servicer, s), seeded.check
     )

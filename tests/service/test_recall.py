@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ecrs.bundle import Bundle
-from ecrs.contract.recall_pb2 import RecallRequest
+from ecrs.contract.recall_pb2 import RecallRequest, RemoveVectorsRequest, UpsertVectorsRequest
 from ecrs.contract.recall_pb2_grpc import RecallServiceStub, add_RecallServiceServicer_to_server
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain import User, parse_history
@@ -20,6 +20,7 @@ from ecrs.ranking_features import CHANNELS
 from ecrs.recall.retriever import Retriever
 from ecrs.recall.service import RecallService
 from ecrs.recall.tables import load_proposer
+from ecrs.recall.updates import Updates
 from ecrs.recall.vectors import VectorStore, read_vectors
 from ecrs.totals import Totals
 from ecrs.wire import from_user
@@ -38,7 +39,8 @@ async def recall(
     start: Start, bundle: Bundle, user_tower: ServedModel, vectors: VectorStore
 ) -> tuple[RecallServiceStub, Running]:
     retriever = Retriever(bundle, load_proposer(bundle, bundle.catalogue), user_tower, vectors)
-    servicer = RecallService(retriever, call_timeout_s=5.0)
+    updates = Updates(bundle, user_tower.signature.width, vectors)
+    servicer = RecallService(retriever, updates, call_timeout_s=5.0)
     service = Service(
         "recall",
         "recall.RecallService",
@@ -126,15 +128,95 @@ async def test_new_only_leaves_out_what_the_user_had(
 async def test_a_product_that_the_bundle_does_not_know_is_proposed(
     start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
 ) -> None:
-    """As after `item add`: it is in the vector store alone."""
     user = known_user(tiny)
     (vector,) = await user_tower.infer(tiny.encoder.users([user]), 5.0)
-    vectors.skus.append("brand-new")
-    vectors.vectors = np.concatenate([vectors.vectors, vector[None]])
     stub = await serving(start, tiny, user_tower, vectors)
+    taken = await stub.upsert_vectors(upsert(tiny.version, "brand-new", vector.tolist()))
+    assert (taken.error.code, taken.bundle_version) == (200, tiny.version)
     reply = await stub.recall(RecallRequest(user_info=from_user(user), request_num=300))
     (pair,) = [pair for pair in reply.score_pairs if pair.nid == "brand-new"]
     assert [(s.channel, s.position) for s in pair.sources] == [("vector", 1)]
+
+
+def upsert(version: str, sku: str, *vectors: list[float]) -> UpsertVectorsRequest:
+    """Under one sku, so many times; more than one is a fault."""
+    pairs = [UpsertVectorsRequest.ItemVector(sku_id=sku, vector=vector) for vector in vectors]
+    return UpsertVectorsRequest(bundle_version=version, vectors=pairs)
+
+
+async def test_a_newcomer_is_among_a_hundred_however_far_its_vector_is(
+    start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
+) -> None:
+    user = known_user(tiny)
+    (vector,) = await user_tower.infer(tiny.encoder.users([user]), 5.0)
+    stub = await serving(start, tiny, user_tower, vectors)
+    assert (await stub.upsert_vectors(upsert(tiny.version, "far", (-vector).tolist()))).error.code == 200
+    assert (await stub.upsert_vectors(upsert(tiny.version, "99654", vector.tolist()))).error.code == 200
+    reply = await stub.recall(RecallRequest(user_info=from_user(user)))
+    assert len(reply.score_pairs) == 100
+    assert reply.score_pairs[-1].nid == "far"
+    assert [(s.channel, s.position) for s in reply.score_pairs[-1].sources] == [("new", 1)]
+    alone = await stub.recall(RecallRequest(user_info=from_user(user), recall_type="new"))
+    assert [pair.nid for pair in alone.score_pairs] == ["far"]
+
+
+async def test_a_product_whose_vector_is_removed_is_not_proposed_by_it(
+    start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
+) -> None:
+    stub = await serving(start, tiny, user_tower, vectors)
+    question = RecallRequest(user_info=from_user(known_user(tiny)), recall_type="vector")
+    nearest = (await stub.recall(question)).score_pairs[0].nid
+    request = RemoveVectorsRequest(bundle_version=tiny.version, item_ids=[nearest, "never there"])
+    assert (await stub.remove_vectors(request)).error.code == 200
+    assert nearest not in {pair.nid for pair in (await stub.recall(question)).score_pairs}
+
+
+WIDTH = 32
+GOOD = [1.0] + [0.0] * (WIDTH - 1)
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (upsert("", "new"), "vectors: expected 1 to 1000 products, got 0"),
+        (upsert("", "new", *[GOOD] * 1001), "vectors: expected 1 to 1000 products, got 1001"),
+        (upsert("", "new", GOOD, GOOD), "vectors[1]: sku 'new': twice in one call"),
+        (upsert("", "", GOOD), "vectors[0]: sku '': it is empty"),
+        (upsert("", "new", GOOD[1:]), "vectors: sku 'new': 31 values, expected 32"),
+        (upsert("", "new", [*GOOD[1:], float("nan")]), "vectors: sku 'new': a value is not finite"),
+        (RemoveVectorsRequest(), "item_ids: expected 1 to 1000 products, got 0"),
+        (RemoveVectorsRequest(item_ids=["a", "a"]), "item_ids[1]: sku 'a': twice in one call"),
+    ],
+)
+async def test_vectors_that_cannot_be_kept_are_a_bad_request(
+    start: Start,
+    tiny: Bundle,
+    user_tower: ServedModel,
+    vectors: FakeVectors,
+    request_: UpsertVectorsRequest | RemoveVectorsRequest,
+    reason: str,
+) -> None:
+    stub = await serving(start, tiny, user_tower, vectors)
+    request_.bundle_version = tiny.version
+    upserts = isinstance(request_, UpsertVectorsRequest)
+    reply = await (stub.upsert_vectors if upserts else stub.remove_vectors)(request_)
+    assert (reply.error.code, reply.error.text) == (400, reason)
+    assert await vectors.count(1.0) == tiny.count("product_vectors.txt")
+
+
+async def test_vectors_of_another_bundle_are_refused(
+    start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
+) -> None:
+    stub = await serving(start, tiny, user_tower, vectors)
+    other = "20200101_000000_00000000"
+    for reply in (
+        await stub.upsert_vectors(upsert(other, "new", GOOD)),
+        await stub.remove_vectors(RemoveVectorsRequest(bundle_version=other, item_ids=["1"])),
+    ):
+        assert reply.error.code == 503
+        assert other in reply.error.text
+        assert tiny.version in reply.error.text
+    assert await vectors.count(1.0) == tiny.count("product_vectors.txt")
 
 
 @pytest.mark.parametrize(("asked", "given"), [(0, 100), (7, 7)])
@@ -152,7 +234,7 @@ async def test_request_num_is_how_many(
         (RecallRequest(request_num=1001), "request_num: at most 1000, got 1001"),
         (
             RecallRequest(recall_type="magic"),
-            "recall_type: 'magic' is none of again, popular, similar, vector",
+            "recall_type: 'magic' is none of again, new, popular, similar, vector",
         ),
     ],
 )

@@ -5,7 +5,8 @@ says where they are (the compose tier does):
 
     ECRS_TEST_REDIS_URL, ECRS_TEST_REDIS_PASSWORD
     ECRS_TEST_MILVUS (milvus://host:port), ECRS_TEST_MILVUS_PASSWORD
-    ECRS_TEST_USER_TOWER, ECRS_TEST_RANKER (serving://host:port), serving ECRS_TEST_BUNDLE
+    ECRS_TEST_USER_TOWER, ECRS_TEST_ITEM_TOWER, ECRS_TEST_RANKER (serving://host:port),
+    serving ECRS_TEST_BUNDLE
 """
 
 import os

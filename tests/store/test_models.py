@@ -15,7 +15,11 @@ from tests.store.conftest import configured
 
 PLACES = [
     (name, place)
-    for name, variable in (("user_tower", "ECRS_TEST_USER_TOWER"), ("ranker", "ECRS_TEST_RANKER"))
+    for name, variable in (
+        ("user_tower", "ECRS_TEST_USER_TOWER"),
+        ("item_tower", "ECRS_TEST_ITEM_TOWER"),
+        ("ranker", "ECRS_TEST_RANKER"),
+    )
     for place in ("inprocess", *configured(variable))
 ]
 

@@ -7,10 +7,10 @@ import orjson
 import pytest
 
 from ecrs.bundle import Bundle
-from ecrs.domain import parse_history, parse_item, parse_user
+from ecrs.domain import Item, parse_history, parse_item, parse_statistics, parse_user
 from ecrs.kit.errors import OutOfTime, Unavailable
 from ecrs.kit.settings import RedisSettings
-from ecrs.profiles import Profiles, RedisProfiles, open_redis
+from ecrs.profiles import ItemStore, RedisProfiles, open_redis
 from ecrs.ranking_features import STATISTICS
 from ecrs_seed.redis import seed_redis
 from tests.fakes import FakeProfiles, Trouble
@@ -20,7 +20,7 @@ SERVERS = ["valkey", *(["redis_server"] if configured("ECRS_TEST_REDIS_URL") els
 
 
 @pytest.fixture(params=["fake", *SERVERS])
-async def profiles(request: pytest.FixtureRequest, tiny: Bundle) -> AsyncIterator[Profiles]:
+async def profiles(request: pytest.FixtureRequest, tiny: Bundle) -> AsyncIterator[ItemStore]:
     """A store that holds the tiny bundle."""
     if request.param == "fake":
         histories = dict(map(parse_history, tiny.lines("histories.dat")))
@@ -30,7 +30,11 @@ async def profiles(request: pytest.FixtureRequest, tiny: Bundle) -> AsyncIterato
                 **{name: getattr(users[user_id], name) for name in users[user_id].__slots__}
                 | {"history": history}
             )
-        items = {item.sku: item for item in map(parse_item, tiny.lines("products.dat"))}
+        statistics = dict(map(parse_statistics, tiny.lines("statistics.dat")))
+        items = {
+            item.sku: replace(item, statistics=statistics.get(item.sku, ()))
+            for item in map(parse_item, tiny.lines("products.dat"))
+        }
         yield FakeProfiles(users, items, tiny.version)
         return
     async with open_redis(request.getfixturevalue(request.param)) as redis:
@@ -40,7 +44,7 @@ async def profiles(request: pytest.FixtureRequest, tiny: Bundle) -> AsyncIterato
         await redis.flushdb()
 
 
-async def test_a_user_comes_with_profile_and_history_newest_first(profiles: Profiles) -> None:
+async def test_a_user_comes_with_profile_and_history_newest_first(profiles: ItemStore) -> None:
     user = await profiles.user("1", 1.0)
     assert user is not None
     assert (user.id, user.age, user.county) == ("1", "5.0", "1933.0")
@@ -48,22 +52,62 @@ async def test_a_user_comes_with_profile_and_history_newest_first(profiles: Prof
     assert [i.ts for i in user.history] == sorted((i.ts for i in user.history), reverse=True)
 
 
-async def test_an_unknown_user_is_none(profiles: Profiles) -> None:
+async def test_an_unknown_user_is_none(profiles: ItemStore) -> None:
     assert await profiles.user("no such user", 1.0) is None
 
 
-async def test_items_keep_the_order_asked_and_unknown_ones_are_none(profiles: Profiles) -> None:
+async def test_items_keep_the_order_asked_and_unknown_ones_are_none(profiles: ItemStore) -> None:
     found = await profiles.items(["12048", "no such item", "1", "12048"], 1.0)
     assert [item and item.sku for item in found] == ["12048", None, "1", "12048"]
     assert replace(found[2], statistics=()) == parse_item("1:3456:6980:70")
 
 
-async def test_no_items_is_no_question(profiles: Profiles) -> None:
+async def test_no_items_is_no_question(profiles: ItemStore) -> None:
     assert await profiles.items([], 1.0) == []
 
 
-async def test_the_store_says_which_bundle_it_holds(profiles: Profiles, tiny: Bundle) -> None:
+async def test_the_store_says_which_bundle_it_holds(profiles: ItemStore, tiny: Bundle) -> None:
     assert await profiles.version(1.0) == tiny.version
+
+
+async def test_a_new_item_is_known_as_it_was_put(profiles: ItemStore) -> None:
+    items = [Item("new", "brand ü", "shop", "70"), Item("newer", out_of_stock=True)]
+    await profiles.put(items, 1.0)
+    assert await profiles.items(["newer", "new"], 1.0) == items[::-1]
+
+
+async def test_a_known_item_that_is_put_again_keeps_its_statistics(profiles: ItemStore) -> None:
+    (old,) = await profiles.items(["12048"], 1.0)
+    assert old is not None
+    await profiles.put([Item("12048", "another brand", statistics=(1.0,))], 1.0)
+    (changed,) = await profiles.items(["12048"], 1.0)
+    assert changed == Item("12048", "another brand", statistics=changed.statistics)
+    assert changed.statistics == pytest.approx(old.statistics, nan_ok=True)
+    assert len(changed.statistics) == len(STATISTICS)
+
+
+async def test_a_removed_item_is_unknown_and_its_stock_forgotten(profiles: ItemStore) -> None:
+    assert await profiles.set_stock(["12048"], in_stock=False, timeout_s=1.0) == []
+    assert await profiles.remove(["12048", "never there"], 1.0) == ["never there"]
+    assert await profiles.items(["12048"], 1.0) == [None]
+    assert await profiles.remove(["12048"], 1.0) == ["12048"]
+    await profiles.put([Item("12048")], 1.0)
+    assert await profiles.items(["12048"], 1.0) == [Item("12048")]
+
+
+async def test_stock_is_marked_and_unmarked_and_unknown_items_are_told(profiles: ItemStore) -> None:
+    asked = ["12048", "never there", "1"]
+    assert await profiles.set_stock(asked, in_stock=False, timeout_s=1.0) == ["never there"]
+    found = await profiles.items(["12048", "99654", "1"], 1.0)
+    assert [item and item.out_of_stock for item in found] == [True, False, True]
+    assert await profiles.set_stock(["12048"], in_stock=True, timeout_s=1.0) == []
+    found = await profiles.items(["12048", "1"], 1.0)
+    assert [item and item.out_of_stock for item in found] == [False, True]
+    assert await profiles.set_stock(["never there"], in_stock=False, timeout_s=1.0) == ["never there"]
+    await profiles.put([Item("1")], 1.0)
+    (again,) = await profiles.items(["1"], 1.0)
+    assert again is not None
+    assert not again.out_of_stock
 
 
 @pytest.fixture(params=SERVERS)
@@ -113,10 +157,56 @@ async def test_seeding_mends_a_store_that_lost_records(server: RedisSettings, ti
         await redis.flushdb()
 
 
+async def test_seeding_the_same_bundle_again_undoes_no_change(server: RedisSettings, tiny: Bundle) -> None:
+    every = [parse_item(line).sku for line in tiny.lines("products.dat")]
+    async with open_redis(server) as redis:
+        await redis.flushdb()
+        await seed_redis(tiny, redis, wait_s=10)
+        store = RedisProfiles(redis)
+        await store.remove(every[:200], 1.0)
+        await store.put([Item("new"), Item(every[0], "changed")], 1.0)
+        await store.set_stock(every[201:202], in_stock=False, timeout_s=1.0)
+        assert (await seed_redis(tiny, redis, wait_s=10)).already_there
+
+        await redis.delete(*(f"{sku}##product_info" for sku in every[250:]))
+        assert not (await seed_redis(tiny, redis, wait_s=10)).already_there
+        found = await store.items(["new", *every], 1.0)
+        assert [item and item.brand for item in found[:3]] == ["-1", "changed", None]
+        assert sum(item is not None for item in found) == 2 + len(every) - 200
+        assert [item.sku for item in found if item and item.out_of_stock] == every[201:202]
+        await redis.flushdb()
+
+
+async def test_another_bundle_starts_from_its_own_catalogue_and_keeps_the_stock(
+    server: RedisSettings, tiny: Bundle
+) -> None:
+    newer = Bundle(tiny.path, tiny.manifest | {"version": "20991231_000000_ffffffff"})
+    async with open_redis(server) as redis:
+        await redis.flushdb()
+        await seed_redis(tiny, redis, wait_s=10)
+        store = RedisProfiles(redis)
+        await store.remove(["12048"], 1.0)
+        await store.put([Item("1", "changed")], 1.0)
+        await store.set_stock(["99654"], in_stock=False, timeout_s=1.0)
+        assert not (await seed_redis(newer, redis, wait_s=10)).already_there
+        removed, changed, out = await store.items(["12048", "1", "99654"], 1.0)
+        assert removed is not None
+        assert changed is not None
+        assert changed.brand == "3456"
+        assert out is not None
+        assert out.out_of_stock
+        await store.remove(["12048"], 1.0)
+        await seed_redis(newer, redis, wait_s=10)
+        assert await store.items(["12048"], 1.0) == [None]
+        await redis.flushdb()
+
+
 async def test_a_store_that_is_away_is_unavailable() -> None:
     async with open_redis(RedisSettings(redis_url="redis://127.0.0.1:1/0")) as redis:
         with pytest.raises(Unavailable, match="profile store"):
             await RedisProfiles(redis).user("1", 1.0)
+        with pytest.raises(Unavailable, match="profile store"):
+            await RedisProfiles(redis).put([Item("new")], 1.0)
 
 
 async def test_seeding_a_store_that_stays_away_gives_up(tiny: Bundle) -> None:

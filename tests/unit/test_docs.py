@@ -49,7 +49,7 @@ def test_cli_has_every_verb_with_its_options(verb: str) -> None:
             for option in (*parameter.opts, *parameter.secondary_opts):
                 assert f"`{option}`" in section[1]
         else:
-            assert str(parameter.name).upper() in section[1]
+            assert (parameter.metavar or str(parameter.name).upper()) in section[1]
 
 
 def test_cli_has_no_verb_that_is_not_there() -> None:

@@ -1,5 +1,6 @@
 """The gateway's way through its stages, over ports that answer or fail as told."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from ecrs.actions import Interaction
 from ecrs.domain import Item, User
-from ecrs.gateway.domain import Candidate, Candidates, Found, Query, Source, assemble, with_session
+from ecrs.gateway.domain import Candidate, Candidates, Found, Query, Source, Trace, assemble, with_session
 from ecrs.gateway.recommend import Caps, Ports, recommend
 from ecrs.kit.budget import Budget
 from ecrs.kit.errors import BadRequest, Fault, NotFound, OutOfTime, Unavailable
@@ -25,6 +26,7 @@ class FakePorts:
 
     scores_of: dict[str, float] = field(default_factory=lambda: {"a": 0.1, "b": 0.4, "c": 0.2, "d": 0.3})
     unknown: frozenset[str] = frozenset()
+    out_of_stock: frozenset[str] = frozenset()
     fails: dict[str, Fault] = field(default_factory=dict)
     seen: dict[str, object] = field(default_factory=dict)
 
@@ -49,7 +51,9 @@ class FakePorts:
 
     async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, Item]:
         self._reach("item", log_id)
-        return {sku: Item(sku) for sku in skus if sku not in self.unknown}
+        return {
+            sku: Item(sku, out_of_stock=sku in self.out_of_stock) for sku in skus if sku not in self.unknown
+        }
 
     async def scores(
         self, user: User, items: Sequence[Found], query: Query, timeout_s: float
@@ -120,6 +124,20 @@ async def test_items_without_a_record_are_left_out() -> None:
     assert [r.item.sku for r in answer.items] == ["d", "c", "a"]
 
 
+async def test_items_out_of_stock_are_left_out_and_not_ranked() -> None:
+    fake = FakePorts(out_of_stock=frozenset({"b"}), scores_of={"a": 0.1, "c": 0.2, "d": 0.3})
+    answer = await ask(fake)
+    assert [r.item.sku for r in answer.items] == ["d", "c", "a"]
+
+
+async def test_nothing_in_stock_is_an_empty_answer() -> None:
+    fake = FakePorts(out_of_stock=frozenset(SKUS))
+    answer = await ask(fake)
+    assert answer.items == []
+    assert "rank" not in fake.seen
+    assert (answer.stages[-1].name, answer.stages[-1].outcome) == ("rank", "skipped")
+
+
 @pytest.mark.parametrize("fault", [Unavailable("away"), OutOfTime("slow")])
 async def test_rank_down_keeps_recall_order(fault: Fault) -> None:
     answer = await ask(FakePorts(fails={"rank": fault}))
@@ -155,3 +173,11 @@ def test_ranking_is_a_permutation_of_what_is_known(order: list[str], scores: lis
     assert sorted(r.item.sku for r in ranked) == SKUS
     assert [r.score for r in ranked] == sorted(scores, reverse=True)
     assert assemble(n, known, None) == assemble(4, known, None)[:n]
+
+
+def test_a_stage_that_ends_otherwise_is_not_ok() -> None:
+    trace = Trace()
+    for error in (RuntimeError("a bug"), asyncio.CancelledError()):
+        with pytest.raises(type(error)), trace.stage("rank"):
+            raise error
+    assert [stage.outcome for stage in trace.stages] == ["error", "cancelled"]

@@ -2,25 +2,36 @@
 
 from contextlib import AsyncExitStack
 
+from pydantic import Field
+
 from ecrs import profiles
+from ecrs.bundle import Bundle
+from ecrs.cm.changes import Changes, ItemTower
+from ecrs.cm.remote import RemoteVectors
 from ecrs.cm.service import CMService
 from ecrs.contract.cm_pb2_grpc import add_CMServiceServicer_to_server
 from ecrs.kit import server
-from ecrs.kit.settings import RedisSettings, ServerSettings
+from ecrs.kit.client import open_channel
+from ecrs.kit.settings import BundleSettings, RedisSettings, ServerSettings, TargetSettings
+from ecrs.model.served import open_model
 from ecrs.seeded import Seeded
 
 
-class Settings(ServerSettings, RedisSettings):
-    """From the environment."""
+class Settings(ServerSettings, RedisSettings, BundleSettings, TargetSettings):
+    item_tower: str = Field("inprocess", description="`inprocess`, or serving://host:port")
 
 
 async def build(settings: Settings, stack: AsyncExitStack) -> server.Service:
     store = await stack.enter_async_context(profiles.connect(settings))
     seeded = Seeded("cm", store)
-    servicer = CMService(store, seeded, settings.call_timeout_s)
+    bundle = Bundle.open(settings.bundle)
+    model = await stack.enter_async_context(open_model(settings.item_tower, bundle, "item_tower"))
+    recall = await stack.enter_async_context(open_channel(settings.recall_target))
+    changes = Changes(store, seeded, ItemTower(bundle, model), RemoteVectors(recall))
+    servicer = CMService(store, seeded, changes, settings.call_timeout_s)
     return server.Service(
         name="cm",
         full_name="cm.CMService",
         register=lambda grpc_server: add_CMServiceServicer_to_server(servicer, grpc_server),
-        check=seeded.check,
+        check=seeded.check,  # not item tower nor recall: without them cm still knows the products
     )

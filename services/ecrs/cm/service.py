@@ -2,21 +2,30 @@
 
 import grpc
 
-from ecrs.contract.cm_pb2 import CMRequest, CMResponse
+from ecrs.cm.changes import Changes
+from ecrs.contract.cm_pb2 import (
+    ChangeResponse,
+    CMRequest,
+    CMResponse,
+    PutItemsRequest,
+    RemoveItemsRequest,
+    SetStockRequest,
+)
 from ecrs.contract.cm_pb2_grpc import CMServiceServicer
 from ecrs.kit.budget import Budget
 from ecrs.kit.errors import BadRequest, NotFound
 from ecrs.profiles import Profiles
 from ecrs.seeded import Seeded
-from ecrs.wire import from_item
+from ecrs.wire import check_batch, from_item, to_new_items
 
 MAX_ITEMS = 1000
 
 
 class CMService(CMServiceServicer):
-    def __init__(self, profiles: Profiles, seeded: Seeded, call_timeout_s: float) -> None:
+    def __init__(self, profiles: Profiles, seeded: Seeded, changes: Changes, call_timeout_s: float) -> None:
         self._profiles = profiles
         self._seeded = seeded
+        self._changes = changes
         self._call_timeout_s = call_timeout_s
 
     async def cm_call(self, request: CMRequest, context: grpc.aio.ServicerContext) -> CMResponse:
@@ -24,7 +33,7 @@ class CMService(CMServiceServicer):
         asked = list(request.item_ids)
         if not 1 <= len(asked) <= MAX_ITEMS:
             raise BadRequest(f"item_ids: expected 1 to {MAX_ITEMS} ids, got {len(asked)}")
-        budget = Budget.of(context.time_remaining(), default_s=self._call_timeout_s)
+        budget = self._budget(context)
         found = await self._profiles.items(asked, budget.stage("redis", cap_s=self._call_timeout_s))
         known = [item for item in found if item is not None]
         if not known:
@@ -33,4 +42,32 @@ class CMService(CMServiceServicer):
             item_infos=[from_item(item) for item in known],
             missing_ids=[sku for sku, item in zip(asked, found, strict=True) if item is None],
             bundle_version=self._seeded.version,
+        )
+
+    async def put_items(self, request: PutItemsRequest, context: grpc.aio.ServicerContext) -> ChangeResponse:
+        """All of the products or, at a fault, none that cm knows of."""
+        items = to_new_items(request.item_infos)
+        await self._changes.put(items, request.log_id, self._budget(context))
+        return self._done(len(items), [])
+
+    async def remove_items(
+        self, request: RemoveItemsRequest, context: grpc.aio.ServicerContext
+    ) -> ChangeResponse:
+        asked = list(request.item_ids)
+        check_batch("item_ids", asked)
+        missing = await self._changes.remove(asked, request.log_id, self._budget(context))
+        return self._done(len(asked), missing)
+
+    async def set_stock(self, request: SetStockRequest, context: grpc.aio.ServicerContext) -> ChangeResponse:
+        asked = list(request.item_ids)
+        check_batch("item_ids", asked)
+        missing = await self._changes.set_stock(asked, self._budget(context), in_stock=request.in_stock)
+        return self._done(len(asked), missing)
+
+    def _budget(self, context: grpc.aio.ServicerContext) -> Budget:
+        return Budget.of(context.time_remaining(), default_s=self._call_timeout_s)
+
+    def _done(self, asked: int, missing: list[str]) -> ChangeResponse:
+        return ChangeResponse(
+            done=asked - len(missing), missing_ids=missing, bundle_version=self._seeded.version
         )

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from ecrs.contract import item_info_pb2 as item__info__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x08\x63m.proto\x12\x02\x63m\x1a\x0fitem_info.proto\"-\n\tCMRequest\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x10\n\x08item_ids\x18\x02 \x03(\t\"\xac\x01\n\nCMResponse\x12#\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x14.cm.CMResponse.Error\x12\'\n\nitem_infos\x18\x02 \x03(\x0b\x32\x13.item_info.ItemInfo\x12\x13\n\x0bmissing_ids\x18\x03 \x03(\t\x12\x16\n\x0e\x62undle_version\x18\x04 \x01(\t\x1a#\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t25\n\tCMService\x12(\n\x07\x63m_call\x12\r.cm.CMRequest\x1a\x0e.cm.CMResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x08\x63m.proto\x12\x02\x63m\x1a\x0fitem_info.proto\"-\n\tCMRequest\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x10\n\x08item_ids\x18\x02 \x03(\t\"\xac\x01\n\nCMResponse\x12#\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x14.cm.CMResponse.Error\x12\'\n\nitem_infos\x18\x02 \x03(\x0b\x32\x13.item_info.ItemInfo\x12\x13\n\x0bmissing_ids\x18\x03 \x03(\t\x12\x16\n\x0e\x62undle_version\x18\x04 \x01(\t\x1a#\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\"J\n\x0fPutItemsRequest\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\'\n\nitem_infos\x18\x02 \x03(\x0b\x32\x13.item_info.ItemInfo\"6\n\x12RemoveItemsRequest\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x10\n\x08item_ids\x18\x02 \x03(\t\"E\n\x0fSetStockRequest\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x10\n\x08item_ids\x18\x02 \x03(\t\x12\x10\n\x08in_stock\x18\x03 \x01(\x08\"p\n\x0e\x43hangeResponse\x12#\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x14.cm.CMResponse.Error\x12\x0c\n\x04\x64one\x18\x02 \x01(\r\x12\x13\n\x0bmissing_ids\x18\x03 \x03(\t\x12\x16\n\x0e\x62undle_version\x18\x04 \x01(\t2\xdd\x01\n\tCMService\x12(\n\x07\x63m_call\x12\r.cm.CMRequest\x1a\x0e.cm.CMResponse\x12\x34\n\tput_items\x12\x13.cm.PutItemsRequest\x1a\x12.cm.ChangeResponse\x12:\n\x0cremove_items\x12\x16.cm.RemoveItemsRequest\x1a\x12.cm.ChangeResponse\x12\x34\n\tset_stock\x12\x13.cm.SetStockRequest\x1a\x12.cm.ChangeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CMRESPONSE']._serialized_end=253
   _globals['_CMRESPONSE_ERROR']._serialized_start=218
   _globals['_CMRESPONSE_ERROR']._serialized_end=253
-  _globals['_CMSERVICE']._serialized_start=255
-  _globals['_CMSERVICE']._serialized_end=308
+  _globals['_PUTITEMSREQUEST']._serialized_start=255
+  _globals['_PUTITEMSREQUEST']._serialized_end=329
+  _globals['_REMOVEITEMSREQUEST']._serialized_start=331
+  _globals['_REMOVEITEMSREQUEST']._serialized_end=385
+  _globals['_SETSTOCKREQUEST']._serialized_start=387
+  _globals['_SETSTOCKREQUEST']._serialized_end=456
+  _globals['_CHANGERESPONSE']._serialized_start=458
+  _globals['_CHANGERESPONSE']._serialized_end=570
+  _globals['_CMSERVICE']._serialized_start=573
+  _globals['_CMSERVICE']._serialized_end=794
 # @@protoc_insertion_point(module_scope)

@@ -33,3 +33,41 @@ class CMResponse(_message.Message):
     missing_ids: _containers.RepeatedScalarFieldContainer[str]
     bundle_version: str
     def __init__(self, error: _Optional[_Union[CMResponse.Error, _Mapping]] = ..., item_infos: _Optional[_Iterable[_Union[_item_info_pb2.ItemInfo, _Mapping]]] = ..., missing_ids: _Optional[_Iterable[str]] = ..., bundle_version: _Optional[str] = ...) -> None: ...
+
+class PutItemsRequest(_message.Message):
+    __slots__ = ("log_id", "item_infos")
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEM_INFOS_FIELD_NUMBER: _ClassVar[int]
+    log_id: str
+    item_infos: _containers.RepeatedCompositeFieldContainer[_item_info_pb2.ItemInfo]
+    def __init__(self, log_id: _Optional[str] = ..., item_infos: _Optional[_Iterable[_Union[_item_info_pb2.ItemInfo, _Mapping]]] = ...) -> None: ...
+
+class RemoveItemsRequest(_message.Message):
+    __slots__ = ("log_id", "item_ids")
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    log_id: str
+    item_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, log_id: _Optional[str] = ..., item_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SetStockRequest(_message.Message):
+    __slots__ = ("log_id", "item_ids", "in_stock")
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    IN_STOCK_FIELD_NUMBER: _ClassVar[int]
+    log_id: str
+    item_ids: _containers.RepeatedScalarFieldContainer[str]
+    in_stock: bool
+    def __init__(self, log_id: _Optional[str] = ..., item_ids: _Optional[_Iterable[str]] = ..., in_stock: _Optional[bool] = ...) -> None: ...
+
+class ChangeResponse(_message.Message):
+    __slots__ = ("error", "done", "missing_ids", "bundle_version")
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    MISSING_IDS_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    error: CMResponse.Error
+    done: int
+    missing_ids: _containers.RepeatedScalarFieldContainer[str]
+    bundle_version: str
+    def __init__(self, error: _Optional[_Union[CMResponse.Error, _Mapping]] = ..., done: _Optional[int] = ..., missing_ids: _Optional[_Iterable[str]] = ..., bundle_version: _Optional[str] = ...) -> None: ...

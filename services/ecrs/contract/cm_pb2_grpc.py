@@ -39,12 +39,45 @@ class CMServiceStub:
                 request_serializer=cm__pb2.CMRequest.SerializeToString,
                 response_deserializer=cm__pb2.CMResponse.FromString,
                 _registered_method=True)
+        self.put_items = channel.unary_unary(
+                '/cm.CMService/put_items',
+                request_serializer=cm__pb2.PutItemsRequest.SerializeToString,
+                response_deserializer=cm__pb2.ChangeResponse.FromString,
+                _registered_method=True)
+        self.remove_items = channel.unary_unary(
+                '/cm.CMService/remove_items',
+                request_serializer=cm__pb2.RemoveItemsRequest.SerializeToString,
+                response_deserializer=cm__pb2.ChangeResponse.FromString,
+                _registered_method=True)
+        self.set_stock = channel.unary_unary(
+                '/cm.CMService/set_stock',
+                request_serializer=cm__pb2.SetStockRequest.SerializeToString,
+                response_deserializer=cm__pb2.ChangeResponse.FromString,
+                _registered_method=True)
 
 
 class CMServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def cm_call(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def put_items(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def remove_items(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def set_stock(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -57,6 +90,21 @@ def add_CMServiceServicer_to_server(servicer, server):
                     servicer.cm_call,
                     request_deserializer=cm__pb2.CMRequest.FromString,
                     response_serializer=cm__pb2.CMResponse.SerializeToString,
+            ),
+            'put_items': grpc.unary_unary_rpc_method_handler(
+                    servicer.put_items,
+                    request_deserializer=cm__pb2.PutItemsRequest.FromString,
+                    response_serializer=cm__pb2.ChangeResponse.SerializeToString,
+            ),
+            'remove_items': grpc.unary_unary_rpc_method_handler(
+                    servicer.remove_items,
+                    request_deserializer=cm__pb2.RemoveItemsRequest.FromString,
+                    response_serializer=cm__pb2.ChangeResponse.SerializeToString,
+            ),
+            'set_stock': grpc.unary_unary_rpc_method_handler(
+                    servicer.set_stock,
+                    request_deserializer=cm__pb2.SetStockRequest.FromString,
+                    response_serializer=cm__pb2.ChangeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -86,6 +134,87 @@ class CMService:
             '/cm.CMService/cm_call',
             cm__pb2.CMRequest.SerializeToString,
             cm__pb2.CMResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def put_items(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cm.CMService/put_items',
+            cm__pb2.PutItemsRequest.SerializeToString,
+            cm__pb2.ChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def remove_items(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cm.CMService/remove_items',
+            cm__pb2.RemoveItemsRequest.SerializeToString,
+            cm__pb2.ChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def set_stock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cm.CMService/set_stock',
+            cm__pb2.SetStockRequest.SerializeToString,
+            cm__pb2.ChangeResponse.FromString,
             options,
             channel_credentials,
             insecure,

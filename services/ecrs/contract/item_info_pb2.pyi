@@ -17,7 +17,7 @@ class Source(_message.Message):
     def __init__(self, channel: _Optional[str] = ..., position: _Optional[int] = ..., score: _Optional[float] = ...) -> None: ...
 
 class ItemInfo(_message.Message):
-    __slots__ = ("sku_id", "brand", "shopid", "cate", "rank_score", "sources", "statistics")
+    __slots__ = ("sku_id", "brand", "shopid", "cate", "rank_score", "sources", "statistics", "out_of_stock")
     SKU_ID_FIELD_NUMBER: _ClassVar[int]
     BRAND_FIELD_NUMBER: _ClassVar[int]
     SHOPID_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,7 @@ class ItemInfo(_message.Message):
     RANK_SCORE_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
     STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    OUT_OF_STOCK_FIELD_NUMBER: _ClassVar[int]
     sku_id: str
     brand: str
     shopid: str
@@ -32,4 +33,5 @@ class ItemInfo(_message.Message):
     rank_score: float
     sources: _containers.RepeatedCompositeFieldContainer[Source]
     statistics: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, sku_id: _Optional[str] = ..., brand: _Optional[str] = ..., shopid: _Optional[str] = ..., cate: _Optional[str] = ..., rank_score: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., statistics: _Optional[_Iterable[float]] = ...) -> None: ...
+    out_of_stock: bool
+    def __init__(self, sku_id: _Optional[str] = ..., brand: _Optional[str] = ..., shopid: _Optional[str] = ..., cate: _Optional[str] = ..., rank_score: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., statistics: _Optional[_Iterable[float]] = ..., out_of_stock: _Optional[bool] = ...) -> None: ...

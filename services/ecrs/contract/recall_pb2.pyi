@@ -49,3 +49,40 @@ class RecallResponse(_message.Message):
     score_pairs: _containers.RepeatedCompositeFieldContainer[RecallResponse.ScorePair]
     bundle_version: str
     def __init__(self, error: _Optional[_Union[RecallResponse.Error, _Mapping]] = ..., score_pairs: _Optional[_Iterable[_Union[RecallResponse.ScorePair, _Mapping]]] = ..., bundle_version: _Optional[str] = ...) -> None: ...
+
+class UpsertVectorsRequest(_message.Message):
+    __slots__ = ("log_id", "bundle_version", "vectors")
+    class ItemVector(_message.Message):
+        __slots__ = ("sku_id", "vector", "cate")
+        SKU_ID_FIELD_NUMBER: _ClassVar[int]
+        VECTOR_FIELD_NUMBER: _ClassVar[int]
+        CATE_FIELD_NUMBER: _ClassVar[int]
+        sku_id: str
+        vector: _containers.RepeatedScalarFieldContainer[float]
+        cate: str
+        def __init__(self, sku_id: _Optional[str] = ..., vector: _Optional[_Iterable[float]] = ..., cate: _Optional[str] = ...) -> None: ...
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    log_id: str
+    bundle_version: str
+    vectors: _containers.RepeatedCompositeFieldContainer[UpsertVectorsRequest.ItemVector]
+    def __init__(self, log_id: _Optional[str] = ..., bundle_version: _Optional[str] = ..., vectors: _Optional[_Iterable[_Union[UpsertVectorsRequest.ItemVector, _Mapping]]] = ...) -> None: ...
+
+class RemoveVectorsRequest(_message.Message):
+    __slots__ = ("log_id", "bundle_version", "item_ids")
+    LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    log_id: str
+    bundle_version: str
+    item_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, log_id: _Optional[str] = ..., bundle_version: _Optional[str] = ..., item_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class VectorsResponse(_message.Message):
+    __slots__ = ("error", "bundle_version")
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    error: RecallResponse.Error
+    bundle_version: str
+    def __init__(self, error: _Optional[_Union[RecallResponse.Error, _Mapping]] = ..., bundle_version: _Optional[str] = ...) -> None: ...

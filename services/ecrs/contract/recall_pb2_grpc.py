@@ -39,12 +39,34 @@ class RecallServiceStub:
                 request_serializer=recall__pb2.RecallRequest.SerializeToString,
                 response_deserializer=recall__pb2.RecallResponse.FromString,
                 _registered_method=True)
+        self.upsert_vectors = channel.unary_unary(
+                '/recall.RecallService/upsert_vectors',
+                request_serializer=recall__pb2.UpsertVectorsRequest.SerializeToString,
+                response_deserializer=recall__pb2.VectorsResponse.FromString,
+                _registered_method=True)
+        self.remove_vectors = channel.unary_unary(
+                '/recall.RecallService/remove_vectors',
+                request_serializer=recall__pb2.RemoveVectorsRequest.SerializeToString,
+                response_deserializer=recall__pb2.VectorsResponse.FromString,
+                _registered_method=True)
 
 
 class RecallServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def recall(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def upsert_vectors(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def remove_vectors(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -57,6 +79,16 @@ def add_RecallServiceServicer_to_server(servicer, server):
                     servicer.recall,
                     request_deserializer=recall__pb2.RecallRequest.FromString,
                     response_serializer=recall__pb2.RecallResponse.SerializeToString,
+            ),
+            'upsert_vectors': grpc.unary_unary_rpc_method_handler(
+                    servicer.upsert_vectors,
+                    request_deserializer=recall__pb2.UpsertVectorsRequest.FromString,
+                    response_serializer=recall__pb2.VectorsResponse.SerializeToString,
+            ),
+            'remove_vectors': grpc.unary_unary_rpc_method_handler(
+                    servicer.remove_vectors,
+                    request_deserializer=recall__pb2.RemoveVectorsRequest.FromString,
+                    response_serializer=recall__pb2.VectorsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -86,6 +118,60 @@ class RecallService:
             '/recall.RecallService/recall',
             recall__pb2.RecallRequest.SerializeToString,
             recall__pb2.RecallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def upsert_vectors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recall.RecallService/upsert_vectors',
+            recall__pb2.UpsertVectorsRequest.SerializeToString,
+            recall__pb2.VectorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def remove_vectors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recall.RecallService/remove_vectors',
+            recall__pb2.RemoveVectorsRequest.SerializeToString,
+            recall__pb2.VectorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

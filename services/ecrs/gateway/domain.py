@@ -1,5 +1,6 @@
 """A question, an answer, and how the answer came about. No I/O."""
 
+import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -114,11 +115,15 @@ class Trace:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         started = time.perf_counter()
-        outcome = "ok"
+        outcome = "error"  # unless it ends in a way that has a name
         try:
             yield
+            outcome = "ok"
         except Fault as fault:
             outcome = fault.outcome
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
             raise
         finally:
             took = time.perf_counter() - started

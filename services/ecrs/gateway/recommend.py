@@ -53,18 +53,25 @@ class Caps:
 async def recommend(query: Query, ports: Ports, budget: Budget, caps: Caps, candidates: int) -> Answer:
     """At most `query.n` items, best first, without duplicates, within `budget`.
 
-    At least `candidates` are recalled, so that there is something to rank. Raises NotFound only
-    if a user id was given, is unknown, and the request does not describe the user.
+    At least `candidates` are recalled, so that there is something to rank. Fewer than `query.n` are
+    answered when some of them were removed or are out of stock. Raises NotFound only if a user id was
+    given, is unknown, and the request does not describe the user.
     """
     trace = Trace()
     user = await _identify(query, ports.users, budget, caps, trace)
     with trace.stage("recall"):
         timeout_s = budget.stage("recall", caps.recall_s)
+        # More than is asked for: ranking then has a choice, and what cm does not know any more or has
+        # out of stock, which recall cannot tell, takes nobody's place.
         recalled = await ports.recall.candidates(user, max(query.n, candidates), query, timeout_s)
     skus = [candidate.sku for candidate in recalled.found]
     with trace.stage("item"):
         items = await ports.items.lookup(skus, query.log_id, budget.stage("item", caps.item_s))
-    known = [Found(items[one.sku], one.sources) for one in recalled.found if one.sku in items]
+    known = [
+        Found(item, one.sources)
+        for one in recalled.found
+        if (item := items.get(one.sku)) is not None and not item.out_of_stock
+    ]
     scores = await _rank(query, user, known, ports.rank, budget, caps, trace)
     return Answer(assemble(query.n, known, scores), recalled.bundle_version, trace.stages)
 
@@ -87,6 +94,9 @@ async def _rank(
     query: Query, user: User, known: list[Found], rank: Rank, budget: Budget, caps: Caps, trace: Trace
 ) -> dict[str, float] | None:
     """Scores by sku, or None, which keeps recall's order, when rank does not answer in time."""
+    if not known:
+        trace.skip("rank")
+        return None
     try:
         with trace.stage("rank"):
             return await rank.scores(user, known, query, budget.stage("rank", caps.rank_s))

@@ -32,6 +32,7 @@ def configure(service: str) -> None:
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it raises what it logs, with a traceback
     structlog.contextvars.bind_contextvars(service=service)
 
 

@@ -51,3 +51,4 @@ class BundleSettings(Settings):
 class VectorSettings(Settings):
     vectors: str = Field("faiss", description="`faiss`, or milvus://host:port[/database]")
     milvus_password: str | None = Field(None, description="of Milvus' user root")
+    items_dir: Path | None = Field(None, description="where faiss keeps added and removed items")

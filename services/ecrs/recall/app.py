@@ -13,6 +13,7 @@ from ecrs.model.served import open_model
 from ecrs.recall.retriever import Retriever
 from ecrs.recall.service import RecallService
 from ecrs.recall.tables import load_proposer
+from ecrs.recall.updates import Updates
 from ecrs.recall.vectors import open_vectors
 
 
@@ -27,7 +28,8 @@ async def build(settings: Settings, stack: AsyncExitStack) -> server.Service:
     proposer = load_proposer(bundle, bundle.catalogue)
     retriever = Retriever(bundle, proposer, user_tower, vectors)
     show_bundle("recall", bundle.version)
-    servicer = RecallService(retriever, settings.call_timeout_s)
+    updates = Updates(bundle, user_tower.signature.width, vectors)
+    servicer = RecallService(retriever, updates, settings.call_timeout_s)
     return server.Service(
         name="recall",
         full_name="recall.RecallService",

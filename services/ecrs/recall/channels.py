@@ -86,10 +86,13 @@ class Popular:
 
     def scores(self, interest: Interest) -> np.ndarray:
         """P(item | category) · P(category | user), float64 (items,); for a new user that is what sells."""
+        return self.share * (self.mix(interest) / np.maximum(self.prior, 1e-12))[self.category]
+
+    def mix(self, interest: Interest) -> np.ndarray:
+        """P(category | user), float64 (categories,)."""
         weight = interest.bought + interest.touched
         own = np.bincount(self.category[interest.item], weight, len(self.prior))
-        mix = (own + PRIOR_ORDERS * self.prior) / (own.sum() + PRIOR_ORDERS)
-        return self.share * (mix / np.maximum(self.prior, 1e-12))[self.category]
+        return (own + PRIOR_ORDERS * self.prior) / (own.sum() + PRIOR_ORDERS)
 
 
 def best(scores: np.ndarray, n: int) -> Found:

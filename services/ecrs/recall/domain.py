@@ -7,6 +7,9 @@ from ecrs.ranking_features import CHANNELS
 
 DEFAULT_CANDIDATES = 100
 MAX_CANDIDATES = 1000
+NEW = "new"
+"""The channel of the products that came after the bundle: ranking, which learned from the bundle's past,
+knows nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ def wanted(request_num: int) -> int:
 
 def channel_of(recall_type: str) -> str:
     """The channel a request means, empty for all of them merged; BadRequest names the ones there are."""
-    if recall_type and recall_type not in CHANNELS:
-        raise BadRequest(f"recall_type: {recall_type!r} is none of {', '.join(sorted(CHANNELS))}")
+    channels = (*CHANNELS, NEW)
+    if recall_type and recall_type not in channels:
+        raise BadRequest(f"recall_type: {recall_type!r} is none of {', '.join(sorted(channels))}")
     return recall_type

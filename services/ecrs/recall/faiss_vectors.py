@@ -2,31 +2,64 @@
 
 import asyncio
 import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import faiss
 import numpy as np
 
 from ecrs.bundle import Bundle
-from ecrs.kit.errors import OutOfTime
-from ecrs.recall.vectors import EXACT_UP_TO, LEAST_RECALL, NEIGHBOURS, SAMPLE, Neighbour, read_vectors
+from ecrs.kit.errors import OutOfTime, Unavailable
+from ecrs.recall.journal import Change, Journal, Placed
+from ecrs.recall.vectors import (
+    EXACT_UP_TO,
+    LEAST_RECALL,
+    NEIGHBOURS,
+    SAMPLE,
+    Neighbour,
+    check_version,
+    read_vectors,
+)
+
+T = TypeVar("T")
 
 
 class FaissVectors:
-    """A `VectorStore` over one bundle's `product_vectors.txt`."""
+    """A `VectorStore` over one bundle's `product_vectors.txt` and what was added and removed since.
 
-    def __init__(self, version: str, skus: list[str], vectors: np.ndarray) -> None:
+    Everything that touches the index does so on one thread, so changes and searches take turns. An
+    index's id is a place in `_skus`, which only grows: a sku that gets another vector gets another id.
+    Newcomers are in an index of their own besides.
+    """
+
+    def __init__(
+        self, version: str, skus: list[str], vectors: np.ndarray, journal: Journal | None = None
+    ) -> None:
         self._version = version
-        self._skus = skus
+        self._skus = list(skus)
+        self._id = {sku: number for number, sku in enumerate(skus)}
         self._index = _build(vectors)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="faiss")
+        self._newcomers = faiss.IndexIDMap(faiss.IndexFlatL2(vectors.shape[1]))
+        self._new_in: dict[int, int] = {}  # of the newcomers' ids
+        self._journal = journal
+        if journal:
+            self._apply(list(journal.read(vectors.shape[1])))
+        # OpenMP counts threads by thread: this one, too, would else wait for helpers on busy cores.
+        self._thread = ThreadPoolExecutor(1, "faiss", initializer=faiss.omp_set_num_threads, initargs=(1,))
 
     @classmethod
-    def load(cls, bundle: Bundle) -> Self:
+    def load(cls, bundle: Bundle, items_dir: Path | None = None) -> Self:
+        """With `items_dir`, changes are kept there and made again here; without, a restart forgets them.
+
+        Raises JournalError if they cannot be read.
+        """
         count = bundle.count("product_vectors.txt")
-        return cls(bundle.version, *read_vectors(bundle.lines("product_vectors.txt"), count))
+        skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), count)
+        journal = Journal(items_dir, bundle.version) if items_dir else None
+        return cls(bundle.version, skus, vectors, journal)
 
     def __enter__(self) -> Self:
         return self
@@ -37,17 +70,19 @@ class FaissVectors:
         self._thread.shutdown(cancel_futures=True)
 
     async def search(self, vector: np.ndarray, n: int, timeout_s: float) -> list[Neighbour]:
+        return await self._run("search", lambda: self._nearest(self._index, vector, n), timeout_s)
+
+    async def search_new(self, vector: np.ndarray, n: int, timeout_s: float) -> list[Neighbour]:
+        return await self._run("search", lambda: self._nearest(self._newcomers, vector, n), timeout_s)
+
+    def _nearest(self, index: faiss.Index, vector: np.ndarray, n: int) -> list[Neighbour]:
+        if not index.ntotal:
+            return []
         query = np.ascontiguousarray(vector, dtype=np.float32).reshape(1, -1)
-        n = min(n, len(self._skus))
-        try:
-            async with asyncio.timeout(timeout_s):
-                loop = asyncio.get_running_loop()
-                distances, rows = await loop.run_in_executor(self._thread, self._index.search, query, n)
-        except TimeoutError:
-            raise OutOfTime(f"the vector search took longer than {timeout_s * 1000:.0f} ms") from None
+        distances, rows = index.search(query, min(n, index.ntotal))
         # faiss pads with row -1 where the probed lists hold fewer than n.
         return [
-            Neighbour(self._skus[row], distance)
+            Neighbour(self._skus[row], distance, self._new_in.get(row, 0))
             for row, distance in zip(rows[0].tolist(), distances[0].tolist(), strict=True)
             if row >= 0
         ]
@@ -58,14 +93,71 @@ class FaissVectors:
     async def count(self, timeout_s: float) -> int:
         return self._index.ntotal
 
+    async def upsert(
+        self,
+        version: str,
+        skus: Sequence[str],
+        vectors: np.ndarray,
+        new_in: Sequence[int],
+        timeout_s: float,
+    ) -> None:
+        check_version(self._version, version)
+        changes: list[Change] = list(zip(skus, map(Placed, vectors, new_in), strict=True))
+        await self._run("update", lambda: self._change(changes), timeout_s)
+
+    async def remove(self, version: str, skus: Sequence[str], timeout_s: float) -> None:
+        check_version(self._version, version)
+        changes: list[Change] = [(sku, None) for sku in skus]
+        await self._run("update", lambda: self._change(changes), timeout_s)
+
+    def _change(self, changes: list[Change]) -> None:
+        """Write the changes down, then make them: what was made is never forgotten."""
+        if self._journal:
+            try:
+                self._journal.write(changes)
+            except OSError as error:
+                raise Unavailable(f"the change cannot be written down ({error.strerror})") from error
+        self._apply(changes)
+
+    def _apply(self, changes: list[Change]) -> None:
+        last = dict(changes)  # of several changes to one sku
+        gone = [number for sku in last if (number := self._id.pop(sku, None)) is not None]
+        if gone:
+            for index in (self._index, self._newcomers):
+                index.remove_ids(faiss.IDSelectorBatch(np.array(gone, dtype=np.int64)))
+            for number in gone:
+                self._new_in.pop(number, None)
+        added = {sku: placed for sku, placed in last.items() if placed is not None}
+        if not added:
+            return
+        ids = np.arange(len(self._skus), len(self._skus) + len(added))
+        self._skus.extend(added)
+        self._id.update(zip(added, ids.tolist(), strict=True))
+        vectors = np.stack([placed.vector for placed in added.values()]).astype(np.float32)
+        self._index.add_with_ids(vectors, ids)
+        new_in = np.array([placed.new_in for placed in added.values()])
+        new = new_in > 0
+        if new.any():
+            self._newcomers.add_with_ids(vectors[new], ids[new])
+            self._new_in.update(zip(ids[new].tolist(), new_in[new].tolist(), strict=True))
+
+    async def _run(self, what: str, job: Callable[[], T], timeout_s: float) -> T:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.get_running_loop().run_in_executor(self._thread, job)
+        except TimeoutError:
+            raise OutOfTime(f"the vector {what} took longer than {timeout_s * 1000:.0f} ms") from None
+
 
 def _build(vectors: np.ndarray) -> faiss.Index:
+    """An index of the vectors under the ids 0, 1, …, that can `add_with_ids` and `remove_ids`."""
     faiss.omp_set_num_threads(1)
     width = vectors.shape[1]
     quantizer = faiss.IndexFlatL2(width)
     if len(vectors) <= EXACT_UP_TO:
-        quantizer.add(vectors)
-        return quantizer
+        flat = faiss.IndexIDMap(quantizer)
+        flat.add_with_ids(vectors, np.arange(len(vectors)))
+        return flat
     lists = int(4 * math.sqrt(len(vectors)))
     index = faiss.IndexIVFFlat(quantizer, width, lists)
     index.train(vectors)

@@ -1,18 +1,19 @@
 """Item vectors in Milvus: an alias names the live collection, a collection's name its bundle."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import orjson
 from grpc import RpcError
 from pymilvus import AsyncMilvusClient
 from pymilvus.exceptions import MilvusException
 
 from ecrs.kit.errors import OutOfTime, Unavailable
 from ecrs.kit.settings import VectorSettings
-from ecrs.recall.vectors import Neighbour
+from ecrs.recall.vectors import Neighbour, check_version
 
 T = TypeVar("T")
 
@@ -57,6 +58,12 @@ class MilvusVectors:
             await client.close()
 
     async def search(self, vector: np.ndarray, n: int, timeout_s: float) -> list[Neighbour]:
+        return await self._search(vector, n, timeout_s)
+
+    async def search_new(self, vector: np.ndarray, n: int, timeout_s: float) -> list[Neighbour]:
+        return await self._search(vector, n, timeout_s, filter="new_in > 0", output_fields=["new_in"])
+
+    async def _search(self, vector: np.ndarray, n: int, timeout_s: float, **options: Any) -> list[Neighbour]:
         hits = await _bounded(
             self._client.search(
                 ALIAS,
@@ -65,10 +72,11 @@ class MilvusVectors:
                 search_params=search_params(n),
                 consistency_level=CONSISTENCY,
                 timeout=timeout_s,
+                **options,
             ),
             timeout_s,
         )
-        return [Neighbour(hit.id, hit.distance) for hit in hits[0]]
+        return [Neighbour(hit.id, hit.distance, hit.entity.get("new_in", 0)) for hit in hits[0]]
 
     async def version(self, timeout_s: float) -> str:
         described = await _bounded(self._client.describe_collection(ALIAS, timeout=timeout_s), timeout_s)
@@ -79,6 +87,35 @@ class MilvusVectors:
             self._client.query(ALIAS, output_fields=["count(*)"], timeout=timeout_s), timeout_s
         )
         return rows[0]["count(*)"]
+
+    async def upsert(
+        self,
+        version: str,
+        skus: Sequence[str],
+        vectors: np.ndarray,
+        new_in: Sequence[int],
+        timeout_s: float,
+    ) -> None:
+        rows = [
+            {"sku": sku, "vector": vector, "new_in": category}
+            for sku, vector, category in zip(skus, vectors, new_in, strict=True)
+        ]
+        name = await self._collection(version, timeout_s)
+        await _bounded(self._client.upsert(name, rows, timeout=timeout_s), timeout_s)
+
+    async def remove(self, version: str, skus: Sequence[str], timeout_s: float) -> None:
+        # Not by `ids`: pymilvus would put them between quotes as they are, and a sku may hold a quote.
+        chosen = f"sku in {orjson.dumps(list(skus)).decode()}"
+        name = await self._collection(version, timeout_s)
+        await _bounded(self._client.delete(name, filter=chosen, timeout=timeout_s), timeout_s)
+
+    async def _collection(self, version: str, timeout_s: float) -> str:
+        """The live collection, which must be of `version`.
+
+        Written to by its own name, not by the alias: that may move to a newer version meanwhile.
+        """
+        check_version(await self.version(timeout_s), version)
+        return collection_name(version)
 
 
 async def _bounded(call: Awaitable[T], timeout_s: float) -> T:

@@ -1,5 +1,6 @@
 """A user to candidates: the tables' channels here, the vector channel by user tower and vector store."""
 
+import asyncio
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,8 @@ from ecrs.kit.errors import Fault, Unavailable
 from ecrs.model.served import ServedModel, check_golden
 from ecrs.ranking_features import CHANNELS
 from ecrs.recall.channels import Found, Interest
-from ecrs.recall.domain import Candidate, Source
+from ecrs.recall.domain import NEW, Candidate, Source
+from ecrs.recall.newcomers import SHARE, best_newcomers, with_newcomers
 from ecrs.recall.proposals import DEPTH, Proposals, Proposer
 from ecrs.recall.vectors import Neighbour, VectorStore
 
@@ -49,14 +51,18 @@ class Retriever:
             raise self._refusal
         rows = self._proposer.catalogue.rows(user.totals.skus)
         interest = Interest.of(rows, user.totals.numbers, self._clock.now(now))
-        vector, new_skus = Found(rows[:0], np.zeros(0, dtype=np.float32)), list[str]()
-        if channel in ("", "vector"):
-            vector, new_skus = self._found(await self._nearest(user, max(n, DEPTH), budget))
+        near, newcomers = list[Neighbour](), list[Neighbour]()
+        if channel in ("", "vector", NEW):
+            near, newcomers = await self._near(user, max(n, DEPTH), budget)
+        if channel == NEW:
+            return best_newcomers(newcomers, interest, self._proposer.popular, n)
+        vector, new_skus = self._found(near)
         if channel:
             found = self._proposer.channel(channel, interest, vector, n)
             return self._alone(channel, found, new_skus)
         merged = self._proposer.merged(interest, rows, vector, n, new_only=new_only)
-        return self._merged(merged, new_skus)
+        new = best_newcomers(newcomers, interest, self._proposer.popular, n // SHARE)
+        return with_newcomers(self._merged(merged, new_skus), new, n)
 
     async def check(self) -> None:
         """Golden rows come out right and the versions agree; else Unavailable, and `candidates` refuses."""
@@ -71,10 +77,15 @@ class Retriever:
             raise
         self._refusal = None
 
-    async def _nearest(self, user: User, n: int, budget: Budget) -> list[Neighbour]:
+    async def _near(self, user: User, n: int, budget: Budget) -> tuple[list[Neighbour], list[Neighbour]]:
+        """The `n` nearest of all items, and of the newcomers."""
         ids = self._bundle.encoder.users([user])
         (vector,) = await self._user_tower.infer(ids, budget.stage("user_tower", cap_s=CHECK_TIMEOUT_S))
-        return await self._vectors.search(vector, n, budget.stage("search", cap_s=CHECK_TIMEOUT_S))
+        timeout_s = budget.stage("search", cap_s=CHECK_TIMEOUT_S)
+        all_items, newcomers = await asyncio.gather(
+            self._vectors.search(vector, n, timeout_s), self._vectors.search_new(vector, n, timeout_s)
+        )
+        return all_items, newcomers
 
     def _found(self, nearest: Sequence[Neighbour]) -> tuple[Found, list[str]]:
         """Neighbours by row; products added after the bundle count on from the catalogue's end."""

@@ -3,17 +3,25 @@
 import grpc
 
 from ecrs.contract.item_info_pb2 import Source
-from ecrs.contract.recall_pb2 import RecallRequest, RecallResponse
+from ecrs.contract.recall_pb2 import (
+    RecallRequest,
+    RecallResponse,
+    RemoveVectorsRequest,
+    UpsertVectorsRequest,
+    VectorsResponse,
+)
 from ecrs.contract.recall_pb2_grpc import RecallServiceServicer
 from ecrs.kit.budget import Budget
 from ecrs.recall.domain import Candidate, channel_of, wanted
 from ecrs.recall.retriever import Retriever
-from ecrs.wire import to_user
+from ecrs.recall.updates import Updates
+from ecrs.wire import check_batch, to_user
 
 
 class RecallService(RecallServiceServicer):
-    def __init__(self, retriever: Retriever, call_timeout_s: float) -> None:
+    def __init__(self, retriever: Retriever, updates: Updates, call_timeout_s: float) -> None:
         self._retriever = retriever
+        self._updates = updates
         self._call_timeout_s = call_timeout_s
 
     async def recall(self, request: RecallRequest, context: grpc.aio.ServicerContext) -> RecallResponse:
@@ -28,6 +36,25 @@ class RecallService(RecallServiceServicer):
             score_pairs=[_score_pair(candidate) for candidate in found],
             bundle_version=self._retriever.version,
         )
+
+    async def upsert_vectors(
+        self, request: UpsertVectorsRequest, context: grpc.aio.ServicerContext
+    ) -> VectorsResponse:
+        skus = [pair.sku_id for pair in request.vectors]
+        check_batch("vectors", skus)
+        budget = Budget.of(context.time_remaining(), default_s=self._call_timeout_s)
+        vectors = [pair.vector for pair in request.vectors]
+        categories = [pair.cate for pair in request.vectors]
+        await self._updates.upsert(request.bundle_version, skus, vectors, categories, budget)
+        return VectorsResponse(bundle_version=self._updates.version)
+
+    async def remove_vectors(
+        self, request: RemoveVectorsRequest, context: grpc.aio.ServicerContext
+    ) -> VectorsResponse:
+        check_batch("item_ids", request.item_ids)
+        budget = Budget.of(context.time_remaining(), default_s=self._call_timeout_s)
+        await self._updates.remove(request.bundle_version, list(request.item_ids), budget)
+        return VectorsResponse(bundle_version=self._updates.version)
 
 
 def _score_pair(candidate: Candidate) -> RecallResponse.ScorePair:

@@ -1,6 +1,6 @@
 """The vector store's interface, and which implementation the settings ask for."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 
 from ecrs.bundle import Bundle
+from ecrs.kit.errors import Unavailable
 from ecrs.kit.settings import VectorSettings
 
 EXACT_UP_TO = 100_000
@@ -22,6 +23,7 @@ SAMPLE, NEIGHBOURS, LEAST_RECALL = 50, 100, 0.99
 class Neighbour:
     sku: str
     distance: float  # squared L2; for unit vectors 2 − 2·cosine
+    new_in: int = 0  # of a newcomer, the vocabulary's id of its category
 
 
 class VectorStore(Protocol):
@@ -33,11 +35,38 @@ class VectorStore(Protocol):
     async def search(self, vector: np.ndarray, n: int, timeout_s: float) -> list[Neighbour]:
         """The `n` items nearest to `vector`, float32, shape (DIM,); nearest first."""
 
+    async def search_new(self, vector: np.ndarray, n: int, timeout_s: float) -> list[Neighbour]:
+        """As `search`, among newcomers only, with their `new_in`."""
+
     async def version(self, timeout_s: float) -> str:
         """The bundle version of the vectors that `search` reads."""
 
     async def count(self, timeout_s: float) -> int:
         """How many items `search` reads."""
+
+    async def upsert(
+        self,
+        version: str,
+        skus: Sequence[str],
+        vectors: np.ndarray,
+        new_in: Sequence[int],
+        timeout_s: float,
+    ) -> None:
+        """Add items, or give known ones another vector: float32, shape (len(skus), DIM), no sku twice.
+
+        `new_in`: of an item that the bundle does not know, a newcomer, its category, at least 1; else 0.
+        `search` finds them within a second, and they outlive a restart. Unavailable also if the store
+        does not hold the vectors of `version`.
+        """
+
+    async def remove(self, version: str, skus: Sequence[str], timeout_s: float) -> None:
+        """Take items out of what `search` finds, as `upsert` puts them in; unknown ones are no fault."""
+
+
+def check_version(held: str, wanted: str) -> None:
+    """Unavailable unless a store that holds version `held` may take vectors of version `wanted`."""
+    if held != wanted:
+        raise Unavailable(f"versions differ: the vectors held are {held}, those given are {wanted}")
 
 
 def read_vectors(lines: Iterator[str], count: int) -> tuple[list[str], np.ndarray]:
@@ -73,7 +102,7 @@ async def open_vectors(settings: VectorSettings, bundle: Bundle) -> AsyncIterato
     if settings.vectors == "faiss":
         from ecrs.recall.faiss_vectors import FaissVectors  # faiss is there in the embedded profile only
 
-        with FaissVectors.load(bundle) as store:
+        with FaissVectors.load(bundle, settings.items_dir) as store:
             yield store
     elif settings.vectors.startswith("milvus://"):
         from ecrs.recall.milvus_vectors import MilvusVectors

@@ -1,0 +1,97 @@
+"""What was added to and removed from the vectors of one bundle, in a file, for a store that forgets.
+
+DIR/VERSION.txt    a line a change, oldest first: `sku:{"new_in":N,"vector":[v1, v2, …]}` added or
+                   replaced, `sku:null` removed
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+import structlog
+
+from ecrs.bundle import BundleError
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where an item is now: `vector`, float32, shape (DIM,); `new_in` as `VectorStore.upsert` has it."""
+
+    vector: np.ndarray
+    new_in: int
+
+
+Change = tuple[str, Placed | None]
+"""A sku, and where it is now or None: nowhere, it was removed."""
+
+
+class JournalError(BundleError):
+    """A bundle's changes cannot be read or kept; the text names the file and the fault."""
+
+
+class Journal:
+    """The changes to one bundle's vectors. One process at a time may hold it."""
+
+    def __init__(self, directory: Path, version: str) -> None:
+        """Makes the directory where it is missing; JournalError if that cannot be."""
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JournalError(f"{directory}: {error.strerror}") from error
+        self._path = directory / f"{version}.txt"
+
+    def read(self, width: int) -> Iterator[Change]:
+        """All changes, oldest first.
+
+        A last line without an end is what a kill or a power cut left of a change that nobody was told
+        is done: it is cut off. Raises JournalError for any other line that is not a change.
+        """
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            log.warning("an unfinished change is dropped", file=str(self._path), bytes=len(content) - whole)
+            os.truncate(self._path, whole)
+        for number, line in enumerate(content[:whole].split(b"\n")[:-1], 1):
+            sku, _, text = line.partition(b":")
+            try:
+                yield sku.decode(), _load(text, width)
+            except (ValueError, TypeError, KeyError) as error:
+                raise JournalError(f"{self._path}:{number}: {error}") from error
+
+    def write(self, changes: list[Change]) -> None:
+        """Append `changes`, on disk when this returns; after an OSError the file is as it was before."""
+        lines = [f"{sku}:".encode() + _dump(placed) + b"\n" for sku, placed in changes]
+        with open(self._path, "ab") as file:
+            before = file.tell()
+            try:
+                file.write(b"".join(lines))
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(self._path, before)
+                raise
+
+
+def _load(text: bytes, width: int) -> Placed | None:
+    raw = orjson.loads(text)
+    if raw is None:
+        return None
+    vector = np.array(raw["vector"], dtype=np.float32)
+    if vector.shape != (width,):
+        raise ValueError(f"{vector.size} values, expected {width}")
+    return Placed(vector, int(raw["new_in"]))
+
+
+def _dump(placed: Placed | None) -> bytes:
+    if placed is None:
+        return b"null"
+    raw = {"new_in": placed.new_in, "vector": placed.vector.astype(np.float32)}
+    return orjson.dumps(raw, option=orjson.OPT_SERIALIZE_NUMPY)

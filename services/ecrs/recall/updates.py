@@ -1,0 +1,56 @@
+"""Vectors of products that come, change and go while the platform runs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ecrs.bundle import Bundle
+from ecrs.kit.budget import Budget
+from ecrs.kit.errors import BadRequest
+from ecrs.recall.vectors import VectorStore, check_version
+
+UPDATE_CAP_S = 5.0
+
+
+class Updates:
+    """Takes vectors of its own bundle only: those of another training look right and mean nothing."""
+
+    def __init__(self, bundle: Bundle, width: int, vectors: VectorStore) -> None:
+        self.version = bundle.version
+        self._known = bundle.catalogue.row
+        self._categories = bundle.encoder.vocabularies["category"]
+        self._width = width
+        self._vectors = vectors
+
+    async def upsert(
+        self,
+        version: str,
+        skus: Sequence[str],
+        vectors: Sequence[Sequence[float]],
+        categories: Sequence[str],
+        budget: Budget,
+    ) -> None:
+        """Add products of these categories, or give known ones another vector.
+
+        Raises BadRequest, naming the product, for a vector of a wrong length or with values that are
+        not finite; Unavailable for another version's.
+        """
+        check_version(self.version, version)
+        for sku, vector in zip(skus, vectors, strict=True):
+            if len(vector) != self._width:
+                raise BadRequest(f"vectors: sku {sku!r}: {len(vector)} values, expected {self._width}")
+        table = np.array(vectors, dtype=np.float32)
+        finite = np.isfinite(table).all(axis=1)
+        if not finite.all():
+            raise BadRequest(f"vectors: sku {skus[int(np.argmin(finite))]!r}: a value is not finite")
+        new_in = [
+            0 if sku in self._known else self._categories.encode(category)
+            for sku, category in zip(skus, categories, strict=True)
+        ]
+        timeout_s = budget.stage("vectors", cap_s=UPDATE_CAP_S)
+        await self._vectors.upsert(version, skus, table, new_in, timeout_s)
+
+    async def remove(self, version: str, skus: Sequence[str], budget: Budget) -> None:
+        """Let no search find these products; unknown ones are no fault."""
+        check_version(self.version, version)
+        await self._vectors.remove(version, skus, budget.stage("vectors", cap_s=UPDATE_CAP_S))

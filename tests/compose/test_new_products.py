@@ -1,0 +1,68 @@
+"""New products in containers: Redis, the item tower's server and Milvus take them, and keep them."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.compose.conftest import SERVICES, Stack, wait_until
+
+SKU = "brand-new"
+
+
+@pytest.fixture
+def like(stack: Stack, bundle_dir: Path, known: dict[str, Any]) -> Iterator[list[str]]:
+    """Brand, shop and category of what the known user did last; the new product is gone afterwards."""
+    with (bundle_dir / "histories.dat").open() as lines:
+        history = next(line for line in lines if line.startswith(f"{known['user']}:"))
+    sku = re.split("[:,]", history)[1]
+    with (bundle_dir / "products.dat").open() as lines:
+        product = next(line for line in lines if line.startswith(f"{sku}:"))
+    yield product.strip().split(":")[1:]
+    item(stack, "remove", SKU)
+
+
+def item(stack: Stack, *arguments: str) -> str:
+    """What `ecrs item` prints in the client's container."""
+    return stack.compose("exec", "-T", "client", "ecrs", "item", *arguments, check=False)
+
+
+def test_a_new_product_is_recalled_and_outlives_restarts(
+    stack: Stack, known: dict[str, Any], like: list[str]
+) -> None:
+    def recalled() -> bool:
+        return f'nid: "{SKU}"' in stack.client("recall", known["user"])
+
+    assert not recalled()
+    assert item(stack, "add", SKU, *like) == "1 product added\n"
+    wait_until("the new product among the candidates", recalled, limit_s=5)
+    assert f'sku_id: "{SKU}"' in stack.client("cm", SKU)
+    stack.compose("restart", "--timeout", "30", "redis", "milvus", "recall", "cm", limit_s=180)
+    wait_until("every container healthy", lambda: all(map(stack.is_healthy, SERVICES)), 90)
+    wait_until("the new product after the restart", recalled, 90)
+    for seed in ("redis", "milvus"):
+        assert "is there already" in stack.compose(
+            "run", "--rm", "-T", "--no-deps", f"seed-{seed}", limit_s=120
+        )
+    assert recalled()
+    assert item(stack, "stock", SKU, "--out") == "1 product marked out of stock\n"
+    assert "out_of_stock: true" in stack.client("cm", SKU)
+    assert f'sku_id: "{SKU}"' not in stack.client("as", known["user"])
+    assert item(stack, "remove", SKU) == "1 product removed\n"
+    wait_until("the removed product gone", lambda: not recalled(), limit_s=5)
+
+
+def test_without_the_item_tower_products_are_known_and_none_is_taken(
+    stack: Stack, known: dict[str, Any], like: list[str]
+) -> None:
+    stack.compose("stop", "--timeout", "30", "serving-item-tower")
+    try:
+        assert item(stack, "add", SKU, *like) == ""
+        assert stack.is_healthy("cm")
+        assert "code: 200" in stack.client("as", known["user"])
+        assert "code: 500" in stack.client("cm", SKU)
+    finally:
+        stack.compose("start", "serving-item-tower")
+        wait_until("the item tower", lambda: stack.is_healthy("serving-item-tower"), 90)

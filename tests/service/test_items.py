@@ -1,0 +1,308 @@
+"""cm taking, losing and marking products, over a fake store, the tiny item tower and recall's servicer."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from ecrs.bundle import Bundle
+from ecrs.cm.changes import Changes, ItemTower
+from ecrs.cm.remote import RemoteVectors
+from ecrs.cm.service import CMService
+from ecrs.contract.cm_pb2 import (
+    ChangeResponse,
+    CMRequest,
+    PutItemsRequest,
+    RemoveItemsRequest,
+    SetStockRequest,
+)
+from ecrs.contract.cm_pb2_grpc import CMServiceStub, add_CMServiceServicer_to_server
+from ecrs.contract.item_info_pb2 import ItemInfo
+from ecrs.contract.recall_pb2_grpc import add_RecallServiceServicer_to_server
+from ecrs.domain import Item
+from ecrs.kit.client import open_channel
+from ecrs.kit.errors import Unavailable
+from ecrs.kit.server import Service
+from ecrs.model.served import ServedModel, open_model
+from ecrs.model.signature import ModelSignature
+from ecrs.recall.service import RecallService
+from ecrs.recall.updates import Updates
+from ecrs.recall.vectors import read_vectors
+from ecrs.seeded import Seeded
+from tests.fakes import FakeModel, FakeProfiles, FakeVectors
+from tests.service.conftest import Start
+
+KNOWN = Item("12048", "10", "500", "70", statistics=(1.0, 2.0))
+
+
+@pytest.fixture
+def store(tiny: Bundle) -> FakeProfiles:
+    return FakeProfiles(products={"12048": KNOWN, "99654": Item("99654")}, seeded=tiny.version)
+
+
+@pytest.fixture
+def vectors(tiny: Bundle) -> FakeVectors:
+    table = read_vectors(tiny.lines("product_vectors.txt"), tiny.count("product_vectors.txt"))
+    return FakeVectors(*table, held=tiny.version)
+
+
+@pytest.fixture
+async def item_tower(tiny: Bundle) -> AsyncIterator[ServedModel]:
+    async with open_model("inprocess", tiny, "item_tower") as model:
+        yield model
+
+
+@dataclass
+class Platform:
+    """cm and recall on ports of their own; the parts behind them may be changed before `cm`."""
+
+    start: Start
+    bundle: Bundle
+    store: FakeProfiles
+    vectors: FakeVectors
+    item_tower: ServedModel
+    recall_target: str = ""
+    open: list = field(default_factory=list)
+
+    async def cm(self) -> CMServiceStub:
+        if not self.recall_target:
+            self.recall_target = await self._recall()
+        seeded = Seeded("cm", self.store)
+        recall = open_channel(self.recall_target)
+        self.open.append(recall)
+        tower = ItemTower(self.bundle, self.item_tower)
+        changes = Changes(self.store, seeded, tower, RemoteVectors(recall))
+        servicer = CMService(self.store, seeded, changes, call_timeout_s=5.0)
+        channel, running = await self.start(
+            Service(
+                "cm", "cm.CMService", lambda s: add_CMServiceServicer_to_server(servicer, s), seeded.check
+            )
+        )
+        await running.serving()
+        return CMServiceStub(channel)
+
+    async def _recall(self) -> str:
+        async def fine() -> None: ...
+
+        updates = Updates(self.bundle, self.item_tower.signature.width, self.vectors)
+        servicer = RecallService(None, updates, call_timeout_s=5.0)
+        _, running = await self.start(
+            Service(
+                "recall",
+                "recall.RecallService",
+                lambda s: add_RecallServiceServicer_to_server(servicer, s),
+                fine,
+            )
+        )
+        return f"127.0.0.1:{running.port}"
+
+
+@pytest.fixture
+async def platform(
+    start: Start, tiny: Bundle, store: FakeProfiles, vectors: FakeVectors, item_tower: ServedModel
+) -> AsyncIterator[Platform]:
+    platform = Platform(start, tiny, store, vectors, item_tower)
+    yield platform
+    for channel in platform.open:
+        await channel.close()
+
+
+def put(*skus: str, **fields: str) -> PutItemsRequest:
+    return PutItemsRequest(item_infos=[ItemInfo(sku_id=sku, **fields) for sku in skus])
+
+
+async def test_a_new_product_gets_a_record_and_the_towers_vector(
+    platform: Platform, item_tower: ServedModel
+) -> None:
+    stub = await platform.cm()
+    reply = await stub.put_items(put("new", brand="3456", shopid="6980", cate="70"))
+    assert (reply.error.code, reply.done, list(reply.missing_ids)) == (200, 1, [])
+    assert reply.bundle_version == platform.bundle.version
+    (info,) = (await stub.cm_call(CMRequest(item_ids=["new"]))).item_infos
+    assert info == ItemInfo(sku_id="new", brand="3456", shopid="6980", cate="70")
+    ids = platform.bundle.encoder.items([Item("new", "3456", "6980", "70")])
+    (expected,) = await item_tower.infer(ids, 5.0)
+    assert platform.vectors.skus[-1] == "new"
+    np.testing.assert_allclose(platform.vectors.vectors[-1], expected, atol=1e-6)
+    category = platform.bundle.encoder.vocabularies["category"].encode("70")
+    assert platform.vectors.new_in == {"new": category}
+
+
+async def test_unknown_brands_shops_and_categories_are_taken(platform: Platform) -> None:
+    stub = await platform.cm()
+    reply = await stub.put_items(put("a", "b", brand="?", shopid="never seen"))
+    assert (reply.error.code, reply.done) == (200, 2)
+    found = await platform.store.items(["b"], 1.0)
+    assert found == [Item("b", "?", "never seen", "-1")]
+
+
+async def test_a_known_product_is_changed_and_keeps_its_statistics(platform: Platform) -> None:
+    stub = await platform.cm()
+    before = await platform.vectors.count(1.0)
+    request = PutItemsRequest(
+        item_infos=[ItemInfo(sku_id="12048", brand="new brand", statistics=[9.0], out_of_stock=True)]
+    )
+    assert (await stub.put_items(request)).error.code == 200
+    assert platform.store.products["12048"] == Item(
+        "12048", "new brand", statistics=(1.0, 2.0), out_of_stock=True
+    )
+    assert await platform.vectors.count(1.0) == before
+    assert platform.vectors.new_in == {}
+
+
+async def test_a_thousand_products_are_taken_in_one_call(platform: Platform) -> None:
+    stub = await platform.cm()
+    reply = await stub.put_items(put(*(f"new-{n}" for n in range(1000)), cate="70"))
+    assert (reply.error.code, reply.done) == (200, 1000)
+    assert set(platform.vectors.skus) >= {"new-0", "new-999"}
+
+
+BAD_SKUS = {
+    "": "it is empty",
+    "a,b": "it holds a control character or one of ',:;'",
+    "a;b": "it holds a control character or one of ',:;'",
+    "a:b": "it holds a control character or one of ',:;'",
+    "a\nb": "it holds a control character or one of ',:;'",
+    "a\x7fb": "it holds a control character or one of ',:;'",
+    " a": "it begins or ends with a space",
+    "ü" * 65: "it is longer than 128 bytes",
+}
+
+
+def change(stub: CMServiceStub, method: str, skus: list[str]):
+    request = {
+        "put_items": lambda: put(*skus),
+        "remove_items": lambda: RemoveItemsRequest(item_ids=skus),
+        "set_stock": lambda: SetStockRequest(item_ids=skus),
+    }[method]()
+    return getattr(stub, method)(request)
+
+
+CHANGES = ("put_items", "remove_items", "set_stock")
+
+
+@pytest.mark.parametrize("method", CHANGES)
+async def test_what_cannot_be_a_sku_is_named_and_nothing_is_done(platform: Platform, method: str) -> None:
+    stub = await platform.cm()
+    before = dict(platform.store.products)
+    for sku, fault in BAD_SKUS.items():
+        reply = await change(stub, method, ["99654", sku])
+        assert reply.error.code == 400
+        assert reply.error.text.endswith(f"[1]: sku {sku!r}: {fault}")
+    twice = await change(stub, method, ["99654", "x", "x"])
+    assert (twice.error.code, twice.error.text.endswith("[2]: sku 'x': twice in one call")) == (400, True)
+    assert platform.store.products == before
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+@pytest.mark.parametrize("method", CHANGES)
+async def test_no_products_or_too_many_are_a_bad_request(platform: Platform, method: str, count: int) -> None:
+    stub = await platform.cm()
+    reply = await change(stub, method, [str(n) for n in range(count)])
+    assert reply.error.code == 400
+    assert f"expected 1 to 1000 products, got {count}" in reply.error.text
+
+
+async def test_a_control_character_in_a_field_is_a_bad_request(platform: Platform) -> None:
+    reply = await (await platform.cm()).put_items(put("new", brand="a\nb"))
+    assert (reply.error.code, reply.error.text) == (
+        400, "item_infos[0]: sku 'new': brand, shopid or cate holds a control character",
+    )  # fmt: skip
+
+
+async def test_removed_products_are_unknown_and_have_no_vector(platform: Platform) -> None:
+    stub = await platform.cm()
+    assert "12048" in platform.vectors.skus
+    reply = await stub.remove_items(RemoveItemsRequest(item_ids=["12048", "never there"]))
+    assert (reply.error.code, reply.done, list(reply.missing_ids)) == (200, 1, ["never there"])
+    assert "12048" not in platform.vectors.skus
+    found = await stub.cm_call(CMRequest(item_ids=["12048", "99654"]))
+    assert list(found.missing_ids) == ["12048"]
+
+
+async def test_products_out_of_stock_are_flagged_until_they_are_back(platform: Platform) -> None:
+    stub = await platform.cm()
+
+    async def flags() -> list[bool]:
+        reply = await stub.cm_call(CMRequest(item_ids=["12048", "99654"]))
+        return [info.out_of_stock for info in reply.item_infos]
+
+    reply = await stub.set_stock(SetStockRequest(item_ids=["12048", "never there"]))
+    assert (reply.error.code, reply.done, list(reply.missing_ids)) == (200, 1, ["never there"])
+    assert await flags() == [True, False]
+    await stub.set_stock(SetStockRequest(item_ids=["12048"], in_stock=True))
+    assert await flags() == [False, False]
+    assert platform.store.products["12048"] == KNOWN
+
+
+async def changes_but_stock(stub: CMServiceStub) -> list[ChangeResponse]:
+    return [await change(stub, method, ["12048"]) for method in ("put_items", "remove_items")]
+
+
+async def still_reads_and_marks(platform: Platform, stub: CMServiceStub) -> None:
+    assert platform.store.products["12048"] == KNOWN
+    assert (await stub.cm_call(CMRequest(item_ids=["12048"]))).error.code == 200
+    assert (await stub.set_stock(SetStockRequest(item_ids=["12048"]))).error.code == 200
+
+
+async def test_without_recall_nothing_is_put_or_removed_and_the_rest_works(platform: Platform) -> None:
+    platform.recall_target = "127.0.0.1:1"
+    stub = await platform.cm()
+    for reply in await changes_but_stock(stub):
+        assert (reply.error.code, reply.error.text) == (503, "recall is unavailable (UNAVAILABLE)")
+    await still_reads_and_marks(platform, stub)
+
+
+async def test_without_a_vector_store_nothing_is_put_or_removed(platform: Platform) -> None:
+    platform.vectors.trouble.fault = Unavailable("Milvus is unavailable")
+    stub = await platform.cm()
+    for reply in await changes_but_stock(stub):
+        assert (reply.error.code, reply.error.text) == (503, "Milvus is unavailable")
+    await still_reads_and_marks(platform, stub)
+
+
+async def test_without_the_item_tower_nothing_is_put_and_the_rest_works(platform: Platform) -> None:
+    signature = ModelSignature.load(platform.bundle.path / "item_tower")
+    away = FakeModel(signature, None)
+    away.trouble.fault = Unavailable("item_tower at serving:9998 is unavailable")
+    platform.item_tower = away
+    stub = await platform.cm()
+    reply = await stub.put_items(put("12048"))
+    assert (reply.error.code, reply.error.text) == (503, "item_tower at serving:9998 is unavailable")
+    await still_reads_and_marks(platform, stub)
+    assert (await stub.remove_items(RemoveItemsRequest(item_ids=["12048"]))).error.code == 200
+
+
+async def test_an_item_tower_that_answers_other_than_at_training_is_refused(platform: Platform) -> None:
+    signature = ModelSignature.load(platform.bundle.path / "item_tower")
+    platform.item_tower = FakeModel(signature, lambda ids: np.ones((len(ids), signature.width)))
+    reply = await (await platform.cm()).put_items(put("new"))
+    assert reply.error.code == 503
+    assert "golden rows are off" in reply.error.text
+
+
+async def test_a_store_that_holds_another_bundle_takes_no_products(platform: Platform) -> None:
+    platform.store.seeded = "20200101_000000_00000000"
+    stub = await platform.cm()
+    for reply in await changes_but_stock(stub):
+        assert reply.error.code == 503
+        assert "the profile store holds 20200101_000000_00000000" in reply.error.text
+    await still_reads_and_marks(platform, stub)
+
+
+async def test_recall_of_another_bundle_takes_no_products(platform: Platform) -> None:
+    platform.vectors.held = "20200101_000000_00000000"
+    stub = await platform.cm()
+    for reply in await changes_but_stock(stub):
+        assert (reply.error.code, "versions differ" in reply.error.text) == (503, True)
+    await still_reads_and_marks(platform, stub)
+
+
+async def test_what_failed_half_way_is_mended_by_the_same_call(platform: Platform) -> None:
+    stub = await platform.cm()
+    platform.store.trouble.fault = Unavailable("the profile store is unavailable (ConnectionError)")
+    assert (await stub.put_items(put("new"))).error.code == 503
+    platform.store.trouble.fault = None
+    assert (await stub.put_items(put("new"))).error.code == 200
+    assert platform.vectors.skus.count("new") == 1

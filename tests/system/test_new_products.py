@@ -1,0 +1,185 @@
+"""Products come, run out and go while the platform runs, and a restart changes nothing of it."""
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from ecrs.actions import ActionType
+from ecrs.bundle import Bundle
+from ecrs.contract.as_pb2 import ASRequest
+from ecrs.contract.as_pb2_grpc import ASServiceStub
+from ecrs.contract.cm_pb2 import CMRequest
+from ecrs.contract.cm_pb2_grpc import CMServiceStub
+from ecrs.contract.recall_pb2 import RecallRequest
+from ecrs.contract.recall_pb2_grpc import RecallServiceStub
+from ecrs.contract.um_pb2 import UserModelRequest
+from ecrs.contract.um_pb2_grpc import UMServiceStub
+from ecrs.domain import Item, parse_history, parse_item
+from ecrs.kit.ports import PORTS
+from tests.system.conftest import Up, ecrs
+
+USER = "8888"
+
+
+class Platform:
+    """What the running platform says."""
+
+    def __init__(self) -> None:
+        self.channels = {name: grpc.insecure_channel(f"127.0.0.1:{port}") for name, port in PORTS.items()}
+        um = UMServiceStub(self.channels["um"])
+        self.user = um.um_call(UserModelRequest(user_id=USER), timeout=5).user_info
+
+    def recalled(self) -> set[str]:
+        stub = RecallServiceStub(self.channels["recall"])
+        reply = stub.recall(RecallRequest(user_info=self.user), timeout=5, wait_for_ready=True)
+        return {pair.nid for pair in reply.score_pairs}
+
+    def recommended(self) -> set[str]:
+        reply = ASServiceStub(self.channels["gateway"]).as_call(ASRequest(user_id=USER), timeout=5)
+        return {info.sku_id for info in reply.item_infos}
+
+    def known(self, sku: str) -> bool:
+        reply = CMServiceStub(self.channels["cm"]).cm_call(CMRequest(item_ids=[sku]), timeout=5)
+        return reply.error.code == 200
+
+
+@pytest.fixture(scope="module")
+def platform(up: Up) -> Iterator[Platform]:
+    platform = Platform()
+    yield platform
+    for channel in platform.channels.values():
+        channel.close()
+
+
+@pytest.fixture(scope="module")
+def favourite(tiny: Bundle) -> Item:
+    """The product that the user bought most often."""
+    history = dict(map(parse_history, tiny.lines("histories.dat")))[USER]
+    items = {item.sku: item for item in map(parse_item, tiny.lines("products.dat"))}
+    bought = Counter(action.sku for action in history if action.type is ActionType.ORDER)
+    return items[bought.most_common(1)[0][0]]
+
+
+def within(limit_s: float, condition: Callable[[], bool]) -> float:
+    """How long the condition took to hold, in seconds; fails when it took more than `limit_s`."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < limit_s
+        time.sleep(0.01)
+    return time.monotonic() - started
+
+
+def add(sku: str, like: Item) -> None:
+    done = ecrs("item", "add", sku, like.brand, like.shop, like.category)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 product added\n", "")
+
+
+def end(up: Up, name: str) -> None:
+    """Kill a child and wait until the platform, with another in its place, serves again."""
+    children = json.loads((up.run_dir / "children.json").read_text())
+    os.kill(children[name]["pid"], signal.SIGKILL)
+    up.wait_for(f"{name} ended with -9; starting it again")
+    within(30, lambda: ecrs("health").returncode == 0)
+
+
+def test_a_new_product_is_recalled_within_a_second(platform: Platform, favourite: Item) -> None:
+    assert "brand-new" not in platform.recalled()
+    add("brand-new", favourite)
+    within(1.0, lambda: "brand-new" in platform.recalled())
+    within(1.0, lambda: "brand-new" in platform.recommended())
+    assert platform.known("brand-new")
+
+
+def test_a_product_of_an_unknown_brand_shop_and_category_is_taken(platform: Platform) -> None:
+    done = ecrs("item", "add", "strange", "-1", "no such shop", "no such category")
+    assert (done.returncode, done.stdout) == (0, "1 product added\n")
+    assert platform.known("strange")
+
+
+def test_a_file_of_products_is_added_in_batches(platform: Platform, favourite: Item, tmp_path: Path) -> None:
+    tail = f"{favourite.brand}:{favourite.shop}:{favourite.category}"
+    file = tmp_path / "products.dat"
+    skus = [f"filed-{n}" for n in range(1500)]
+    file.write_text("\n".join(f"{sku}:{tail}" for sku in skus) + "\n\n")
+    done = ecrs("item", "add", "--file", str(file))
+    assert (done.returncode, done.stdout) == (0, "1,500 products added\n")
+    assert platform.known("filed-0")
+    assert platform.known("filed-1499")
+    assert ecrs("item", "remove", *skus).stdout == "1,500 products removed\n"
+    assert not platform.known("filed-1499")
+
+
+def test_what_was_added_and_removed_outlives_recall_and_the_store(
+    up: Up, platform: Platform, favourite: Item
+) -> None:
+    add("lasting", favourite)
+    add("passing", favourite)
+    assert ecrs("item", "remove", "passing").returncode == 0
+    for child in ("recall", "valkey"):
+        end(up, child)
+        within(5, lambda: "lasting" in platform.recalled())
+        assert "passing" not in platform.recalled()
+        assert platform.known("lasting")
+        assert not platform.known("passing")
+    assert "lasting" in platform.recommended()
+
+
+def test_a_product_out_of_stock_is_left_out_until_it_is_back(platform: Platform, favourite: Item) -> None:
+    sku = favourite.sku
+    assert sku in platform.recommended()
+    done = ecrs("item", "stock", sku, "--out")
+    assert (done.returncode, done.stdout) == (0, "1 product marked out of stock\n")
+    assert sku not in platform.recommended()
+    assert sku in platform.recalled()
+    assert ecrs("item", "stock", sku, "--in").stdout == "1 product marked in stock\n"
+    assert sku in platform.recommended()
+
+
+def test_a_removed_product_is_gone_and_can_be_added_again(platform: Platform, favourite: Item) -> None:
+    done = ecrs("item", "remove", favourite.sku)
+    assert (done.returncode, done.stdout) == (0, "1 product removed\n")
+    assert favourite.sku not in platform.recommended()
+    assert not platform.known(favourite.sku)
+    add(favourite.sku, favourite)
+    assert favourite.sku in platform.recommended()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("add", "1", "2"), "give either SKU BRAND SHOP CATEGORY or --file"),
+        (("add", "a;b", "1", "2", "3"), "sku 'a;b': it holds a control character or one of ',:;'"),
+        (("add", "--file", "/nowhere"), "/nowhere: No such file or directory"),
+        (("remove", "never there"), "0 products removed, 1 not known: never there"),
+        (("stock", "never there", "--out"), "0 products marked out of stock, 1 not known: never there"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(up: Up, arguments: tuple[str, ...], reason: str) -> None:
+    done = ecrs("item", *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert reason in line
+
+
+def test_a_bad_line_of_a_file_is_named_and_nothing_is_added(platform: Platform, tmp_path: Path) -> None:
+    file = tmp_path / "products.dat"
+    for bad, reason in (("oops", "expected 4 fields"), ("first:1:2:3", "it is there already")):
+        file.write_text(f"first:1:2:3\n{bad}\n")
+        done = ecrs("item", "add", "--file", str(file))
+        assert done.returncode == 1
+        assert f"{file}:2: " in done.stderr
+        assert reason in done.stderr
+        assert not platform.known("first")
+
+
+def test_without_a_platform_the_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECRS_CM_TARGET", "127.0.0.1:1")
+    done = ecrs("item", "remove", "1")
+    assert (done.returncode, done.stderr) == (1, "ecrs: no answer from cm at 127.0.0.1:1: UNAVAILABLE\n")
