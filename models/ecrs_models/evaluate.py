@@ -106,7 +106,7 @@ def _ask(found: Evaluation, moment: Moment, task: str, baselines: dict[str, Reco
         answer = found.platform.answer(user, new_only=new)
         merged[user], ours[user] = answer.proposals.item[:LIST_LENGTH], answer.ranked[:LIST_LENGTH]
         totals = moment.past(user).item
-        rows.append(stages(answer, taken, period.catalogue, period.bought(user), totals, new))
+        rows.append(stages(answer, taken, period.catalogue, period.bought(user), totals))
         scores.append(answer.scores)
         right.append(np.isin(answer.proposals.item, taken))
     found.tasks[task] = Measured(truth, lists)

@@ -16,15 +16,14 @@ SHORT = CUTOFFS[0]
 STAGES = (
     *("sold before", *CHANNELS, "any channel", "candidates"),
     *(f"list of {LIST_LENGTH}", f"list of {SHORT}", f"best {SHORT} of the candidates", f"best {SHORT}"),
-    *("hidden by the cap", "left out as touched"),
+    "hidden by the cap",
 )
 """Shares of a user's truth, in the order of `stages`.
 
 `sold before`: in the catalogue, all else is filtered out; each channel's first CANDIDATES; `any channel`:
 all that they found; `candidates`: the merged ones that the ranker sees; in the ranked lists; `best 20 of
 the candidates`: if the ranker made no mistake; `best 20`: in a list of that length if nobody did;
-`hidden by the cap`: bought before, but no longer in the user's totals, which keep MAX_PRODUCTS; `left out as
-touched`: what `new_only` takes out though it was never bought, because the user looked at it.
+`hidden by the cap`: bought before, but no longer in the user's totals, which keep MAX_PRODUCTS.
 """
 
 ASKED, NEIGHBOURS, SEARCH_TIMEOUT_S = 500, 100, 10.0
@@ -37,24 +36,22 @@ def stages(
     sold: np.ndarray,
     bought: np.ndarray,
     totals: np.ndarray,
-    new_only: bool,
 ) -> list[float]:
     """STAGES of one user.
 
     `taken`: the items to find; `sold`, bool (items,): the catalogue; `bought`: what the user bought
-    before; `totals`: what the user's totals hold, bought or touched; `new_only`: as it was asked for.
+    before; `totals`: what the user's totals hold, bought or touched.
     """
     found, positions = answer.found.item, answer.found.positions
     right = np.isin(found, taken)
     channels = [float(right[positions[:, channel] <= CANDIDATES].sum()) for channel in range(len(CHANNELS))]
     candidates = float(np.isin(answer.proposals.item, taken).sum())
     ranked = np.isin(answer.ranked[:LIST_LENGTH], taken)
-    known = np.isin(taken, totals)
-    hidden, touched = np.isin(taken, bought) & ~known, known & new_only
+    hidden = np.isin(taken, bought) & ~np.isin(taken, totals)
     counts = [
         *(float(sold[taken].sum()), *channels, float(right.sum()), candidates),
         *(float(ranked.sum()), float(ranked[:SHORT].sum()), min(SHORT, candidates), min(SHORT, len(taken))),
-        *(float(hidden.sum()), float(touched.sum())),
+        float(hidden.sum()),
     ]
     return [count / len(taken) for count in counts]
 

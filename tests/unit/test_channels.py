@@ -80,9 +80,12 @@ def test_merged_candidates_are_by_chance_and_say_who_found_them(proposer: Propos
     )
 
 
-def test_new_only_proposes_nothing_that_was_had(proposer: Proposer) -> None:
-    merged = proposer.merged(interest({0: 4.0}), np.array([0]), nothing(), 10, new_only=True)
+def test_new_only_proposes_nothing_that_was_bought(proposer: Proposer) -> None:
+    bought_0_looked_at_1 = Interest(np.array([0, 1]), np.array([4.0, 0]), np.array([0, 1.0]))
+    merged = proposer.merged(bought_0_looked_at_1, np.array([0, 1]), nothing(), 10, new_only=True)
     assert 0 not in merged.item
+    place = merged.item.tolist().index(1)
+    assert merged.positions[place, CHANNELS.index("again")] == 1
 
 
 def test_a_user_without_anything_gets_what_sells(proposer: Proposer) -> None:

@@ -137,22 +137,20 @@ def test_the_funnel_says_what_is_left_at_each_stage() -> None:
     sold[9] = False
     found = answer([1, 2, 3, 4], 1, [0.1, 0.2, 0.3])
     taken, bought, totals = np.array([1, 3, 4, 7, 9]), np.array([7, 1]), np.array([1])
-    shares = dict(zip(STAGES, stages(found, taken, sold, bought, totals, new_only=False), strict=True))
+    shares = dict(zip(STAGES, stages(found, taken, sold, bought, totals), strict=True))
     assert shares == pytest.approx(
         {
             **{"sold before": 0.8, "again": 0, "similar": 0.6, "popular": 0, "vector": 0},
             **{"any channel": 0.6, "candidates": 0.4, "list of 100": 0.4, "list of 20": 0.4},
             **{"best 20 of the candidates": 0.4, "best 20": 1, "hidden by the cap": 0.2},
-            "left out as touched": 0,
         }
     )
-    assert stages(found, taken, sold, bought, totals, new_only=True)[-1] == pytest.approx(0.2)
 
 
 def test_a_list_of_twenty_cannot_hold_what_thirty_took() -> None:
     thirty, everything = np.arange(30), np.ones(30, dtype=bool)
     found = answer(list(range(30)), 0, [0.5] * 30)
-    shares = dict(zip(STAGES, stages(found, thirty, everything, thirty, thirty, False), strict=True))
+    shares = dict(zip(STAGES, stages(found, thirty, everything, thirty, thirty), strict=True))
     assert shares["candidates"] == 1
     assert shares["best 20"] == shares["list of 20"] == pytest.approx(2 / 3)
 

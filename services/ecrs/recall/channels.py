@@ -45,6 +45,11 @@ class Interest:
         bought = np.where(numbers[:, ORDERS] > 0, bought, 0)
         return cls(item, bought, np.where(numbers[:, TOUCHES] > 0, touched, 0))
 
+    def never_bought(self) -> "Interest":
+        """What was touched alone."""
+        touched = self.bought == 0
+        return Interest(self.item[touched], self.bought[touched], self.touched[touched])
+
     @property
     def weight(self) -> np.ndarray:
         return np.sqrt(self.bought + self.touched)

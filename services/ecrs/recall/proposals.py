@@ -66,8 +66,8 @@ class Proposer:
         """
         similar, popular = self.similar.scores(interest), self.popular.scores(interest)
         found = self._lists(interest, had, vector, similar, popular)
-        if new_only:
-            found[_AGAIN] = found[_AGAIN].best(0)
+        if new_only:  # what was looked at and never bought is new
+            found[_AGAIN] = again(interest.never_bought())
         item, chance = self._chances(found)
         order = np.argsort(-chance, kind="stable")[:n]
         item, chance = item[order], chance[order]
