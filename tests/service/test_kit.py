@@ -173,6 +173,22 @@ async def test_calls_in_flight_are_finished_at_the_end() -> None:
     await channel.close()
 
 
+async def test_a_check_that_keeps_its_cancellation_to_itself_does_not_hold_up_the_end() -> None:
+    checking = asyncio.Event()
+
+    async def deaf() -> None:
+        checking.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return
+
+    settings = ServerSettings(port=0, metrics_port=0, check_interval_s=0.01)
+    async with asyncio.timeout(5):
+        async with started(scripted(echo, deaf), settings):
+            await checking.wait()
+
+
 async def test_a_peer_that_is_away_or_slow_is_a_fault_with_a_name(start: Start) -> None:
     async def slow(request: UserModelRequest) -> UserModelResponse:
         await asyncio.sleep(5)

@@ -5,6 +5,7 @@ SIGINT health goes first, then calls in flight get `grace_s`, then the program e
 """
 
 import asyncio
+import faulthandler
 import json
 import signal
 import threading
@@ -29,6 +30,9 @@ from ecrs.kit.ports import METRICS_OFFSET, PORTS
 from ecrs.kit.settings import ServerSettings
 
 log = structlog.get_logger()
+
+STOP_STEP_S = 1.0
+"""The most that a step of stopping may take, calls in flight apart."""
 
 Check = Callable[[], Awaitable[None]]
 
@@ -73,6 +77,8 @@ async def run(service: Service, settings: ServerSettings) -> None:
     async with started(service, settings):
         await stop.wait()
         log.info("stopping", grace_s=settings.grace_s)
+        # Should a library hang, say where, and end before somebody kills without a word.
+        faulthandler.dump_traceback_later(settings.grace_s + 2 * STOP_STEP_S, exit=True)
     log.info("stopped")
 
 
@@ -104,12 +110,15 @@ async def started(service: Service, settings: ServerSettings) -> AsyncIterator[R
             yield running
         finally:
             watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
+            await asyncio.wait([watch], timeout=STOP_STEP_S)
             await _tell(running, health, service, "stopping")
-            await server.stop(settings.grace_s)
+            await asyncio.wait(
+                [asyncio.ensure_future(server.stop(settings.grace_s))], timeout=settings.grace_s + STOP_STEP_S
+            )
 
 
 async def _watch(running: Running, health: HealthServicer, service: Service, interval_s: float) -> None:
+    watch = asyncio.current_task()
     while True:
         try:
             await service.check()
@@ -121,6 +130,8 @@ async def _watch(running: Running, health: HealthServicer, service: Service, int
             reason = "the check itself failed: see the log"
         if reason != running.reason:
             await _tell(running, health, service, reason)
+        if watch is not None and watch.cancelling():
+            return  # a library under `check` kept the cancellation to itself
         await asyncio.sleep(interval_s)
 
 
