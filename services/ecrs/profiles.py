@@ -9,7 +9,6 @@ ecrs##changed        set of skus put or removed since: seeding the same bundle a
 ecrs##out_of_stock   set of skus; it outlives bundles, for it is the shop's word and not the training's
 """
 
-import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -26,7 +25,7 @@ from redis.exceptions import RedisError
 
 from ecrs.actions import ActionType, Interaction
 from ecrs.domain import Item, User
-from ecrs.kit.errors import OutOfTime, Unavailable
+from ecrs.kit.limit import within
 from ecrs.kit.settings import RedisSettings
 from ecrs.totals import TOTALS, WHOLE, Totals
 
@@ -172,13 +171,7 @@ class RedisProfiles:
 
 
 async def _answer(command: Awaitable[Any], timeout_s: float) -> Any:
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await command
-    except TimeoutError:
-        raise OutOfTime(f"the profile store did not answer within {timeout_s * 1000:.0f} ms") from None
-    except (RedisError, OSError) as error:
-        raise Unavailable(f"the profile store is unavailable ({type(error).__name__})") from error
+    return await within(timeout_s, "the profile store", command, away=(RedisError, OSError))
 
 
 @asynccontextmanager

@@ -1,6 +1,5 @@
 """Item vectors in Milvus: an alias names the live collection, a collection's name its bundle."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -11,7 +10,7 @@ from grpc import RpcError
 from pymilvus import AsyncMilvusClient
 from pymilvus.exceptions import MilvusException
 
-from ecrs.kit.errors import OutOfTime, Unavailable
+from ecrs.kit.limit import within
 from ecrs.kit.settings import VectorSettings
 from ecrs.recall.vectors import Neighbour, check_version
 
@@ -119,10 +118,4 @@ class MilvusVectors:
 
 
 async def _bounded(call: Awaitable[T], timeout_s: float) -> T:
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await call
-    except TimeoutError:
-        raise OutOfTime(f"Milvus did not answer within {timeout_s * 1000:.0f} ms") from None
-    except (MilvusException, RpcError, OSError) as error:
-        raise Unavailable(f"Milvus is unavailable ({type(error).__name__})") from error
+    return await within(timeout_s, "Milvus", call, away=(MilvusException, RpcError, OSError))
