@@ -7,6 +7,7 @@ Sources: Guo et al., "DeepFM: a factorization-machine based neural network for C
 """
 
 import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -28,7 +29,7 @@ CROSSES, RANK = 2, 32
 """Layers of DCN-V2's cross network, and the rank of each one's matrix."""
 
 
-class _Ranker(nn.Layer):
+class _Ranker(nn.Layer, ABC):
     """ids, int64 (N, RANKER_COLUMNS) → float32 (N, 1), the probability that the user takes the item."""
 
     def __init__(self, cardinality: Sequence[int]) -> None:
@@ -55,9 +56,9 @@ class _Ranker(nn.Layer):
         seen = [paddle.flatten(of_ids, 1), paddle.flatten(of_bins, 1), numbers]
         return of_ids, paddle.concat(seen, axis=1)
 
+    @abstractmethod
     def logit(self, ids: paddle.Tensor) -> paddle.Tensor:
         """The score before the sigmoid, float32 (N, 1)."""
-        raise NotImplementedError
 
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
         return functional.sigmoid(self.logit(ids))

@@ -1,6 +1,6 @@
 """Protobuf messages ⇄ the domain's users and items: the one place that knows both names."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -102,10 +102,6 @@ def from_item(item: Item) -> ItemInfo:
         statistics=item.statistics,
         out_of_stock=item.out_of_stock,
     )
-
-
-def to_items(infos: Iterable[ItemInfo]) -> list[Item]:
-    return [to_item(info) for info in infos]
 
 
 def to_new_items(infos: Sequence[ItemInfo]) -> list[Item]:

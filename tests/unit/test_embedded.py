@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from ecrs.embedded import _started
 
@@ -20,10 +21,12 @@ def test_a_process_counts_as_alive_until_its_last_thread_is_gone() -> None:
     try:
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(0.2)
+        deadline = time.monotonic() + 10
+        while "Z" not in (state := Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2]):
+            assert time.monotonic() < deadline, f"the first thread is still there:{state}"
+            time.sleep(0.01)
         assert _started(process.pid) is not None
     finally:
         process.kill()
-        process.stdout.close() if process.stdout else None
-    process.wait(10)
+        process.communicate(timeout=10)
     assert _started(process.pid) is None

@@ -3,8 +3,8 @@
 Both profiles use this file: `ecrs` imports it, and the Paddle Serving image, an island of
 Python 3.9 without the package, carries a copy. So: numpy alone, and syntax 3.9 can read.
 
-The guard exists because Paddle does not check: an empty batch is a segmentation fault, an id
-outside an embedding table reads foreign memory.
+The guard exists because Paddle does not check: an empty batch fails inside it, an id outside an
+embedding table reads foreign memory.
 """
 
 from __future__ import annotations
