@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 
 from ecrs.actions import ActionType
+from ecrs.clock import DAY_S
 from ecrs.domain import ITEM_FIELDS
 from ecrs_models.dataset import (
     ACTION_SCHEMA,
     ACTIONS,
-    DAY_S,
     PRODUCTS,
     USER_COLUMNS,
     USERS,

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ecrs.clock import DAY_S
 from ecrs_models import metrics
-from ecrs_models.dataset import DAY_S
 from ecrs_models.period import Period
 
 Recommender = Callable[[int, bool], np.ndarray]

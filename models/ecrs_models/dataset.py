@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 
 from ecrs.actions import ActionType
+from ecrs.clock import DAY_S
 from ecrs.domain import HISTORY_LENGTH, ITEM_FIELDS, PROFILE_FIELDS
 from ecrs.features import ABSENT
 from ecrs_models.errors import DataError
@@ -29,7 +30,6 @@ USERS, PRODUCTS, ACTIONS, ABOUT = "users.dat", "products.dat", "actions.parquet"
 USER_COLUMNS = ("user_id", *PROFILE_FIELDS)
 ACTION_SCHEMA = {"user_id": pl.String, "sku_id": pl.String, "ts": pl.Int64, "type": pl.Int8}
 
-DAY_S = 86_400
 WINDOW_DAYS = 28
 """An evaluation period: four weeks, less where the data are short."""
 

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from ecrs.clock import DAY_S
 from ecrs_models.baselines import LIST_LENGTH, Recommender
 from ecrs_models.bootstrap import Interval
-from ecrs_models.dataset import DAY_S
 from ecrs_models.measured import MERGED, OURS, Measured
 from ecrs_models.period import Period
 from ecrs_models.platform import Platform

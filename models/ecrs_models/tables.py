@@ -10,8 +10,9 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from ecrs.actions import ActionType
+from ecrs.clock import DAY_S
 from ecrs.ranking_features import STATISTICS
-from ecrs.totals import DAY_S, LONG_S, MAX_PRODUCTS, SHORT_S, TOTALS, TOUCH_WEIGHT
+from ecrs.totals import LONG_S, MAX_PRODUCTS, SHORT_S, TOTALS, TOUCH_WEIGHT
 from ecrs_models.dataset import Log
 
 HORIZONS_DAYS = (7, 28, 84)

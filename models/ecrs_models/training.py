@@ -30,6 +30,7 @@ import paddle
 from paddle.utils import unique_name
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ecrs.clock import DAY_S
 from ecrs.domain import ITEM_FIELDS
 from ecrs.features import ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS, Encoder
 from ecrs.ranking_features import Quantiles, ranker_cardinality
@@ -41,7 +42,7 @@ from ecrs_models.candidates import (
     candidate_rows,
     hit_curves,
 )
-from ecrs_models.dataset import ACTIONS, DAY_S, PRODUCTS, USER_COLUMNS, USERS, Dataset, Log
+from ecrs_models.dataset import ACTIONS, PRODUCTS, USER_COLUMNS, USERS, Dataset, Log
 from ecrs_models.errors import DataError
 from ecrs_models.moments import Moment, Nearest, Tables, TableSettings
 from ecrs_models.rankers import RANKERS
@@ -196,7 +197,7 @@ def train(
             if not _weights(out, name, two_tower):
                 if start:
                     start.give(name, two_tower, encoder)
-                examples = Examples(log.before(end), tables.users, tables.items, since if epochs else 0)
+                examples = Examples(log.before(end), tables.users, tables.items, since)
                 fit(_TowerJob(name, two_tower, examples, settings, epochs), out, progress, checkpoint_s)
             if name == "early_towers" and not (out / "curves.npy").exists():
                 _gather(log, tables, two_tower, moments, settings, out, progress)

@@ -3,7 +3,9 @@
 import time
 from dataclasses import dataclass
 
-STALE_S = 28 * 86_400
+DAY_S = 86_400
+
+STALE_S = 28 * DAY_S
 """How far the clock may be past a bundle's data: as far as its ranker learned to look ahead."""
 
 

@@ -14,21 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ecrs.catalogue import NO_ID
+from ecrs.clock import DAY_S
 from ecrs.features import ITEM_GROUPS, PAIR_COLUMNS, Encoder
-from ecrs.totals import (
-    DAY_S,
-    FIRST_ORDER,
-    LAST_ORDER,
-    LAST_TOUCH,
-    LONG,
-    LONG_S,
-    ORDERS,
-    SHORT,
-    SHORT_S,
-    TOTALS,
-    TOUCH,
-    TOUCHES,
-)
+from ecrs.totals import FIRST_ORDER, LAST_ORDER, LAST_TOUCH, ORDERS, TOTALS, TOUCHES, faded
 
 STATISTICS = (
     *("share_7d", "share_28d", "share_84d", "share_all", "trend"),
@@ -97,20 +85,19 @@ class _Features:
         self.candidates, self.past, self.now = candidates, past, now
         numbers = past.numbers
         self.since = _days(now - numbers[:, LAST_ORDER], numbers[:, ORDERS] > 0)
-        self.long = numbers[:, LONG] * np.exp(-np.nan_to_num(self.since) * (DAY_S / LONG_S))
-        self.short = numbers[:, SHORT] * np.exp(-np.nan_to_num(self.since) * (DAY_S / SHORT_S))
         self.touch_since = _days(now - numbers[:, LAST_TOUCH], numbers[:, TOUCHES] > 0)
-        self.touch = numbers[:, TOUCH] * np.exp(-np.nan_to_num(self.touch_since) * (DAY_S / SHORT_S))
+        self.short, self.long, self.touch = faded(numbers, now)
         self.total = max(float(self.long.sum()), 1e-9)
 
     def matrix(self) -> np.ndarray:
         n = len(self.candidates.item)
+        groups = [self._sums(group) for group in range(len(ITEM_GROUPS))]
         columns = [
             self.candidates.statistics,
             np.broadcast_to(self._user(), (n, 6)),
             self._item(),
-            *(self._group(group) for group in range(len(ITEM_GROUPS))),
-            self._within_category(),
+            *(of_group.of_candidates for of_group in groups),
+            self._within_category(groups[ITEM_GROUPS.index("category")]),
             self._channels(),
         ]
         return np.concatenate(columns, axis=1, dtype=np.float32, casting="same_kind")
@@ -161,11 +148,10 @@ class _Features:
             np.where(known, self.touch_since[row], np.nan),
         ], axis=1)  # fmt: skip
 
-    def _sums(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Per value of a group in the past: ids, GROUP_NUMBERS summed; the value's row in the past."""
+    def _sums(self, group: int) -> "_Group":
+        """What the user did to products of a brand, shop or category."""
         ids, of = np.unique(self.past.groups[:, group], return_inverse=True)
-        count = len(ids)
-        numbers = self.past.numbers
+        count, numbers = len(ids), self.past.numbers
         since = np.full(count, np.inf)
         np.minimum.at(since, of, np.where(np.isnan(self.since), np.inf, self.since))
         long = np.bincount(of, self.long, count)
@@ -178,22 +164,14 @@ class _Features:
             np.bincount(of, numbers[:, ORDERS] > 0, count),
             np.bincount(of, self.touch, count),
         ]
-        return ids, np.stack(columns, axis=1), of
-
-    def _group(self, group: int) -> np.ndarray:
-        """What the user did to products of the candidate's brand, shop or category."""
-        ids, sums, _ = self._sums(group)
         row, known = match(ids, self.candidates.groups[:, group])
-        never = np.array([0, 0, 0, 0, np.nan, 0, 0])
-        return np.where(known[:, None], sums[row], never)
+        return _Group(of, np.stack(columns, axis=1), row, known)
 
-    def _within_category(self) -> np.ndarray:
+    def _within_category(self, category: "_Group") -> np.ndarray:
         """How due the category is, and the candidate's place in it."""
-        ids, sums, of = self._sums(ITEM_GROUPS.index("category"))
-        row, known = match(ids, self.candidates.groups[:, ITEM_GROUPS.index("category")])
-        numbers = self.past.numbers
-        first = np.full(len(ids), np.inf)
-        np.minimum.at(first, of, np.where(numbers[:, ORDERS] > 0, numbers[:, FIRST_ORDER], np.inf))
+        numbers, sums, row = self.past.numbers, category.sums, category.row
+        first = np.full(len(sums), np.inf)
+        np.minimum.at(first, category.of, np.where(numbers[:, ORDERS] > 0, numbers[:, FIRST_ORDER], np.inf))
         orders, since = sums[:, 0], sums[:, 4]
         span = np.where(np.isinf(first), np.nan, (self.now - first) / DAY_S - since)
         due = since * np.maximum(orders - 1, 1) / np.maximum(span, 0.5)
@@ -201,7 +179,7 @@ class _Features:
         share = np.where(mine, self.long[own], 0) / np.maximum(sums[row, 1], 1e-9)
         between = np.where(mine, self.since[own], np.nan) - since[row]
         found = np.stack([np.where(orders > 1, due, np.nan)[row], share, between], axis=1)
-        return np.where(known[:, None], found, np.nan)
+        return np.where(category.known[:, None], found, np.nan)
 
     def _channels(self) -> np.ndarray:
         positions, scores = self.candidates.positions, self.candidates.scores
@@ -211,6 +189,24 @@ class _Features:
         best = np.where(np.isinf(best), np.nan, best)
         return np.concatenate([each, found.sum(axis=1)[:, None], best[:, None]], axis=1)
 
+
+@dataclass(frozen=True)
+class _Group:
+    """The past by brand, shop or category: `of`, (M,), each product's row of `sums`, (values,
+    GROUP_NUMBERS); `row` and `known`, (N,), each candidate's, as `match` has them."""
+
+    of: np.ndarray
+    sums: np.ndarray
+    row: np.ndarray
+    known: np.ndarray
+
+    @property
+    def of_candidates(self) -> np.ndarray:
+        """GROUP_NUMBERS of each candidate's, float64 (N, GROUP_NUMBERS)."""
+        return np.where(self.known[:, None], self.sums[self.row], _NEVER)
+
+
+_NEVER = np.array([np.nan if number == "since" else 0 for number in GROUP_NUMBERS])
 
 _NOTHING = Past(np.full(1, NO_ID), np.full((1, len(ITEM_GROUPS)), NO_ID), np.zeros((1, len(TOTALS))))
 """A past with one padding product that nothing was done to: what can be indexed without asking."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ecrs.actions import ActionType, Interaction
+from ecrs.clock import DAY_S
 
-DAY_S = 86_400
 SHORT_S, LONG_S = 30 * DAY_S, 120 * DAY_S
 """Time in which a purchase's weight falls to 1/e, in the short and the long count."""
 
@@ -67,6 +67,15 @@ class Totals:
         newest = sorted(rows.items(), key=lambda sku_row: -last_action(sku_row[1]))[:MAX_PRODUCTS]
         numbers = np.array([row for _, row in newest], dtype=np.float64).reshape(-1, len(TOTALS))
         return Totals(tuple(sku for sku, _ in newest), numbers)
+
+
+def faded(numbers: np.ndarray, now: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`short`, `long` and `touch` of some rows of totals as of `now`: float64, each of shape (rows,)."""
+    ordered = np.maximum(now - numbers[:, LAST_ORDER], 0)
+    touched = np.maximum(now - numbers[:, LAST_TOUCH], 0)
+    short = numbers[:, SHORT] * np.exp(-ordered / SHORT_S)
+    long = numbers[:, LONG] * np.exp(-ordered / LONG_S)
+    return short, long, numbers[:, TOUCH] * np.exp(-touched / SHORT_S)
 
 
 def last_action(row: list[float]) -> float:

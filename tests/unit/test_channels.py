@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from ecrs.catalogue import NO_ID, Catalogue
+from ecrs.clock import DAY_S
 from ecrs.ranking_features import CHANNELS, Past
 from ecrs.recall.channels import Found, Interest, Popular, Similar, again, best
 from ecrs.recall.proposals import DEPTH, Proposer
-from ecrs.totals import DAY_S, TOTALS
+from ecrs.totals import TOTALS
 from ecrs_models.candidates import Asked, hit_curves
 from ecrs_models.moments import Moment
 from ecrs_models.tables import item_statistics, similar_items

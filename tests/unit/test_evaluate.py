@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from ecrs.bundle import Bundle
+from ecrs.clock import DAY_S
 from ecrs.ranking_features import CHANNELS
 from ecrs.recall.proposals import Proposals
 from ecrs_models import metrics
 from ecrs_models.baselines import HistoryThenPopularity, Popularity, SegmentPopularity, segments, without
 from ecrs_models.calibration import Scored, calibration, reliability
-from ecrs_models.dataset import DAY_S, Dataset, Split
+from ecrs_models.dataset import Dataset, Split
 from ecrs_models.errors import DataError
 from ecrs_models.evaluate import Opened, evaluate
 from ecrs_models.funnel import STAGES, index_loss, stages

@@ -7,8 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from ecrs.actions import ActionType
+from ecrs.clock import DAY_S
 from ecrs_models.cli import app
-from ecrs_models.dataset import DAY_S, Dataset
+from ecrs_models.dataset import Dataset
 from ecrs_models.errors import DataError
 from ecrs_models.prepare.figures import Figures
 from ecrs_models.prepare.generate import generate

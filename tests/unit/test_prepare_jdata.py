@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecrs_models.dataset import DAY_S, Dataset
+from ecrs.clock import DAY_S
+from ecrs_models.dataset import Dataset
 from ecrs_models.errors import DataError
 from ecrs_models.prepare import jdata, lines
 from ecrs_models.prepare.stretches import find_stretches

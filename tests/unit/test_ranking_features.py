@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ecrs.bundle import Bundle
+from ecrs.clock import DAY_S
 from ecrs.domain import Item, User
 from ecrs.rank.domain import Scored
 from ecrs.rank.inputs import RankerInputs
@@ -20,7 +21,7 @@ from ecrs.ranking_features import (
     ranking_features,
 )
 from ecrs.recall.channels import Found
-from ecrs.totals import DAY_S, TOTALS, Totals
+from ecrs.totals import TOTALS, Totals
 from ecrs_models.dataset import Dataset
 from ecrs_models.moments import Moment, Tables
 from ecrs_models.training import Settings

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from ecrs.clock import DAY_S
 from ecrs_models.bootstrap import Interval
-from ecrs_models.dataset import DAY_S
 from ecrs_models.measured import BEST_POSSIBLE, MERGED, OURS, Measured
 from ecrs_models.period import Period
 from ecrs_models.slices import Gate, by_history, gates, history_names, new_products

@@ -6,13 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecrs.actions import ActionType, Interaction
+from ecrs.clock import DAY_S
 from ecrs.profiles import _load_totals, dump_totals
 from ecrs.totals import LONG_S, MAX_PRODUCTS, SHORT_S, TOTALS, Totals
 from ecrs.wire import from_totals, to_totals
 from ecrs_models.dataset import Log
 from ecrs_models.tables import user_totals
-
-DAY_S = 86_400
 
 
 def row(totals: Totals, sku: str) -> dict[str, float]:

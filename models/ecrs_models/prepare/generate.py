@@ -15,10 +15,10 @@ import numpy as np
 import polars as pl
 
 from ecrs.actions import ActionType
+from ecrs.clock import DAY_S
 from ecrs_models.dataset import (
     ACTION_SCHEMA,
     ACTIONS,
-    DAY_S,
     PRODUCTS,
     USERS,
     Split,

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import polars as pl
 
+from ecrs.clock import DAY_S
 from ecrs.domain import ITEM_FIELDS, NEW_USER_IDS, UNKNOWN
 from ecrs_models.dataset import (
     ACTIONS,
-    DAY_S,
     PRODUCTS,
     USER_COLUMNS,
     USERS,

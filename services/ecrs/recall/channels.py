@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecrs.catalogue import NO_ID
-from ecrs.totals import LAST_ORDER, LAST_TOUCH, LONG, LONG_S, ORDERS, SHORT_S, TOUCH, TOUCHES
+from ecrs.totals import faded
 
 PRIOR_ORDERS = 50.0
 """How many purchases a user must have made for the own mix of categories to weigh as much as everybody's."""
@@ -39,11 +39,8 @@ class Interest:
     def of(cls, item: np.ndarray, numbers: np.ndarray, now: float) -> "Interest":
         """From totals; products that the bundle does not know are left out."""
         known = item != NO_ID
-        item, numbers = item[known], numbers[known]
-        bought = numbers[:, LONG] * np.exp(-np.maximum(now - numbers[:, LAST_ORDER], 0) / LONG_S)
-        touched = numbers[:, TOUCH] * np.exp(-np.maximum(now - numbers[:, LAST_TOUCH], 0) / SHORT_S)
-        bought = np.where(numbers[:, ORDERS] > 0, bought, 0)
-        return cls(item, bought, np.where(numbers[:, TOUCHES] > 0, touched, 0))
+        _, bought, touched = faded(numbers[known], now)
+        return cls(item[known], bought, touched)
 
     def never_bought(self) -> "Interest":
         """What was touched alone."""
