@@ -18,8 +18,9 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 from ecrs.contract.um_pb2 import UserModelRequest, UserModelResponse
 from ecrs.contract.um_pb2_grpc import UMServiceServicer, UMServiceStub, add_UMServiceServicer_to_server
+from ecrs.gateway.health import Peers
 from ecrs.kit.client import call, open_channel
-from ecrs.kit.errors import NotFound, OutOfTime, Unavailable
+from ecrs.kit.errors import Fault, NotFound, OutOfTime, Unavailable
 from ecrs.kit.server import Service, started
 from ecrs.kit.settings import ServerSettings
 from tests.eventually import eventually
@@ -129,6 +130,32 @@ async def test_health_follows_the_check_and_gives_its_reason(start: Start) -> No
 
     state["fault"] = Unavailable("away again")
     await eventually(lambda: is_(HealthCheckResponse.NOT_SERVING))
+
+
+async def test_the_gateway_waits_for_its_peers_once_and_stays(start: Start) -> None:
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as nobody:
+        impatient = Peers({"um": nobody}, patience_s=0.0)
+        await impatient.check()
+        patient = Peers({"um": nobody}, patience_s=60.0)
+        with pytest.raises(Unavailable, match="um is unavailable"):
+            await patient.check()
+    state: dict[str, Fault | None] = {"fault": None}
+
+    async def check() -> None:
+        if state["fault"]:
+            raise state["fault"]
+
+    channel, running = await start(scripted(echo, check))
+    peers = Peers({"um": channel}, patience_s=60.0)
+    await running.serving()
+    await peers.check()
+    state["fault"] = Unavailable("redis is away")
+
+    async def noticed() -> bool:
+        return running.reason is not None
+
+    await eventually(noticed)
+    await peers.check()
 
 
 async def test_reflection_names_the_service(start: Start) -> None:

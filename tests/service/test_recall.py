@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 
 from ecrs.bundle import Bundle
-from ecrs.contract.recall_pb2 import RecallRequest, RemoveVectorsRequest, UpsertVectorsRequest
+from ecrs.contract.recall_pb2 import (
+    RecallRequest,
+    RecallResponse,
+    RemoveVectorsRequest,
+    UpsertVectorsRequest,
+)
 from ecrs.contract.recall_pb2_grpc import RecallServiceStub, add_RecallServiceServicer_to_server
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain import User, parse_history
+from ecrs.kit.breaker import FAILURES
 from ecrs.kit.errors import Unavailable
 from ecrs.kit.server import Running, Service
 from ecrs.model.served import ServedModel, open_model
@@ -264,7 +270,7 @@ async def test_history_changes_what_an_anonymous_session_gets(
     assert [p.nid for p in profile.score_pairs] != [p.nid for p in clicked.score_pairs]
 
 
-async def test_a_collection_of_another_version_is_refused_until_it_is_the_same(
+async def test_a_collection_of_another_version_is_not_asked_until_it_is_the_same(
     start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
 ) -> None:
     vectors.held = "20200101_000000_00000000"
@@ -274,31 +280,60 @@ async def test_a_collection_of_another_version_is_refused_until_it_is_the_same(
         return "versions differ" in (running.reason or "")
 
     await eventually(refused)
-    reply = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
-    assert reply.error.code == 503
-    assert vectors.held in reply.error.text
-    assert tiny.version in reply.error.text
+    alone = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0"), recall_type="vector"))
+    assert alone.error.code == 503
+    assert vectors.held in alone.error.text
+    assert tiny.version in alone.error.text
+    merged = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
+    assert (merged.error.code, merged.missing_channels) == (200, ["vector"])
+    assert not channels_of(merged) & {"vector", "new"}
 
     vectors.held = tiny.version
     await running.serving()
-    assert (await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))).error.code == 200
+    merged = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
+    assert (merged.error.code, merged.missing_channels) == (200, [])
+    assert "vector" in channels_of(merged)
 
 
-async def test_a_vector_store_that_is_away_is_unavailable_and_comes_back(
+def channels_of(reply: RecallResponse) -> set[str]:
+    return {source.channel for pair in reply.score_pairs for source in pair.sources}
+
+
+async def test_a_vector_store_that_is_away_is_done_without_and_comes_back(
     start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
 ) -> None:
     stub = await serving(start, tiny, user_tower, vectors)
     vectors.trouble.fault = Unavailable("Milvus is unavailable")
-    reply = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
-    assert (reply.error.code, reply.error.text) == (503, "Milvus is unavailable")
+    user = from_user(known_user(tiny))
+    merged = await stub.recall(RecallRequest(user_info=user))
+    assert (merged.error.code, merged.missing_channels) == (200, ["vector"])
+    assert len(merged.score_pairs) == 100
+    assert channels_of(merged) == {"again", "similar", "popular"}
+    alone = await stub.recall(RecallRequest(user_info=user, recall_type="vector"))
+    assert (alone.error.code, alone.error.text) == (503, "Milvus is unavailable")
 
     vectors.trouble.fault = None
 
     async def back() -> bool:
-        reply = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
-        return reply.error.code == 200
+        return not (await stub.recall(RecallRequest(user_info=user))).missing_channels
 
     await eventually(back)
+
+
+async def test_a_vector_store_that_hangs_leaves_time_for_the_other_channels(
+    start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
+) -> None:
+    stub = await serving(start, tiny, user_tower, vectors)
+    vectors.trouble.delay_s = 60.0
+    user = from_user(known_user(tiny))
+    for _ in range(FAILURES):
+        merged = await stub.recall(RecallRequest(user_info=user), timeout=0.5)
+        assert merged.missing_channels == ["vector"]
+    begun = time.monotonic()
+    merged = await stub.recall(RecallRequest(user_info=user, recall_type="vector"), timeout=5.0)
+    assert merged.error.code == 503
+    assert "not asked" in merged.error.text
+    assert time.monotonic() - begun < 1
 
 
 async def test_a_callers_deadline_is_kept(
@@ -307,7 +342,7 @@ async def test_a_callers_deadline_is_kept(
     stub = await serving(start, tiny, user_tower, vectors)
     vectors.trouble.delay_s = 60.0
     begun = time.monotonic()
-    call = stub.recall(RecallRequest(user_info=UserInfo(age="5.0")), timeout=0.2)
+    call = stub.recall(RecallRequest(user_info=UserInfo(age="5.0"), recall_type="vector"), timeout=0.2)
     (outcome,) = await asyncio.gather(call, return_exceptions=True)
     if isinstance(outcome, grpc.aio.AioRpcError):  # the client noticed first
         assert outcome.code() is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -1,23 +1,38 @@
 """The gateway's way through its stages, over ports that answer or fail as told."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecrs.actions import Interaction
+from ecrs.actions import ActionType, Interaction
+from ecrs.bundle import Bundle
 from ecrs.domain import Item, User
-from ecrs.gateway.domain import Candidate, Candidates, Found, Query, Source, Trace, assemble, with_session
+from ecrs.gateway.domain import (
+    Candidate,
+    Candidates,
+    Degradation,
+    Found,
+    Query,
+    Source,
+    Trace,
+    assemble,
+    with_session,
+)
 from ecrs.gateway.recommend import Caps, Ports, recommend
+from ecrs.gateway.shelf import Shelf
 from ecrs.kit.budget import Budget
 from ecrs.kit.errors import BadRequest, Fault, NotFound, OutOfTime, Unavailable
 
 CAPS = Caps(1.0, 1.0, 1.0, 1.0)
 ALICE = User("alice", age="5.0")
 SKUS = ["a", "b", "c", "d"]
+BEST_SELLERS = [Item(sku, brand="seen in the bundle") for sku in ("x", "y", "a")]
 
 
 @dataclass
@@ -28,29 +43,34 @@ class FakePorts:
     unknown: frozenset[str] = frozenset()
     out_of_stock: frozenset[str] = frozenset()
     fails: dict[str, Fault] = field(default_factory=dict)
+    hangs: frozenset[str] = frozenset()
+    missing: tuple[str, ...] = ()
     seen: dict[str, object] = field(default_factory=dict)
 
-    def _reach(self, stage: str, value: object) -> None:
+    async def _reach(self, stage: str, value: object, timeout_s: float) -> None:
         if stage in self.fails:
             raise self.fails[stage]
+        if stage in self.hangs:
+            await asyncio.sleep(timeout_s)
+            raise OutOfTime(f"{stage} hangs")
         self.seen[stage] = value
 
     async def profile(self, user_id: str, log_id: str, timeout_s: float) -> User:
-        self._reach("user", user_id)
+        await self._reach("user", user_id, timeout_s)
         if user_id != ALICE.id:
             raise NotFound(f"no {user_id}")
         return ALICE
 
     async def candidates(self, user: User, n: int, query: Query, timeout_s: float) -> Candidates:
-        self._reach("recall", user)
+        await self._reach("recall", user, timeout_s)
         score_only = Source("popular", 0, 0.1)
         found = [
             Candidate(sku, (Source("vector", place, 0.5), score_only)) for place, sku in enumerate(SKUS, 1)
         ]
-        return Candidates(found[:n], "v1")
+        return Candidates(found[:n], "v1", self.missing)
 
     async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, Item]:
-        self._reach("item", log_id)
+        await self._reach("item", log_id, timeout_s)
         return {
             sku: Item(sku, out_of_stock=sku in self.out_of_stock) for sku in skus if sku not in self.unknown
         }
@@ -58,16 +78,23 @@ class FakePorts:
     async def scores(
         self, user: User, items: Sequence[Found], query: Query, timeout_s: float
     ) -> dict[str, float]:
-        self._reach("rank", user)
-        return {one.item.sku: self.scores_of[one.item.sku] for one in items}
+        await self._reach("rank", user, timeout_s)
+        return {one.item.sku: self.scores_of.get(one.item.sku, 0.0) for one in items}
 
 
 async def ask(
-    fake: FakePorts, user_id: str = "alice", described: User | None = None, n: int = 0, seconds: float = 5.0
+    fake: FakePorts,
+    user_id: str = "alice",
+    described: User | None = None,
+    n: int = 0,
+    seconds: float = 5.0,
+    shelf: Shelf | None = None,
+    new_only: bool = False,
 ):
-    query = Query.of("log-1", user_id, described, n)
-    budget = Budget.of(seconds, default_s=1.0)
-    return await recommend(query, Ports(fake, fake, fake, fake), budget, CAPS, candidates=100)
+    query = Query.of("log-1", user_id, described, n, new_only=new_only)
+    budget = Budget.of(seconds, default_s=1.0, reserve_s=0.01)
+    shelf = shelf or Shelf(BEST_SELLERS, "v0")
+    return await recommend(query, Ports(fake, fake, fake, fake), shelf, budget, CAPS, candidates=100)
 
 
 async def test_items_come_best_score_first_with_their_sources() -> None:
@@ -145,15 +172,106 @@ async def test_rank_down_keeps_recall_order(fault: Fault) -> None:
     assert answer.stages[-1].outcome == fault.outcome
 
 
-@pytest.mark.parametrize("stage", ["user", "recall", "item"])
-async def test_a_stage_that_is_needed_passes_its_fault_on(stage: str) -> None:
-    with pytest.raises(Unavailable, match="away"):
-        await ask(FakePorts(fails={stage: Unavailable("away")}))
+FAULTS = [Unavailable("away"), OutOfTime("slow"), Fault("broken")]
 
 
-async def test_no_time_at_all_is_out_of_time() -> None:
-    with pytest.raises(OutOfTime):
-        await ask(FakePorts(), seconds=0.0)
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_um_down_is_served_by_what_the_request_says(fault: Fault) -> None:
+    fake = FakePorts(fails={"user": fault})
+    answer = await ask(fake, described=User(age="2.0"))
+    assert fake.seen["recall"] == User("alice", age="2.0")
+    assert [r.item.sku for r in answer.items] == ["b", "d", "c", "a"]
+    assert answer.degraded == [Degradation("user", "request")]
+
+
+async def test_um_down_and_an_id_alone_is_served_by_the_id() -> None:
+    fake = FakePorts(fails={"user": Unavailable("away")})
+    await ask(fake)
+    assert fake.seen["recall"] == User("alice")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_recall_down_is_what_sells_ranked_for_the_user(fault: Fault) -> None:
+    fake = FakePorts(fails={"recall": fault}, scores_of={"x": 0.1, "y": 0.9, "a": 0.5})
+    answer = await ask(fake)
+    assert [r.item.sku for r in answer.items] == ["y", "a", "x"]
+    assert answer.degraded == [Degradation("recall", "popular")]
+    assert answer.items[0].sources == (Source("popular", 2, 0.0),)
+
+
+async def test_recall_down_and_new_only_leaves_out_what_was_bought() -> None:
+    bought = User(history=(Interaction("x", 1, ActionType.ORDER),))
+    fake = FakePorts(fails={"recall": Unavailable("away")})
+    answer = await ask(fake, "", described=bought, new_only=True)
+    assert {r.item.sku for r in answer.items} == {"y", "a"}
+
+
+async def test_recall_without_a_channel_says_so() -> None:
+    answer = await ask(FakePorts(missing=("vector",)))
+    assert answer.degraded == [Degradation("recall", "without vector")]
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, NotFound("none of them")])
+async def test_cm_down_is_served_from_records_that_were_seen(fault: Fault) -> None:
+    shelf = Shelf(BEST_SELLERS, "v0")
+    await ask(FakePorts(out_of_stock=frozenset({"c"}), unknown=frozenset({"a"})), shelf=shelf)
+    answer = await ask(FakePorts(fails={"item": fault}), shelf=shelf)
+    assert [r.item.sku for r in answer.items] == ["b", "d", "a"]
+    assert answer.items[2].item == BEST_SELLERS[2]
+    assert answer.degraded == [Degradation("item", "last seen")]
+
+
+async def test_cm_down_and_nothing_of_recalls_was_seen_is_what_sells() -> None:
+    shelf = Shelf([Item("x"), Item("y")], "v0")
+    answer = await ask(FakePorts(fails={"item": Unavailable("away")}), shelf=shelf)
+    assert {r.item.sku for r in answer.items} == {"x", "y"}
+    assert answer.degraded == [Degradation("item", "last seen"), Degradation("item", "popular")]
+
+
+async def test_all_down_is_what_sells() -> None:
+    away = Unavailable("away")
+    answer = await ask(FakePorts(fails=dict.fromkeys(("user", "recall", "item", "rank"), away)))
+    assert [r.item.sku for r in answer.items] == ["x", "y", "a"]
+    assert answer.bundle_version == "v0"
+    assert [one.stage for one in answer.degraded] == ["user", "recall", "item", "rank"]
+
+
+async def test_no_time_at_all_is_what_sells() -> None:
+    answer = await ask(FakePorts(), seconds=0.0)
+    assert [r.item.sku for r in answer.items] == ["x", "y", "a"]
+
+
+@pytest.mark.parametrize("stage", ["user", "recall", "item", "rank"])
+async def test_a_stage_that_hangs_leaves_time_for_the_others(stage: str) -> None:
+    begun = time.monotonic()
+    answer = await ask(FakePorts(hangs=frozenset({stage})), seconds=0.5, shelf=Shelf([Item("a")], "v0"))
+    assert time.monotonic() - begun < 0.5
+    assert answer.items
+    assert {one.stage for one in answer.degraded} == {stage}
+
+
+@pytest.mark.parametrize("stage", ["user", "recall", "rank"])
+async def test_what_is_wrong_with_the_request_stays_an_error(stage: str) -> None:
+    with pytest.raises(BadRequest, match="totals"):
+        await ask(FakePorts(fails={stage: BadRequest("totals of different lengths")}))
+
+
+def test_the_shelf_forgets_what_was_not_seen_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ecrs.gateway.shelf.MAX_RECORDS", 2)
+    shelf = Shelf([], "v0")
+    for sku in "abac":
+        shelf.remember([Item(sku)])
+    assert set(shelf.records("abc")) == {"a", "c"}
+
+
+def test_the_shelf_of_a_bundle_is_its_best_sellers(tiny: Bundle) -> None:
+    shelf = Shelf.of(tiny)
+    found = shelf.candidates(User(), 1000, new_only=False).found
+    share = dict(zip(tiny.catalogue.skus, np.load(tiny.path / "recall" / "popular.npy"), strict=True))
+    shares = [share[one.sku] for one in found]
+    assert len(found) == len(share)
+    assert shares == sorted(shares, reverse=True)
+    assert shelf.records(["99654"])["99654"].brand == "11"
 
 
 def test_a_query_must_say_for_whom() -> None:

@@ -25,7 +25,7 @@ class ASRequest(_message.Message):
     def __init__(self, log_id: _Optional[str] = ..., user_id: _Optional[str] = ..., user_info: _Optional[_Union[_user_info_pb2.UserInfo, _Mapping]] = ..., request_num: _Optional[int] = ..., new_only: _Optional[bool] = ..., now: _Optional[int] = ...) -> None: ...
 
 class ASResponse(_message.Message):
-    __slots__ = ("error", "item_infos", "bundle_version", "stages", "log_id")
+    __slots__ = ("error", "item_infos", "bundle_version", "stages", "log_id", "degraded")
     class Error(_message.Message):
         __slots__ = ("code", "text")
         CODE_FIELD_NUMBER: _ClassVar[int]
@@ -42,14 +42,23 @@ class ASResponse(_message.Message):
         took_ms: float
         outcome: str
         def __init__(self, name: _Optional[str] = ..., took_ms: _Optional[float] = ..., outcome: _Optional[str] = ...) -> None: ...
+    class Degradation(_message.Message):
+        __slots__ = ("stage", "fallback")
+        STAGE_FIELD_NUMBER: _ClassVar[int]
+        FALLBACK_FIELD_NUMBER: _ClassVar[int]
+        stage: str
+        fallback: str
+        def __init__(self, stage: _Optional[str] = ..., fallback: _Optional[str] = ...) -> None: ...
     ERROR_FIELD_NUMBER: _ClassVar[int]
     ITEM_INFOS_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
     error: ASResponse.Error
     item_infos: _containers.RepeatedCompositeFieldContainer[_item_info_pb2.ItemInfo]
     bundle_version: str
     stages: _containers.RepeatedCompositeFieldContainer[ASResponse.Stage]
     log_id: str
-    def __init__(self, error: _Optional[_Union[ASResponse.Error, _Mapping]] = ..., item_infos: _Optional[_Iterable[_Union[_item_info_pb2.ItemInfo, _Mapping]]] = ..., bundle_version: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[ASResponse.Stage, _Mapping]]] = ..., log_id: _Optional[str] = ...) -> None: ...
+    degraded: _containers.RepeatedCompositeFieldContainer[ASResponse.Degradation]
+    def __init__(self, error: _Optional[_Union[ASResponse.Error, _Mapping]] = ..., item_infos: _Optional[_Iterable[_Union[_item_info_pb2.ItemInfo, _Mapping]]] = ..., bundle_version: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[ASResponse.Stage, _Mapping]]] = ..., log_id: _Optional[str] = ..., degraded: _Optional[_Iterable[_Union[ASResponse.Degradation, _Mapping]]] = ...) -> None: ...

@@ -4,17 +4,23 @@ from contextlib import AsyncExitStack
 
 from pydantic import Field
 
+from ecrs.bundle import Bundle
 from ecrs.contract.as_pb2_grpc import add_ASServiceServicer_to_server
-from ecrs.gateway.health import check_peers
+from ecrs.gateway.health import Peers
 from ecrs.gateway.recommend import Caps, Ports
 from ecrs.gateway.remote import RemoteItems, RemoteRank, RemoteRecall, RemoteUsers
 from ecrs.gateway.service import ASService
+from ecrs.gateway.shelf import Shelf
 from ecrs.kit import server
 from ecrs.kit.client import open_channel
-from ecrs.kit.settings import ServerSettings, TargetSettings
+from ecrs.kit.settings import BundleSettings, ServerSettings, TargetSettings
 
 
-class Settings(ServerSettings, TargetSettings):
+class Settings(ServerSettings, TargetSettings, BundleSettings):
+    default_deadline_s: float = Field(0.2, description="for an answer whose caller set no deadline")
+    patience_s: float = Field(
+        30.0, description="how long to be NOT_SERVING, at the start, until every service is there"
+    )
     candidates: int = Field(100, ge=1, le=1000, description="recalled and ranked for an answer, at least")
     user_cap_s: float = Field(0.3, description="the most the user stage may take")
     recall_cap_s: float = Field(0.5, description="the most the recall stage may take")
@@ -28,12 +34,15 @@ async def build(settings: Settings, stack: AsyncExitStack) -> server.Service:
         await stack.enter_async_context(open_channel(target))
         for target in (settings.um_target, settings.recall_target, settings.cm_target, settings.rank_target)
     ]
+    shelf = Shelf.of(Bundle.open(settings.bundle))
     ports = Ports(RemoteUsers(um), RemoteRecall(recall), RemoteItems(cm), RemoteRank(rank))
     caps = Caps(settings.user_cap_s, settings.recall_cap_s, settings.item_cap_s, settings.rank_cap_s)
-    servicer = ASService(ports, caps, settings.candidates, settings.call_timeout_s, settings.reserve_s)
+    servicer = ASService(
+        ports, shelf, caps, settings.candidates, settings.default_deadline_s, settings.reserve_s
+    )
     return server.Service(
         name="gateway",
         full_name="as.ASService",
         register=lambda grpc_server: add_ASServiceServicer_to_server(servicer, grpc_server),
-        check=check_peers({"um": um, "recall": recall, "cm": cm}),
+        check=Peers({"um": um, "recall": recall, "cm": cm, "rank": rank}, settings.patience_s).check,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from ecrs.domain import HISTORY_LENGTH, NEW_USER_IDS, Item, User
 from ecrs.kit.errors import BadRequest, Fault
-from ecrs.kit.observe import STAGE_SECONDS
+from ecrs.kit.observe import DEGRADED, STAGE_SECONDS
 from ecrs.totals import Totals
 
 DEFAULT_ITEMS = 100
@@ -45,8 +45,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    found: Sequence[Candidate]  # best first
+    """`found`, best first; `missing`, the channels that could not be asked."""
+
+    found: Sequence[Candidate]
     bundle_version: str
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +103,31 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Degradation:
+    """A stage that did not do its part, and what stood in for it."""
+
+    stage: str
+    fallback: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     items: Sequence[Recommendation]  # best first, no item twice
     bundle_version: str
     stages: Sequence[Stage]
+    degraded: Sequence[Degradation] = ()
 
 
 @dataclass
 class Trace:
-    """The stages of one answer, timed."""
+    """The stages of one answer, timed, and what stood in for which."""
 
     stages: list[Stage] = field(default_factory=list)
+    degraded: list[Degradation] = field(default_factory=list)
+
+    def degrade(self, stage: str, fallback: str) -> None:
+        self.degraded.append(Degradation(stage, fallback))
+        DEGRADED.labels(stage, fallback).inc()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -1,7 +1,12 @@
-"""The gateway can answer when the services it needs can; without rank it keeps recall's order."""
+"""When the gateway says that it is there.
+
+It answers whatever is away, so once it is SERVING it stays: a part's trouble must not take the shop's
+entry out of a load balancer. At the start it waits a while, for answers worth giving.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Mapping
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -13,16 +18,22 @@ from ecrs.kit.errors import Fault, Unavailable
 CHECK_TIMEOUT_S = 1.0
 
 
-def check_peers(channels: Mapping[str, grpc.aio.Channel]) -> Callable[[], Awaitable[None]]:
-    """A check that raises Unavailable naming every service that is not SERVING."""
-    stubs = {name: HealthStub(channel) for name, channel in channels.items()}
+class Peers:
+    """The services behind the gateway, and how long to wait for the last of them."""
 
-    async def check() -> None:
-        reasons = await asyncio.gather(*(_reason(name, stub) for name, stub in stubs.items()))
-        if any(reasons):
+    def __init__(self, channels: Mapping[str, grpc.aio.Channel], patience_s: float) -> None:
+        self._stubs = {name: HealthStub(channel) for name, channel in channels.items()}
+        self._until = time.monotonic() + patience_s
+        self._waited = False
+
+    async def check(self) -> None:
+        """Unavailable, naming who is not SERVING, until all were once or patience is at its end."""
+        if self._waited:
+            return
+        reasons = await asyncio.gather(*(_reason(name, stub) for name, stub in self._stubs.items()))
+        if any(reasons) and time.monotonic() < self._until:
             raise Unavailable("; ".join(filter(None, reasons)))
-
-    return check
+        self._waited = True
 
 
 async def _reason(name: str, stub: HealthStub) -> str:

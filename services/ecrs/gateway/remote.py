@@ -16,6 +16,7 @@ from ecrs.contract.um_pb2 import UserModelRequest
 from ecrs.contract.um_pb2_grpc import UMServiceStub
 from ecrs.domain import Item, User
 from ecrs.gateway.domain import Candidate, Candidates, Found, Query, Source
+from ecrs.kit.breaker import Breaker
 from ecrs.kit.client import call
 from ecrs.wire import from_item, from_user, to_item, to_user
 
@@ -32,16 +33,19 @@ def item_info(item: Item, sources: Sequence[Source]) -> ItemInfo:
 class RemoteUsers:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = UMServiceStub(channel)
+        self._breaker = Breaker("um")
 
     async def profile(self, user_id: str, log_id: str, timeout_s: float) -> User:
         request = UserModelRequest(log_id=log_id, user_id=user_id)
-        reply = await call("um", self._stub.um_call, request, timeout_s)
+        with self._breaker.guard(timeout_s):
+            reply = await call("um", self._stub.um_call, request, timeout_s)
         return to_user(reply.user_info)
 
 
 class RemoteRecall:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = RecallServiceStub(channel)
+        self._breaker = Breaker("recall")
 
     async def candidates(self, user: User, n: int, query: Query, timeout_s: float) -> Candidates:
         request = RecallRequest(
@@ -51,27 +55,31 @@ class RemoteRecall:
             new_only=query.new_only,
             now=query.now,
         )
-        reply = await call("recall", self._stub.recall, request, timeout_s)
+        with self._breaker.guard(timeout_s):
+            reply = await call("recall", self._stub.recall, request, timeout_s)
         found = [
             Candidate(pair.nid, tuple(Source(s.channel, s.position, s.score) for s in pair.sources))
             for pair in reply.score_pairs
         ]
-        return Candidates(found, reply.bundle_version)
+        return Candidates(found, reply.bundle_version, tuple(reply.missing_channels))
 
 
 class RemoteItems:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = CMServiceStub(channel)
+        self._breaker = Breaker("cm")
 
     async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, Item]:
         request = CMRequest(log_id=log_id, item_ids=skus)
-        reply = await call("cm", self._stub.cm_call, request, timeout_s)
+        with self._breaker.guard(timeout_s):
+            reply = await call("cm", self._stub.cm_call, request, timeout_s)
         return {info.sku_id: to_item(info) for info in reply.item_infos}
 
 
 class RemoteRank:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = RankServiceStub(channel)
+        self._breaker = Breaker("rank")
 
     async def scores(
         self, user: User, items: Sequence[Found], query: Query, timeout_s: float
@@ -82,5 +90,6 @@ class RemoteRank:
             item_infos=[item_info(one.item, one.sources) for one in items],
             now=query.now,
         )
-        reply = await call("rank", self._stub.rank_predict, request, timeout_s)
+        with self._breaker.guard(timeout_s):
+            reply = await call("rank", self._stub.rank_predict, request, timeout_s)
         return {pair.nid: pair.score for pair in reply.score_pairs}

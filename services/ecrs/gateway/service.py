@@ -8,15 +8,23 @@ from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.gateway.domain import Answer, Query, Recommendation
 from ecrs.gateway.recommend import Caps, Ports, recommend
 from ecrs.gateway.remote import item_info
+from ecrs.gateway.shelf import Shelf
 from ecrs.kit.budget import Budget
 from ecrs.wire import describes_user, to_user
 
 
 class ASService(ASServiceServicer):
     def __init__(
-        self, ports: Ports, caps: Caps, candidates: int, call_timeout_s: float, reserve_s: float
+        self,
+        ports: Ports,
+        shelf: Shelf,
+        caps: Caps,
+        candidates: int,
+        call_timeout_s: float,
+        reserve_s: float,
     ) -> None:
         self._ports = ports
+        self._shelf = shelf
         self._caps = caps
         self._candidates = candidates
         self._call_timeout_s = call_timeout_s
@@ -35,7 +43,7 @@ class ASService(ASServiceServicer):
             new_only=request.new_only,
             now=request.now,
         )
-        answer = await recommend(query, self._ports, budget, self._caps, self._candidates)
+        answer = await recommend(query, self._ports, self._shelf, budget, self._caps, self._candidates)
         return _response(request.log_id, answer)
 
 
@@ -48,6 +56,10 @@ def _response(log_id: str, answer: Answer) -> ASResponse:
             for stage in answer.stages
         ],
         log_id=log_id,
+        degraded=[
+            ASResponse.Degradation(stage=degraded.stage, fallback=degraded.fallback)
+            for degraded in answer.degraded
+        ],
     )
 
 

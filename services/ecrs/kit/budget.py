@@ -24,9 +24,10 @@ class Budget:
     def remaining_s(self) -> float:
         return self.deadline - time.monotonic()
 
-    def stage(self, name: str, cap_s: float) -> float:
-        """Seconds that stage `name` may take; raises OutOfTime when there are none."""
-        seconds = min(cap_s, self.remaining_s() - self.reserve_s)
+    def stage(self, name: str, cap_s: float, share: float = 1.0) -> float:
+        """Seconds that stage `name` may take, at most `share` of what is left, so that one that hangs
+        leaves time for a fallback; raises OutOfTime when there are none."""
+        seconds = min(cap_s, share * (self.remaining_s() - self.reserve_s))
         if seconds <= 0:
             raise OutOfTime(f"no time left for stage {name}")
         return seconds

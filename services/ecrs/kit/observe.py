@@ -25,6 +25,10 @@ CALL_SECONDS = Histogram("ecrs_rpc_seconds", "Time to answer a call", ["service"
 STAGE_SECONDS = Histogram(
     "ecrs_stage_seconds", "Time a stage of an answer took", ["stage", "outcome"], buckets=SECONDS
 )
+BREAKER = Gauge(
+    "ecrs_breaker_state", "Of a dependency: 0 closed, 1 open, 2 half open, which is probing", ["dependency"]
+)
+DEGRADED = Counter("ecrs_degraded_total", "Answers in which a fallback stood in", ["stage", "fallback"])
 SERVING = Gauge("ecrs_serving", "1 while the service has all it needs", ["service"])
 BUNDLE = Gauge("ecrs_bundle_info", "The bundle version in use; the value is 1", ["service", "version"])
 

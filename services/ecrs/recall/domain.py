@@ -1,5 +1,6 @@
 """Candidates, and what may be asked for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ecrs.kit.errors import BadRequest
@@ -7,6 +8,7 @@ from ecrs.ranking_features import CHANNELS
 
 DEFAULT_CANDIDATES = 100
 MAX_CANDIDATES = 1000
+VECTOR = "vector"
 NEW = "new"
 """The channel of the products that came after the bundle: ranking, which learned from the bundle's past,
 knows nothing of it."""
@@ -26,6 +28,14 @@ class Candidate:
     sku: str
     score: float
     sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """`candidates`, best first; `missing`, the channels that they are without."""
+
+    candidates: Sequence[Candidate]
+    missing: tuple[str, ...] = ()
 
 
 def wanted(request_num: int) -> int:

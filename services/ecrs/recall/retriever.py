@@ -9,23 +9,27 @@ from ecrs.bundle import Bundle
 from ecrs.catalogue import NO_ID
 from ecrs.clock import BundleClock
 from ecrs.domain import User
+from ecrs.kit.breaker import Breaker
 from ecrs.kit.budget import Budget
-from ecrs.kit.errors import Fault, Unavailable
+from ecrs.kit.errors import Fault, OutOfTime, Unavailable
 from ecrs.model.served import ServedModel, check_golden
 from ecrs.ranking_features import CHANNELS
 from ecrs.recall.channels import Found, Interest
-from ecrs.recall.domain import NEW, Candidate, Source
+from ecrs.recall.domain import NEW, VECTOR, Candidate, Retrieved, Source
 from ecrs.recall.newcomers import SHARE, best_newcomers, with_newcomers
 from ecrs.recall.proposals import DEPTH, Proposals, Proposer
 from ecrs.recall.vectors import Neighbour, VectorStore
 
 CHECK_TIMEOUT_S = 2.0
 
+VECTOR_SHARE = 0.5
+"""Of the time left, what user tower and vector store may take when other channels can stand in for them."""
+
 
 class Retriever:
-    """Refuses while the user tower, the collection and this bundle's encoder differ in version:
-
-    distances between vectors of two trainings look right and mean nothing.
+    """Does without the vector channel while its parts are away, and while the user tower, the collection
+    and this bundle's encoder differ in version: distances between vectors of two trainings look right and
+    mean nothing.
     """
 
     def __init__(
@@ -38,34 +42,40 @@ class Retriever:
         self._user_tower = user_tower
         self._vectors = vectors
         self._refusal: Fault | None = Unavailable("recall has not checked its versions yet")
+        self._breaker = Breaker("vectors")
 
     async def candidates(
         self, user: User, n: int, budget: Budget, *, channel: str = "", now: int = 0, new_only: bool = False
-    ) -> list[Candidate]:
+    ) -> Retrieved:
         """At most `n` candidates, best first: of all channels, or of one.
 
         The score of merged candidates is the chance that they are not taken, so that it ascends as a
-        distance does; of a channel alone it is the channel's own.
+        distance does; of a channel alone it is the channel's own. Merged candidates may be without the
+        vector channel; Unavailable or OutOfTime if that is the one that was asked for.
         """
-        if self._refusal:
-            raise self._refusal
         rows = self._proposer.catalogue.rows(user.totals.skus)
         interest = Interest.of(rows, user.totals.numbers, self._clock.now(now))
         near, newcomers = list[Neighbour](), list[Neighbour]()
-        if channel in ("", "vector", NEW):
-            near, newcomers = await self._near(user, max(n, DEPTH), budget)
+        missing: tuple[str, ...] = ()
+        if channel in (VECTOR, NEW):
+            near, newcomers = await self._near(user, max(n, DEPTH), budget, share=1.0)
+        elif not channel:
+            try:
+                near, newcomers = await self._near(user, max(n, DEPTH), budget, VECTOR_SHARE)
+            except (Unavailable, OutOfTime):
+                missing = (VECTOR,)
         if channel == NEW:
-            return best_newcomers(newcomers, interest, self._proposer.popular, n)
+            return Retrieved(best_newcomers(newcomers, interest, self._proposer.popular, n))
         vector, new_skus = self._found(near)
         if channel:
             found = self._proposer.channel(channel, interest, vector, n)
-            return self._alone(channel, found, new_skus)
+            return Retrieved(self._alone(channel, found, new_skus))
         merged = self._proposer.merged(interest, rows, vector, n, new_only=new_only)
         new = best_newcomers(newcomers, interest, self._proposer.popular, n // SHARE)
-        return with_newcomers(self._merged(merged, new_skus), new, n)
+        return Retrieved(with_newcomers(self._merged(merged, new_skus), new, n), missing)
 
     async def check(self) -> None:
-        """Golden rows come out right and the versions agree; else Unavailable, and `candidates` refuses."""
+        """Golden rows come out right and the versions agree; else Unavailable, and no vector is asked for."""
         try:
             await check_golden(self._user_tower, self._bundle.golden["user_tower"], CHECK_TIMEOUT_S)
             held = await self._vectors.version(CHECK_TIMEOUT_S)
@@ -77,14 +87,21 @@ class Retriever:
             raise
         self._refusal = None
 
-    async def _near(self, user: User, n: int, budget: Budget) -> tuple[list[Neighbour], list[Neighbour]]:
-        """The `n` nearest of all items, and of the newcomers."""
-        ids = self._bundle.encoder.users([user])
-        (vector,) = await self._user_tower.infer(ids, budget.stage("user_tower", cap_s=CHECK_TIMEOUT_S))
-        timeout_s = budget.stage("search", cap_s=CHECK_TIMEOUT_S)
-        all_items, newcomers = await asyncio.gather(
-            self._vectors.search(vector, n, timeout_s), self._vectors.search_new(vector, n, timeout_s)
-        )
+    async def _near(
+        self, user: User, n: int, budget: Budget, share: float
+    ) -> tuple[list[Neighbour], list[Neighbour]]:
+        """The `n` nearest of all items, and of the newcomers, in a share of the time left."""
+        if self._refusal:
+            raise self._refusal
+        timeout_s = budget.stage("vector", CHECK_TIMEOUT_S, share)
+        with self._breaker.guard(timeout_s):
+            part = Budget.of(timeout_s, default_s=timeout_s)
+            ids = self._bundle.encoder.users([user])
+            (vector,) = await self._user_tower.infer(ids, part.stage("user_tower", timeout_s))
+            search_s = part.stage("search", timeout_s)
+            all_items, newcomers = await asyncio.gather(
+                self._vectors.search(vector, n, search_s), self._vectors.search_new(vector, n, search_s)
+            )
         return all_items, newcomers
 
     def _found(self, nearest: Sequence[Neighbour]) -> tuple[Found, list[str]]:

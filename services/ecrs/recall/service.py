@@ -33,8 +33,9 @@ class RecallService(RecallServiceServicer):
             user, n, budget, channel=channel, now=request.now, new_only=request.new_only
         )
         return RecallResponse(
-            score_pairs=[_score_pair(candidate) for candidate in found],
+            score_pairs=[_score_pair(candidate) for candidate in found.candidates],
             bundle_version=self._retriever.version,
+            missing_channels=found.missing,
         )
 
     async def upsert_vectors(

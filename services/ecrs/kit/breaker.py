@@ -1,0 +1,77 @@
+"""A breaker: what is known to be away is not waited for.
+
+Closed, calls pass. After FAILURES in a row it opens, and calls fail at once. Once it has rested, a
+single call probes: its success closes the breaker, its failure lets it rest again. The libraries at
+hand let every call through to probe, and a part that hangs would then hold them all up.
+Source: Nygard, "Release It!", 2007.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ecrs.kit.errors import Fault, OutOfTime, Unavailable
+from ecrs.kit.observe import BREAKER
+
+FAILURES = 5
+REST_S = 1.0
+FAIR_S = 0.02
+"""Whoever gave a call less time than this learns nothing about the part called."""
+
+CLOSED, OPEN, HALF_OPEN = range(3)
+
+
+class Breaker:
+    """Of one dependency, named in the metrics."""
+
+    def __init__(self, dependency: str, now: Callable[[], float] = time.monotonic) -> None:
+        self._dependency = dependency
+        self._now = now
+        self._failures = 0
+        self._opened = 0.0
+        self._become(CLOSED)
+
+    @contextmanager
+    def guard(self, timeout_s: float) -> Iterator[None]:
+        """Around a call that may take `timeout_s`; Unavailable, at once, while the breaker is open.
+
+        Unavailable and OutOfTime from within are failures; any other fault is an answer.
+        """
+        if self.state != CLOSED:
+            if self.state == HALF_OPEN or self._now() - self._opened < REST_S:
+                raise Unavailable(f"{self._dependency} failed {FAILURES} times in a row: not asked")
+            self._become(HALF_OPEN)
+        answered: bool | None = None  # neither, if the caller went away
+        try:
+            yield
+            answered = True
+        except Unavailable:
+            answered = False
+            raise
+        except OutOfTime:
+            answered = False if timeout_s >= FAIR_S else None
+            raise
+        except Fault:
+            answered = True
+            raise
+        finally:
+            self._learn(answered)
+
+    def _learn(self, answered: bool | None) -> None:
+        if answered:
+            self._failures = 0
+            self._become(CLOSED)
+        elif self.state == HALF_OPEN:
+            self._open(self._now() if answered is False else self._opened)  # nothing learned: probe again
+        elif answered is False:
+            self._failures += 1
+            if self._failures >= FAILURES:
+                self._open(self._now())
+
+    def _open(self, since: float) -> None:
+        self._opened = since
+        self._become(OPEN)
+
+    def _become(self, state: int) -> None:
+        self.state = state
+        BREAKER.labels(self._dependency).set(state)

@@ -1,0 +1,113 @@
+"""The breaker, on a clock of the test's."""
+
+import asyncio
+
+import pytest
+
+from ecrs.kit.breaker import CLOSED, FAILURES, FAIR_S, HALF_OPEN, OPEN, REST_S, Breaker
+from ecrs.kit.errors import Fault, NotFound, OutOfTime, Unavailable
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> Breaker:
+    return Breaker("a part", clock)
+
+
+def use(breaker: Breaker, error: BaseException | None = None, timeout_s: float = 1.0) -> None:
+    with breaker.guard(timeout_s):
+        if error is not None:
+            raise error
+
+
+def fail(breaker: Breaker, error: BaseException | None = None, timeout_s: float = 1.0) -> None:
+    error = error or Unavailable("away")
+    with pytest.raises(type(error)) as raised:
+        use(breaker, error, timeout_s)
+    assert raised.value is error  # the call was made
+
+
+def refuses(breaker: Breaker) -> bool:
+    try:
+        with breaker.guard(1.0):
+            return False
+    except Unavailable as refused:
+        return "not asked" in refused.text
+
+
+def opened(breaker: Breaker) -> Breaker:
+    for _ in range(FAILURES):
+        fail(breaker)
+    assert breaker.state == OPEN
+    return breaker
+
+
+@pytest.mark.parametrize("fault", [Unavailable("away"), OutOfTime("hangs")])
+def test_failures_in_a_row_open_it(breaker: Breaker, fault: Fault) -> None:
+    for _ in range(FAILURES - 1):
+        fail(breaker, fault)
+    assert breaker.state == CLOSED
+    fail(breaker, fault)
+    assert refuses(breaker)
+
+
+def test_a_success_between_starts_the_count_anew(breaker: Breaker) -> None:
+    for _ in range(3):
+        for _ in range(FAILURES - 1):
+            fail(breaker)
+        use(breaker)
+    assert breaker.state == CLOSED
+
+
+def test_an_answer_that_is_a_fault_is_an_answer(breaker: Breaker) -> None:
+    for _ in range(2 * FAILURES):
+        fail(breaker, NotFound("no such user"))
+    assert breaker.state == CLOSED
+
+
+def test_callers_without_time_do_not_open_it_for_all(breaker: Breaker) -> None:
+    for _ in range(2 * FAILURES):
+        fail(breaker, OutOfTime("at once"), timeout_s=FAIR_S / 2)
+    assert breaker.state == CLOSED
+
+
+def test_after_a_rest_one_call_probes_and_closes_it(breaker: Breaker, clock: Clock) -> None:
+    opened(breaker)
+    clock.now += REST_S - 0.01
+    assert refuses(breaker)
+    clock.now += 0.01
+    with breaker.guard(1.0):
+        assert breaker.state == HALF_OPEN
+        assert refuses(breaker)  # the others, meanwhile
+    assert breaker.state == CLOSED
+
+
+def test_a_probe_that_fails_lets_it_rest_again(breaker: Breaker, clock: Clock) -> None:
+    opened(breaker)
+    clock.now += REST_S
+    fail(breaker)
+    assert refuses(breaker)
+    clock.now += REST_S
+    use(breaker)
+    assert breaker.state == CLOSED
+
+
+def test_a_probe_whose_caller_goes_away_is_made_again_at_once(breaker: Breaker, clock: Clock) -> None:
+    opened(breaker)
+    clock.now += REST_S
+    fail(breaker, asyncio.CancelledError())
+    assert breaker.state == OPEN
+    use(breaker)
+    assert breaker.state == CLOSED
