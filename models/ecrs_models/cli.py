@@ -23,6 +23,7 @@ DATA = ARTIFACTS / "data"
 TRAINED = ARTIFACTS / "train"
 BUNDLES = ARTIFACTS / "bundles"
 REPORT = ARTIFACTS / "evaluate"
+EXIT_GATE = 3
 
 app = typer.Typer(no_args_is_help=True, help="From a shop's data to a bundle that can be served.")
 prepare_app = typer.Typer(no_args_is_help=True, help="Bring data into the platform's formats.")
@@ -163,7 +164,10 @@ def evaluate(
     quick: Annotated[bool, typer.Option("--quick", help="without item-kNN and iALS")] = False,
     recs: Annotated[Path | None, typer.Option(help="write each recommender's lists here, as CSV")] = None,
 ) -> None:
-    """Measure a bundle on the period after training, beside other recommenders, and write a report."""
+    """Measure a bundle on the period after training, beside other recommenders, and write a report.
+
+    Exit 3 if a gate for new users failed.
+    """
     from ecrs_models import report as reporting
     from ecrs_models.dataset import Dataset
 
@@ -178,6 +182,8 @@ def evaluate(
     for path in reporting.write_lists(made.evaluation, dataset, recs) if recs else ():
         _say(str(path))
     _say(f"report: {written}")
+    if not all(gate.passed for gate in made.gates):
+        raise typer.Exit(EXIT_GATE)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from ecrs_models.measured import OURS
 from ecrs_models.page import NO_PLOTS, page
 from ecrs_models.period import Period
 from ecrs_models.report import FACTORS, NEIGHBOURS, SEGMENT, report
+from ecrs_models.slices import Gate
 from tests.tiny import tiny_data
 
 RECOMMENDERS = ["popularity", "history, then popularity", SEGMENT, NEIGHBOURS, FACTORS, "merged recall", OURS]
@@ -37,7 +38,8 @@ def out(data: Dataset, tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -
     recs = out.parent / "recs"
     command = ["evaluate", str(tiny.path), "--data", str(data.path), "--out", str(out), "--recs", str(recs)]
     done = CliRunner().invoke(cli.app, command)
-    assert done.exit_code == 0, done.output
+    gates = json.loads((out / "report.json").read_text())["gates"]
+    assert done.exit_code == (0 if all(gate["passed"] for gate in gates) else cli.EXIT_GATE), done.output
     (out.parent / "stdout").write_text(done.stdout)
     return out
 
@@ -143,6 +145,16 @@ def test_the_command_prints_a_table_a_task_the_gates_and_where_the_report_is(out
     stdout = (out.parent / "stdout").read_text()
     for text in ("task all", "task new", *RECOMMENDERS, "gate ", f"report: {out / 'report.html'}"):
         assert text in stdout
+
+
+def test_a_gate_that_fails_is_the_exit_code(
+    data: Dataset, tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["evaluate", str(tiny.path), "--data", str(data.path), "--out", str(tmp_path), "--quick"]
+    for passed, code in ((True, 0), (False, cli.EXIT_GATE)):
+        monkeypatch.setattr(Gate, "passed", passed)
+        assert CliRunner().invoke(cli.app, command).exit_code == code
+        assert (tmp_path / "report.html").exists()
 
 
 def test_each_recommenders_lists_are_written_on_demand(out: Path, data: Dataset) -> None:
