@@ -1,5 +1,6 @@
 """`ecrs up` as a user starts it, on the platform's own ports."""
 
+import json
 import os
 import subprocess
 import sys
@@ -51,6 +52,12 @@ class Up:
         if self.process.poll() is None:
             self.process.terminate()
         return self.process.wait(60)
+
+
+def children(run_dir: Path) -> dict[str, int]:
+    """Process ids by name."""
+    state = json.loads((run_dir / "children.json").read_text())
+    return {name: child["pid"] for name, child in state.items()}
 
 
 @pytest.fixture(scope="module")

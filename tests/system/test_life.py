@@ -13,12 +13,7 @@ import pytest
 from ecrs.bundle import Bundle
 from ecrs.embedded import _started
 from ecrs.kit.ports import PORTS
-from tests.system.conftest import Up, ecrs
-
-
-def children(run_dir: Path) -> dict[str, int]:
-    state = json.loads((run_dir / "children.json").read_text())
-    return {name: child["pid"] for name, child in state.items()}
+from tests.system.conftest import Up, children, ecrs
 
 
 def alive(pid: int) -> bool:

@@ -1,0 +1,65 @@
+"""Each part of the stack stopped, killed, paused and cut off, under load."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.chaos import Case, Load, suffer, written
+from tests.compose.conftest import PROJECT, SERVICES, Stack, run, wait_until
+
+DEGRADED = {
+    "um": {"user: request"},
+    "cm": {"item: last seen"},
+    "recall": {"recall: popular"},
+    "rank": {"rank: recall order"},
+    "redis": {"user: request", "item: last seen"},
+    "milvus": {"recall: without vector"},
+    "serving-user-tower": {"recall: without vector"},
+    "serving-ranker": {"rank: recall order"},
+}
+FAULTS = ("stop", "kill", "pause", "cut")
+RECOVERY_LIMIT_S = 90.0
+"""The goal is 10 s after the part itself is back, which a start is only the beginning of."""
+
+
+@pytest.fixture(scope="module")
+def load(stack: Stack) -> Iterator[Load]:
+    listed = stack.compose("exec", "-T", "client", "head", "-n", "200", "/bundles/current/users.dat")
+    with Load.on(stack.gateway, [line.split(":")[0] for line in listed.splitlines()]) as load:
+        yield load
+    wait_until("every container healthy", lambda: all(map(stack.is_healthy, SERVICES)), RECOVERY_LIMIT_S)
+
+
+@pytest.fixture(scope="module")
+def cases() -> Iterator[list[Case]]:
+    with written("compose") as cases:
+        yield cases
+
+
+def means(stack: Stack, part: str, fault: str) -> tuple[Callable[[], object], Callable[[], object]]:
+    """How to do damage to a part, and how to mend it."""
+    name = f"{PROJECT}-{part}-1"
+    network = f"{PROJECT}_internal"
+    start = lambda: run("docker", "start", name)  # noqa: E731
+    return {
+        "stop": (lambda: run("docker", "stop", "--time", "30", name), start),
+        "kill": (lambda: run("docker", "kill", name), start),
+        "pause": (lambda: run("docker", "pause", name), lambda: run("docker", "unpause", name)),
+        "cut": (
+            lambda: run("docker", "network", "disconnect", network, name),
+            lambda: run("docker", "network", "connect", "--alias", part, network, name),
+        ),
+    }[fault]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("part", DEGRADED)
+def test_the_shop_shows_products_whatever_is_away(
+    stack: Stack, load: Load, cases: list[Case], part: str, fault: str
+) -> None:
+    damage, mend = means(stack, part, fault)
+    case = suffer(load, part, fault, damage, mend, recovery_limit_s=RECOVERY_LIMIT_S)
+    cases.append(case)
+    assert case.valid == case.calls, case.errors
+    assert case.in_deadline == case.calls
+    assert set(case.degraded) == DEGRADED[part]
