@@ -54,14 +54,15 @@ def test_again_is_by_how_much_and_how_lately() -> None:
 
 
 def test_similar_sums_over_what_was_taken(proposer: Proposer) -> None:
-    found = best(proposer.similar.scores(interest({0: 4.0})), 10)
+    found = best(np.arange(6), proposer.similar.scores(interest({0: 4.0})), 10)
     assert found.item.tolist() == [1, 2]
     assert found.score.tolist() == pytest.approx([1.8, 0.6])
 
 
 def test_popular_is_what_sells_and_bends_to_the_users_categories(proposer: Proposer) -> None:
-    assert best(proposer.popular.scores(interest({})), 3).item.tolist() == [5, 3, 4]
-    assert best(proposer.popular.scores(interest({0: 500.0})), 3).item.tolist() == [1, 0, 2]
+    nothing, near = interest({}), Found(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+    assert proposer.channel("popular", nothing, near, 3).item.tolist() == [5, 3, 4]
+    assert proposer.channel("popular", interest({0: 500.0}), near, 3).item.tolist() == [1, 0, 2]
 
 
 def test_merged_candidates_are_by_chance_and_say_who_found_them(proposer: Proposer) -> None:
@@ -77,7 +78,7 @@ def test_merged_candidates_are_by_chance_and_say_who_found_them(proposer: Propos
     assert positions[9] == pytest.approx([np.nan, np.nan, np.nan, 2], nan_ok=True)  # no product of the bundle
     scores = dict(zip(merged.item.tolist(), merged.scores.tolist(), strict=True))
     assert scores[0][1:3] == pytest.approx(  # not proposed by them, but scored
-        [0, proposer.popular.scores(interest({0: 4.0}))[0]]
+        [0, proposer.popular.scores(np.array([0]), proposer.popular.lift(interest({0: 4.0})))[0]]
     )
 
 

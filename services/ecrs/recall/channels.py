@@ -5,6 +5,7 @@ training calls them for past moments by the thousand, serving once a request.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -74,6 +75,10 @@ class Similar:
         return np.bincount(neighbours[real], weights, minlength=len(self.item))
 
 
+SELLERS = 10_000
+"""How many products can be popular, so that the time it takes does not grow with the catalogue."""
+
+
 @dataclass(frozen=True)
 class Popular:
     """What sells, bent towards the categories of the user.
@@ -86,9 +91,19 @@ class Popular:
     category: np.ndarray
     prior: np.ndarray
 
-    def scores(self, interest: Interest) -> np.ndarray:
-        """P(item | category) · P(category | user), float64 (items,); for a new user that is what sells."""
-        return self.share * (self.mix(interest) / np.maximum(self.prior, 1e-12))[self.category]
+    @cached_property
+    def sellers(self) -> np.ndarray:
+        """int64, the SELLERS items of the highest share, in the order of their numbers."""
+        return np.sort(np.argsort(-self.share, kind="stable")[:SELLERS])
+
+    def lift(self, interest: Interest) -> np.ndarray:
+        """How much more the user likes each category than everybody does, float64 (categories,)."""
+        return self.mix(interest) / np.maximum(self.prior, 1e-12)
+
+    def scores(self, item: np.ndarray, lift: np.ndarray) -> np.ndarray:
+        """P(item | category) · P(category | user) of some items, float64; for a new user that is what
+        sells."""
+        return self.share[item] * lift[self.category[item]]
 
     def mix(self, interest: Interest) -> np.ndarray:
         """P(category | user), float64 (categories,)."""
@@ -97,11 +112,10 @@ class Popular:
         return (own + PRIOR_ORDERS * self.prior) / (own.sum() + PRIOR_ORDERS)
 
 
-def best(scores: np.ndarray, n: int) -> Found:
-    """The `n` highest scores above 0."""
-    count = min(n, int(np.count_nonzero(scores > 0)))
-    if not count:
-        return Found(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
-    found = np.argpartition(-scores, count - 1)[:count]
-    found = found[np.argsort(-scores[found], kind="stable")]
-    return Found(found, scores[found].astype(np.float32))
+def best(item: np.ndarray, scores: np.ndarray, n: int) -> Found:
+    """The `n` of `item` with the highest scores above 0."""
+    positive = np.flatnonzero(scores > 0)
+    if len(positive) > n:
+        positive = positive[np.argpartition(-scores[positive], n - 1)[:n]]
+    found = positive[np.argsort(-scores[positive], kind="stable")]
+    return Found(item[found], scores[found].astype(np.float32))

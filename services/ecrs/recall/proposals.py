@@ -54,7 +54,11 @@ class Proposer:
             return again(interest).best(n)
         if name == "vector":
             return vector.best(n)
-        return best((self.similar if name == "similar" else self.popular).scores(interest), n)
+        if name == "similar":
+            scores = self.similar.scores(interest)
+            return best(np.arange(len(scores)), scores, n)
+        sellers = self.popular.sellers
+        return best(sellers, self.popular.scores(sellers, self.popular.lift(interest)), n)
 
     def merged(
         self, interest: Interest, had: np.ndarray, vector: Found, n: int, *, new_only: bool = False
@@ -64,8 +68,8 @@ class Proposer:
         `had`, int64, rows of all that is in the user's totals: those are for `again` to propose, the
         other channels discover. `vector` is what the vector channel found, nearest first.
         """
-        similar, popular = self.similar.scores(interest), self.popular.scores(interest)
-        found = self._lists(interest, had, vector, similar, popular)
+        similar, lift = self.similar.scores(interest), self.popular.lift(interest)
+        found = self._lists(interest, had, vector, similar, lift)
         if new_only:  # what was looked at and never bought is new
             found[_AGAIN] = again(interest.never_bought())
         item, chance = self._chances(found)
@@ -75,27 +79,30 @@ class Proposer:
         scores = np.full((len(item), len(CHANNELS)), np.nan, dtype=np.float32)
         inside = item < len(self.catalogue)
         scores[inside, _SIMILAR] = similar[item[inside]]
-        scores[inside, _POPULAR] = popular[item[inside]]
+        scores[inside, _POPULAR] = self.popular.scores(item[inside], lift)
         for channel, of in enumerate(found):
             _place(item, of, channel, positions, scores)
         return Proposals(item, positions, scores, chance)
 
     def lists(self, interest: Interest, had: np.ndarray, vector: Found) -> list[Found]:
         """What each of CHANNELS proposes, as `merged` merges it."""
-        similar, popular = self.similar.scores(interest), self.popular.scores(interest)
-        return self._lists(interest, had, vector, similar, popular)
+        return self._lists(interest, had, vector, self.similar.scores(interest), self.popular.lift(interest))
 
     def _lists(
-        self, interest: Interest, had: np.ndarray, vector: Found, similar: np.ndarray, popular: np.ndarray
+        self, interest: Interest, had: np.ndarray, vector: Found, similar: np.ndarray, lift: np.ndarray
     ) -> list[Found]:
         new = np.ones(len(self.catalogue) + 1, dtype=bool)  # the last is for NO_ID and unknown products
         new[had] = False
         new[NO_ID] = True
         discovered = new[np.minimum(vector.item, len(self.catalogue))]
+        along = np.flatnonzero(similar)
+        along = along[new[along]]
+        sellers = self.popular.sellers
+        sellers = sellers[new[sellers]]
         return [
             again(interest),
-            best(np.where(new[:-1], similar, 0), DEPTH),
-            best(np.where(new[:-1], popular, 0), DEPTH),
+            best(along, similar[along], DEPTH),
+            best(sellers, self.popular.scores(sellers, lift), DEPTH),
             Found(vector.item[discovered], vector.score[discovered]).best(DEPTH),
         ]
 

@@ -23,6 +23,7 @@ def load_proposer(bundle: Bundle, catalogue: Catalogue) -> Proposer:
     directory = bundle.path / "recall"
     similar = [np.load(directory / f"similar_{name}.npy", mmap_mode="r") for name in ("items", "scores")]
     popular = popular_channel(catalogue, np.load(directory / "popular.npy"))
+    popular.sellers  # noqa: B018  (found now, and not in the first request)
     return Proposer(catalogue, Similar(*similar), popular, np.load(directory / "curves.npy"))
 
 
