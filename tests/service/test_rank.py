@@ -11,8 +11,6 @@ from ecrs.contract.rank_pb2 import RankRequest
 from ecrs.contract.rank_pb2_grpc import RankServiceStub, add_RankServiceServicer_to_server
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain import parse_item
-from ecrs.gateway.domain import Source
-from ecrs.gateway.remote import item_info
 from ecrs.kit.server import Service
 from ecrs.model.served import ServedModel, open_model
 from ecrs.rank.ranker import Ranker
@@ -67,10 +65,10 @@ async def test_a_score_does_not_depend_on_the_company(stub: RankServiceStub, tin
 async def test_the_service_scores_as_the_model_did_at_training(stub: RankServiceStub, tiny: Bundle) -> None:
     pairs = zip(golden_users(tiny), golden_asked(tiny), strict=True)
     for n, (user, one) in enumerate(pairs):
-        sources = [Source(name, position, score) for name, position, score in one.sources]
-        request = RankRequest(
-            user_info=from_user(user), item_infos=[item_info(one.item, sources)], now=tiny.golden["now"]
-        )
+        info = from_item(one.item)
+        for name, position, score in one.sources:
+            info.sources.add(channel=name, position=position, score=score)
+        request = RankRequest(user_info=from_user(user), item_infos=[info], now=tiny.golden["now"])
         reply = await stub.rank_predict(request)
         expected = np.float32(tiny.golden["ranker"]["outputs"][n][0])
         assert reply.score_pairs[0].score == pytest.approx(expected, abs=1e-5), f"golden row {n}"

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 
 from ecrs.actions import ActionType, Interaction
 from ecrs.bundle import Bundle
-from ecrs.domain import Item, User
+from ecrs.contract.item_info_pb2 import ItemInfo, Source
+from ecrs.contract.user_info_pb2 import UserInfo
+from ecrs.domain import User
 from ecrs.gateway.domain import (
     Candidate,
     Candidates,
     Degradation,
     Found,
     Query,
-    Source,
     Trace,
     assemble,
     with_session,
@@ -28,11 +29,16 @@ from ecrs.gateway.recommend import Caps, Ports, recommend
 from ecrs.gateway.shelf import Shelf
 from ecrs.kit.budget import Budget
 from ecrs.kit.errors import BadRequest, Fault, NotFound, OutOfTime, Unavailable
+from ecrs.wire import from_user, to_user
 
 CAPS = Caps(1.0, 1.0, 1.0, 1.0)
 ALICE = User("alice", age="5.0")
 SKUS = ["a", "b", "c", "d"]
-BEST_SELLERS = [Item(sku, brand="seen in the bundle") for sku in ("x", "y", "a")]
+BEST_SELLERS = [ItemInfo(sku_id=sku, brand="seen in the bundle") for sku in ("x", "y", "a")]
+
+
+def source(channel: str, position: int, score: float = 0.0) -> Source:
+    return Source(channel=channel, position=position, score=score)
 
 
 @dataclass
@@ -55,31 +61,33 @@ class FakePorts:
             raise OutOfTime(f"{stage} hangs")
         self.seen[stage] = value
 
-    async def profile(self, user_id: str, log_id: str, timeout_s: float) -> User:
+    async def profile(self, user_id: str, log_id: str, timeout_s: float) -> UserInfo:
         await self._reach("user", user_id, timeout_s)
         if user_id != ALICE.id:
             raise NotFound(f"no {user_id}")
-        return ALICE
+        return from_user(ALICE)
 
-    async def candidates(self, user: User, n: int, query: Query, timeout_s: float) -> Candidates:
-        await self._reach("recall", user, timeout_s)
-        score_only = Source("popular", 0, 0.1)
+    async def candidates(self, user: UserInfo, n: int, query: Query, timeout_s: float) -> Candidates:
+        await self._reach("recall", to_user(user), timeout_s)
+        score_only = source("popular", 0, 0.1)
         found = [
-            Candidate(sku, (Source("vector", place, 0.5), score_only)) for place, sku in enumerate(SKUS, 1)
+            Candidate(sku, [source("vector", place, 0.5), score_only]) for place, sku in enumerate(SKUS, 1)
         ]
         return Candidates(found[:n], "v1", self.missing)
 
-    async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, Item]:
+    async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, ItemInfo]:
         await self._reach("item", log_id, timeout_s)
         return {
-            sku: Item(sku, out_of_stock=sku in self.out_of_stock) for sku in skus if sku not in self.unknown
+            sku: ItemInfo(sku_id=sku, out_of_stock=sku in self.out_of_stock)
+            for sku in skus
+            if sku not in self.unknown
         }
 
     async def scores(
-        self, user: User, items: Sequence[Found], query: Query, timeout_s: float
+        self, user: UserInfo, items: Sequence[Found], query: Query, timeout_s: float
     ) -> dict[str, float]:
-        await self._reach("rank", user, timeout_s)
-        return {one.item.sku: self.scores_of.get(one.item.sku, 0.0) for one in items}
+        await self._reach("rank", to_user(user), timeout_s)
+        return {one.item.sku_id: self.scores_of.get(one.item.sku_id, 0.0) for one in items}
 
 
 async def ask(
@@ -91,7 +99,8 @@ async def ask(
     shelf: Shelf | None = None,
     new_only: bool = False,
 ):
-    query = Query.of("log-1", user_id, described, n, new_only=new_only)
+    info = None if described is None else from_user(described)
+    query = Query.of("log-1", user_id, info, n, new_only=new_only)
     budget = Budget.of(seconds, default_s=1.0, reserve_s=0.01)
     shelf = shelf or Shelf(BEST_SELLERS, "v0")
     return await recommend(query, Ports(fake, fake, fake, fake), shelf, budget, CAPS, candidates=100)
@@ -99,8 +108,8 @@ async def ask(
 
 async def test_items_come_best_score_first_with_their_sources() -> None:
     answer = await ask(FakePorts())
-    assert [r.item.sku for r in answer.items] == ["b", "d", "c", "a"]
-    assert answer.items[0].sources == (Source("vector", 2, 0.5),)
+    assert [r.item.sku_id for r in answer.items] == ["b", "d", "c", "a"]
+    assert answer.items[0].proposed == [source("vector", 2, 0.5)]
     assert answer.bundle_version == "v1"
     assert [(s.name, s.outcome) for s in answer.stages] == [
         ("user", "ok"), ("recall", "ok"), ("item", "ok"), ("rank", "ok"),
@@ -109,7 +118,7 @@ async def test_items_come_best_score_first_with_their_sources() -> None:
 
 async def test_the_best_are_taken_after_ranking_not_before() -> None:
     answer = await ask(FakePorts(), n=1)
-    assert [r.item.sku for r in answer.items] == ["b"]
+    assert [r.item.sku_id for r in answer.items] == ["b"]
 
 
 @pytest.mark.parametrize("user_id", ["", "0", "-1"])
@@ -135,7 +144,7 @@ async def test_an_unknown_id_with_profile_is_served_by_profile() -> None:
 async def test_a_session_goes_before_the_stored_history() -> None:
     stored = User("alice", history=(Interaction("old", 1),))
     session = User(history=(Interaction("new", 2),))
-    both = with_session(stored, session)
+    both = to_user(with_session(from_user(stored), from_user(session)))
     assert [i.sku for i in both.history] == ["new", "old"]
     assert both.totals.skus == ("new",)
 
@@ -148,13 +157,13 @@ async def test_a_session_of_a_new_user_is_also_in_the_totals() -> None:
 
 async def test_items_without_a_record_are_left_out() -> None:
     answer = await ask(FakePorts(unknown=frozenset({"b"})))
-    assert [r.item.sku for r in answer.items] == ["d", "c", "a"]
+    assert [r.item.sku_id for r in answer.items] == ["d", "c", "a"]
 
 
 async def test_items_out_of_stock_are_left_out_and_not_ranked() -> None:
     fake = FakePorts(out_of_stock=frozenset({"b"}), scores_of={"a": 0.1, "c": 0.2, "d": 0.3})
     answer = await ask(fake)
-    assert [r.item.sku for r in answer.items] == ["d", "c", "a"]
+    assert [r.item.sku_id for r in answer.items] == ["d", "c", "a"]
 
 
 async def test_nothing_in_stock_is_an_empty_answer() -> None:
@@ -168,7 +177,7 @@ async def test_nothing_in_stock_is_an_empty_answer() -> None:
 @pytest.mark.parametrize("fault", [Unavailable("away"), OutOfTime("slow")])
 async def test_rank_down_keeps_recall_order(fault: Fault) -> None:
     answer = await ask(FakePorts(fails={"rank": fault}))
-    assert [r.item.sku for r in answer.items] == SKUS
+    assert [r.item.sku_id for r in answer.items] == SKUS
     assert answer.stages[-1].outcome == fault.outcome
 
 
@@ -180,7 +189,7 @@ async def test_um_down_is_served_by_what_the_request_says(fault: Fault) -> None:
     fake = FakePorts(fails={"user": fault})
     answer = await ask(fake, described=User(age="2.0"))
     assert fake.seen["recall"] == User("alice", age="2.0")
-    assert [r.item.sku for r in answer.items] == ["b", "d", "c", "a"]
+    assert [r.item.sku_id for r in answer.items] == ["b", "d", "c", "a"]
     assert answer.degraded == [Degradation("user", "request")]
 
 
@@ -194,16 +203,16 @@ async def test_um_down_and_an_id_alone_is_served_by_the_id() -> None:
 async def test_recall_down_is_what_sells_ranked_for_the_user(fault: Fault) -> None:
     fake = FakePorts(fails={"recall": fault}, scores_of={"x": 0.1, "y": 0.9, "a": 0.5})
     answer = await ask(fake)
-    assert [r.item.sku for r in answer.items] == ["y", "a", "x"]
+    assert [r.item.sku_id for r in answer.items] == ["y", "a", "x"]
     assert answer.degraded == [Degradation("recall", "popular")]
-    assert answer.items[0].sources == (Source("popular", 2, 0.0),)
+    assert answer.items[0].sources == [source("popular", 2)]
 
 
 async def test_recall_down_and_new_only_leaves_out_what_was_bought() -> None:
     bought = User(history=(Interaction("x", 1, ActionType.ORDER),))
     fake = FakePorts(fails={"recall": Unavailable("away")})
     answer = await ask(fake, "", described=bought, new_only=True)
-    assert {r.item.sku for r in answer.items} == {"y", "a"}
+    assert {r.item.sku_id for r in answer.items} == {"y", "a"}
 
 
 async def test_recall_without_a_channel_says_so() -> None:
@@ -216,35 +225,37 @@ async def test_cm_down_is_served_from_records_that_were_seen(fault: Fault) -> No
     shelf = Shelf(BEST_SELLERS, "v0")
     await ask(FakePorts(out_of_stock=frozenset({"c"}), unknown=frozenset({"a"})), shelf=shelf)
     answer = await ask(FakePorts(fails={"item": fault}), shelf=shelf)
-    assert [r.item.sku for r in answer.items] == ["b", "d", "a"]
+    assert [r.item.sku_id for r in answer.items] == ["b", "d", "a"]
     assert answer.items[2].item == BEST_SELLERS[2]
     assert answer.degraded == [Degradation("item", "last seen")]
 
 
 async def test_cm_down_and_nothing_of_recalls_was_seen_is_what_sells() -> None:
-    shelf = Shelf([Item("x"), Item("y")], "v0")
+    shelf = Shelf([ItemInfo(sku_id="x"), ItemInfo(sku_id="y")], "v0")
     answer = await ask(FakePorts(fails={"item": Unavailable("away")}), shelf=shelf)
-    assert {r.item.sku for r in answer.items} == {"x", "y"}
+    assert {r.item.sku_id for r in answer.items} == {"x", "y"}
     assert answer.degraded == [Degradation("item", "last seen"), Degradation("item", "popular")]
 
 
 async def test_all_down_is_what_sells() -> None:
     away = Unavailable("away")
     answer = await ask(FakePorts(fails=dict.fromkeys(("user", "recall", "item", "rank"), away)))
-    assert [r.item.sku for r in answer.items] == ["x", "y", "a"]
+    assert [r.item.sku_id for r in answer.items] == ["x", "y", "a"]
     assert answer.bundle_version == "v0"
     assert [one.stage for one in answer.degraded] == ["user", "recall", "item", "rank"]
 
 
 async def test_no_time_at_all_is_what_sells() -> None:
     answer = await ask(FakePorts(), seconds=0.0)
-    assert [r.item.sku for r in answer.items] == ["x", "y", "a"]
+    assert [r.item.sku_id for r in answer.items] == ["x", "y", "a"]
 
 
 @pytest.mark.parametrize("stage", ["user", "recall", "item", "rank"])
 async def test_a_stage_that_hangs_leaves_time_for_the_others(stage: str) -> None:
     begun = time.monotonic()
-    answer = await ask(FakePorts(hangs=frozenset({stage})), seconds=0.5, shelf=Shelf([Item("a")], "v0"))
+    answer = await ask(
+        FakePorts(hangs=frozenset({stage})), seconds=0.5, shelf=Shelf([ItemInfo(sku_id="a")], "v0")
+    )
     assert time.monotonic() - begun < 0.5
     assert answer.items
     assert {one.stage for one in answer.degraded} == {stage}
@@ -260,13 +271,13 @@ def test_the_shelf_forgets_what_was_not_seen_for_longest(monkeypatch: pytest.Mon
     monkeypatch.setattr("ecrs.gateway.shelf.MAX_RECORDS", 2)
     shelf = Shelf([], "v0")
     for sku in "abac":
-        shelf.remember([Item(sku)])
+        shelf.remember([ItemInfo(sku_id=sku)])
     assert set(shelf.records("abc")) == {"a", "c"}
 
 
 def test_the_shelf_of_a_bundle_is_its_best_sellers(tiny: Bundle) -> None:
     shelf = Shelf.of(tiny)
-    found = shelf.candidates(User(), 1000, new_only=False).found
+    found = shelf.candidates(UserInfo(), 1000, new_only=False).found
     share = dict(zip(tiny.catalogue.skus, np.load(tiny.path / "recall" / "popular.npy"), strict=True))
     shares = [share[one.sku] for one in found]
     assert len(found) == len(share)
@@ -286,9 +297,9 @@ def test_a_query_for_too_many_is_refused() -> None:
 
 @given(st.permutations(SKUS), st.lists(st.floats(0, 1), min_size=4, max_size=4), st.integers(1, 6))
 def test_ranking_is_a_permutation_of_what_is_known(order: list[str], scores: list[float], n: int) -> None:
-    known = [Found(Item(sku), ()) for sku in order]
+    known = [Found(ItemInfo(sku_id=sku), ()) for sku in order]
     ranked = assemble(4, known, dict(zip(SKUS, scores, strict=True)))
-    assert sorted(r.item.sku for r in ranked) == SKUS
+    assert sorted(r.item.sku_id for r in ranked) == SKUS
     assert [r.score for r in ranked] == sorted(scores, reverse=True)
     assert assemble(n, known, None) == assemble(4, known, None)[:n]
 

@@ -1,4 +1,8 @@
-"""A question, an answer, and how the answer came about. No I/O."""
+"""A question, an answer, and how the answer came about. No I/O.
+
+Users, records and sources are the wire's messages: what the gateway hands from one service to the next
+it need not take apart.
+"""
 
 import asyncio
 import time
@@ -6,41 +10,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from ecrs.domain import HISTORY_LENGTH, NEW_USER_IDS, Item, User
+from ecrs.contract.item_info_pb2 import ItemInfo, Source
+from ecrs.contract.user_info_pb2 import UserInfo
+from ecrs.domain import HISTORY_LENGTH, NEW_USER_IDS
 from ecrs.kit.errors import BadRequest, Fault
 from ecrs.kit.observe import DEGRADED, STAGE_SECONDS
 from ecrs.totals import Totals
+from ecrs.wire import from_user, to_user
 
 DEFAULT_ITEMS = 100
 MAX_ITEMS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A recall channel's word on an item: its place in it, 0 where it only has a score for it."""
-
-    channel: str
-    position: int
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
 class Candidate:
+    """`sources`: what recall's channels say of it; position 0 where one only has a score for it."""
+
     sku: str
-    sources: tuple[Source, ...]
+    sources: Sequence[Source]
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """A candidate with its record."""
 
-    item: Item
-    sources: tuple[Source, ...]
-
-    @property
-    def proposed(self) -> tuple[Source, ...]:
-        """The channels that found it, without those that only have a score for it."""
-        return tuple(source for source in self.sources if source.position)
+    item: ItemInfo
+    sources: Sequence[Source]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +58,7 @@ class Query:
 
     log_id: str
     user_id: str
-    described: User | None
+    described: UserInfo | None
     n: int
     new_only: bool = False
     now: int = 0
@@ -73,7 +68,7 @@ class Query:
         cls,
         log_id: str,
         user_id: str,
-        described: User | None,
+        described: UserInfo | None,
         request_num: int,
         *,
         new_only: bool = False,
@@ -90,9 +85,14 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    item: Item
+    item: ItemInfo
     score: float
-    sources: tuple[Source, ...]
+    sources: Sequence[Source]
+
+    @property
+    def proposed(self) -> list[Source]:
+        """The channels that found it, without those that only have a score for it."""
+        return [source for source in self.sources if source.position]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,23 +151,27 @@ class Trace:
         self.stages.append(Stage(name, 0.0, "skipped"))
 
 
-def with_session(stored: User, described: User | None) -> User:
+def with_session(stored: UserInfo, described: UserInfo | None) -> UserInfo:
     """The stored user, the interactions that the request brought placed before the stored ones."""
     if described is None or not described.history:
         return stored
-    history = (described.history + stored.history)[:HISTORY_LENGTH]
-    return replace(stored, history=history, totals=stored.totals.plus(described.history))
+    user, session = to_user(stored), to_user(described).history
+    history = (session + user.history)[:HISTORY_LENGTH]
+    return from_user(replace(user, history=history, totals=user.totals.plus(session)))
 
 
-def with_totals(described: User) -> User:
+def with_totals(described: UserInfo) -> UserInfo:
     """A user who is not stored: totals are those of the session, unless the request brought some."""
-    return described if described.totals else replace(described, totals=Totals().plus(described.history))
+    if described.totals.sku_ids or not described.history:
+        return described
+    user = to_user(described)
+    return from_user(replace(user, totals=Totals().plus(user.history)))
 
 
 def assemble(n: int, known: Sequence[Found], scores: Mapping[str, float] | None) -> list[Recommendation]:
     """The `n` best of recall's known items: by score, or in recall's order where there are no scores."""
     recommended = [
-        Recommendation(one.item, scores[one.item.sku] if scores else 0.0, one.proposed) for one in known
+        Recommendation(one.item, scores[one.item.sku_id] if scores else 0.0, one.sources) for one in known
     ]
     if scores is not None:
         recommended.sort(key=lambda recommendation: -recommendation.score)

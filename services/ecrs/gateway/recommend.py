@@ -9,10 +9,11 @@ So only a request that is wrong gets an error.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
-from ecrs.domain import Item, User
+from ecrs.contract.item_info_pb2 import ItemInfo
+from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.gateway.domain import Answer, Candidates, Found, Query, Trace, assemble, with_session, with_totals
 from ecrs.gateway.shelf import Shelf
 from ecrs.kit.budget import Budget
@@ -20,22 +21,22 @@ from ecrs.kit.errors import BadRequest, Fault, NotFound
 
 
 class Users(Protocol):
-    async def profile(self, user_id: str, log_id: str, timeout_s: float) -> User:
+    async def profile(self, user_id: str, log_id: str, timeout_s: float) -> UserInfo:
         """The stored user; NotFound, with um's own text, if unknown."""
 
 
 class Recall(Protocol):
-    async def candidates(self, user: User, n: int, query: Query, timeout_s: float) -> Candidates: ...
+    async def candidates(self, user: UserInfo, n: int, query: Query, timeout_s: float) -> Candidates: ...
 
 
 class Items(Protocol):
-    async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, Item]:
+    async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, ItemInfo]:
         """The known ones of `skus`."""
 
 
 class Rank(Protocol):
     async def scores(
-        self, user: User, items: Sequence[Found], query: Query, timeout_s: float
+        self, user: UserInfo, items: Sequence[Found], query: Query, timeout_s: float
     ) -> dict[str, float]: ...
 
 
@@ -90,10 +91,10 @@ async def recommend(
     return Answer(assemble(query.n, known, scores), recalled.bundle_version, trace.stages, trace.degraded)
 
 
-async def _identify(query: Query, users: Users, budget: Budget, caps: Caps, trace: Trace) -> User:
+async def _identify(query: Query, users: Users, budget: Budget, caps: Caps, trace: Trace) -> UserInfo:
     if not query.user_id:
         trace.skip("user")
-        return with_totals(query.described or User())
+        return with_totals(query.described or UserInfo())
     try:
         with trace.stage("user"):
             timeout_s = budget.stage("user", caps.user_s, SHARE)
@@ -106,13 +107,15 @@ async def _identify(query: Query, users: Users, budget: Budget, caps: Caps, trac
         raise
     except Fault:
         trace.degrade("user", PROFILE)
-        # The user tower may know the id, whatever else is not known.
-        return with_totals(replace(query.described or User(), id=query.user_id))
+        user = UserInfo()
+        user.CopyFrom(query.described or user)
+        user.user_id = query.user_id  # which the user tower may know, whatever else is not known
+        return with_totals(user)
 
 
 async def _recall(
     query: Query,
-    user: User,
+    user: UserInfo,
     n: int,
     recall: Recall,
     shelf: Shelf,
@@ -142,7 +145,7 @@ async def _look_up(
     budget: Budget,
     caps: Caps,
     trace: Trace,
-) -> dict[str, Item]:
+) -> dict[str, ItemInfo]:
     skus = [candidate.sku for candidate in recalled.found]
     try:
         with trace.stage("item"):
@@ -154,7 +157,7 @@ async def _look_up(
     return found
 
 
-def _in_stock(recalled: Candidates, items: dict[str, Item]) -> list[Found]:
+def _in_stock(recalled: Candidates, items: dict[str, ItemInfo]) -> list[Found]:
     return [
         Found(item, one.sources)
         for one in recalled.found
@@ -163,7 +166,7 @@ def _in_stock(recalled: Candidates, items: dict[str, Item]) -> list[Found]:
 
 
 async def _rank(
-    query: Query, user: User, known: list[Found], rank: Rank, budget: Budget, caps: Caps, trace: Trace
+    query: Query, user: UserInfo, known: list[Found], rank: Rank, budget: Budget, caps: Caps, trace: Trace
 ) -> dict[str, float] | None:
     """Scores by sku, or None, which keeps recall's order, when rank does not answer in time."""
     if not known:

@@ -7,27 +7,16 @@ import grpc
 from ecrs.contract.cm_pb2 import CMRequest
 from ecrs.contract.cm_pb2_grpc import CMServiceStub
 from ecrs.contract.item_info_pb2 import ItemInfo
-from ecrs.contract.item_info_pb2 import Source as SourceInfo
 from ecrs.contract.rank_pb2 import RankRequest
 from ecrs.contract.rank_pb2_grpc import RankServiceStub
 from ecrs.contract.recall_pb2 import RecallRequest
 from ecrs.contract.recall_pb2_grpc import RecallServiceStub
 from ecrs.contract.um_pb2 import UserModelRequest
 from ecrs.contract.um_pb2_grpc import UMServiceStub
-from ecrs.domain import Item, User
-from ecrs.gateway.domain import Candidate, Candidates, Found, Query, Source
+from ecrs.contract.user_info_pb2 import UserInfo
+from ecrs.gateway.domain import Candidate, Candidates, Found, Query
 from ecrs.kit.breaker import Breaker
 from ecrs.kit.client import call
-from ecrs.wire import from_item, from_user, to_item, to_user
-
-
-def item_info(item: Item, sources: Sequence[Source]) -> ItemInfo:
-    """A record with what recall's channels say of it."""
-    info = from_item(item)
-    info.sources.extend(
-        SourceInfo(channel=source.channel, position=source.position, score=source.score) for source in sources
-    )
-    return info
 
 
 class RemoteUsers:
@@ -35,11 +24,11 @@ class RemoteUsers:
         self._stub = UMServiceStub(channel)
         self._breaker = Breaker("um")
 
-    async def profile(self, user_id: str, log_id: str, timeout_s: float) -> User:
+    async def profile(self, user_id: str, log_id: str, timeout_s: float) -> UserInfo:
         request = UserModelRequest(log_id=log_id, user_id=user_id)
         with self._breaker.guard(timeout_s):
             reply = await call("um", self._stub.um_call, request, timeout_s)
-        return to_user(reply.user_info)
+        return reply.user_info
 
 
 class RemoteRecall:
@@ -47,20 +36,17 @@ class RemoteRecall:
         self._stub = RecallServiceStub(channel)
         self._breaker = Breaker("recall")
 
-    async def candidates(self, user: User, n: int, query: Query, timeout_s: float) -> Candidates:
+    async def candidates(self, user: UserInfo, n: int, query: Query, timeout_s: float) -> Candidates:
         request = RecallRequest(
             log_id=query.log_id,
-            user_info=from_user(user),
+            user_info=user,
             request_num=n,
             new_only=query.new_only,
             now=query.now,
         )
         with self._breaker.guard(timeout_s):
             reply = await call("recall", self._stub.recall, request, timeout_s)
-        found = [
-            Candidate(pair.nid, tuple(Source(s.channel, s.position, s.score) for s in pair.sources))
-            for pair in reply.score_pairs
-        ]
+        found = [Candidate(pair.nid, pair.sources) for pair in reply.score_pairs]
         return Candidates(found, reply.bundle_version, tuple(reply.missing_channels))
 
 
@@ -69,11 +55,11 @@ class RemoteItems:
         self._stub = CMServiceStub(channel)
         self._breaker = Breaker("cm")
 
-    async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, Item]:
+    async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, ItemInfo]:
         request = CMRequest(log_id=log_id, item_ids=skus)
         with self._breaker.guard(timeout_s):
             reply = await call("cm", self._stub.cm_call, request, timeout_s)
-        return {info.sku_id: to_item(info) for info in reply.item_infos}
+        return {info.sku_id: info for info in reply.item_infos}
 
 
 class RemoteRank:
@@ -82,14 +68,13 @@ class RemoteRank:
         self._breaker = Breaker("rank")
 
     async def scores(
-        self, user: User, items: Sequence[Found], query: Query, timeout_s: float
+        self, user: UserInfo, items: Sequence[Found], query: Query, timeout_s: float
     ) -> dict[str, float]:
-        request = RankRequest(
-            log_id=query.log_id,
-            user_info=from_user(user),
-            item_infos=[item_info(one.item, one.sources) for one in items],
-            now=query.now,
-        )
+        request = RankRequest(log_id=query.log_id, user_info=user, now=query.now)
+        for one in items:
+            info = request.item_infos.add()
+            info.CopyFrom(one.item)
+            info.sources.extend(one.sources)
         with self._breaker.guard(timeout_s):
             reply = await call("rank", self._stub.rank_predict, request, timeout_s)
         return {pair.nid: pair.score for pair in reply.score_pairs}

@@ -4,13 +4,11 @@ import grpc
 
 from ecrs.contract.as_pb2 import ASRequest, ASResponse
 from ecrs.contract.as_pb2_grpc import ASServiceServicer
-from ecrs.contract.item_info_pb2 import ItemInfo
-from ecrs.gateway.domain import Answer, Query, Recommendation
+from ecrs.gateway.domain import Answer, Query
 from ecrs.gateway.recommend import Caps, Ports, recommend
-from ecrs.gateway.remote import item_info
 from ecrs.gateway.shelf import Shelf
 from ecrs.kit.budget import Budget
-from ecrs.wire import describes_user, to_user
+from ecrs.wire import describes_user
 
 
 class ASService(ASServiceServicer):
@@ -34,7 +32,7 @@ class ASService(ASServiceServicer):
         budget = Budget.of(
             context.time_remaining(), default_s=self._call_timeout_s, reserve_s=self._reserve_s
         )
-        described = to_user(request.user_info) if describes_user(request.user_info) else None
+        described = request.user_info if describes_user(request.user_info) else None
         query = Query.of(
             request.log_id,
             request.user_id,
@@ -48,23 +46,14 @@ class ASService(ASServiceServicer):
 
 
 def _response(log_id: str, answer: Answer) -> ASResponse:
-    return ASResponse(
-        item_infos=[_item_info(recommendation) for recommendation in answer.items],
-        bundle_version=answer.bundle_version,
-        stages=[
-            ASResponse.Stage(name=stage.name, took_ms=stage.took_ms, outcome=stage.outcome)
-            for stage in answer.stages
-        ],
-        log_id=log_id,
-        degraded=[
-            ASResponse.Degradation(stage=degraded.stage, fallback=degraded.fallback)
-            for degraded in answer.degraded
-        ],
-    )
-
-
-def _item_info(recommendation: Recommendation) -> ItemInfo:
-    info = item_info(recommendation.item, recommendation.sources)
-    info.rank_score = recommendation.score
-    info.ClearField("statistics")  # of no use to a shop
-    return info
+    response = ASResponse(bundle_version=answer.bundle_version, log_id=log_id)
+    for stage in answer.stages:
+        response.stages.add(name=stage.name, took_ms=stage.took_ms, outcome=stage.outcome)
+    for degraded in answer.degraded:
+        response.degraded.add(stage=degraded.stage, fallback=degraded.fallback)
+    for recommendation in answer.items:
+        info = response.item_infos.add(rank_score=recommendation.score)
+        info.MergeFrom(recommendation.item)
+        info.ClearField("statistics")  # of no use to a shop
+        info.sources.extend(recommendation.proposed)
+    return response

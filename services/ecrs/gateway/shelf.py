@@ -5,9 +5,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ecrs.bundle import Bundle
-from ecrs.domain import Item, User, parse_item
-from ecrs.gateway.domain import MAX_ITEMS, Candidate, Candidates, Source
-from ecrs.totals import ORDERS
+from ecrs.contract.item_info_pb2 import ItemInfo, Source
+from ecrs.contract.user_info_pb2 import UserInfo
+from ecrs.domain import parse_item
+from ecrs.gateway.domain import MAX_ITEMS, Candidate, Candidates
+from ecrs.wire import from_item
 
 MAX_RECORDS = 20_000
 """Records kept, about a kilobyte each."""
@@ -18,10 +20,10 @@ SPARE = 2 * MAX_ITEMS
 class Shelf:
     """`popular`: records of what sells best, best first."""
 
-    def __init__(self, popular: Sequence[Item], bundle_version: str) -> None:
-        self._skus = [item.sku for item in popular]
-        self._popular = {item.sku: item for item in popular}
-        self._seen: dict[str, Item] = {}  # the longest not seen first
+    def __init__(self, popular: Sequence[ItemInfo], bundle_version: str) -> None:
+        self._skus = [item.sku_id for item in popular]
+        self._popular = {item.sku_id: item for item in popular}
+        self._seen: dict[str, ItemInfo] = {}  # the longest not seen first
         self._bundle_version = bundle_version
 
     @classmethod
@@ -31,28 +33,30 @@ class Shelf:
         best = np.argsort(-share, kind="stable")[:SPARE].tolist()
         wanted = set(best)
         lines = enumerate(bundle.lines("products.dat"))
-        items = {row: parse_item(line) for row, line in lines if row in wanted}
+        items = {row: from_item(parse_item(line)) for row, line in lines if row in wanted}
         return cls([items[row] for row in best], bundle.version)
 
-    def candidates(self, user: User, n: int, *, new_only: bool) -> Candidates:
+    def candidates(self, user: UserInfo, n: int, *, new_only: bool) -> Candidates:
         """The `n` best sellers; with `new_only`, none that the user is known to have bought."""
         bought: set[str] = set()
         if new_only:
-            rows = zip(user.totals.skus, user.totals.numbers[:, ORDERS], strict=True)
-            bought = {sku for sku, orders in rows if orders}
+            totals = user.totals
+            bought = {sku for sku, orders in zip(totals.sku_ids, totals.orders, strict=False) if orders}
         skus = [sku for sku in self._skus if sku not in bought][:n]
-        found = [Candidate(sku, (Source("popular", place, 0.0),)) for place, sku in enumerate(skus, 1)]
+        found = [
+            Candidate(sku, [Source(channel="popular", position=place)]) for place, sku in enumerate(skus, 1)
+        ]
         return Candidates(found, self._bundle_version)
 
-    def remember(self, items: Iterable[Item]) -> None:
+    def remember(self, items: Iterable[ItemInfo]) -> None:
         """Keep the newest MAX_RECORDS."""
         for item in items:
-            self._seen.pop(item.sku, None)
-            self._seen[item.sku] = item
+            self._seen.pop(item.sku_id, None)
+            self._seen[item.sku_id] = item
         while len(self._seen) > MAX_RECORDS:
             del self._seen[next(iter(self._seen))]
 
-    def records(self, skus: Iterable[str]) -> dict[str, Item]:
+    def records(self, skus: Iterable[str]) -> dict[str, ItemInfo]:
         """Those of `skus` that were seen, as they were then, or are popular, as they were in the bundle."""
         known = {sku: self._seen.get(sku) or self._popular.get(sku) for sku in skus}
         return {sku: item for sku, item in known.items() if item is not None}
