@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -130,6 +131,27 @@ async def test_health_follows_the_check_and_gives_its_reason(start: Start) -> No
 
     state["fault"] = Unavailable("away again")
     await eventually(lambda: is_(HealthCheckResponse.NOT_SERVING))
+
+
+async def test_more_calls_than_are_taken_are_refused_at_once_and_health_is_not(start: Start) -> None:
+    inside, leave = asyncio.Event(), asyncio.Event()
+
+    async def wait(request: UserModelRequest) -> UserModelResponse:
+        inside.set()
+        await leave.wait()
+        return UserModelResponse()
+
+    channel, _ = await start(replace(scripted(wait), max_in_flight=1))
+    stub = UMServiceStub(channel)
+    first = asyncio.ensure_future(stub.um_call(UserModelRequest()))
+    await inside.wait()
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.um_call(UserModelRequest())
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    await HealthStub(channel).Check(HealthCheckRequest(), timeout=5)
+    leave.set()
+    assert (await first).error.code == 200
+    assert (await stub.um_call(UserModelRequest())).error.code == 200
 
 
 async def test_the_gateway_waits_for_its_peers_once_and_stays(start: Start) -> None:

@@ -18,6 +18,7 @@ from ecrs.kit.settings import BundleSettings, ServerSettings, TargetSettings
 
 class Settings(ServerSettings, TargetSettings, BundleSettings):
     default_deadline_s: float = Field(0.2, description="for an answer whose caller set no deadline")
+    max_in_flight: int = Field(64, ge=1, description="answers at a time; more are refused at once")
     patience_s: float = Field(
         30.0, description="how long to be NOT_SERVING, at the start, until every service is there"
     )
@@ -45,4 +46,5 @@ async def build(settings: Settings, stack: AsyncExitStack) -> server.Service:
         full_name="as.ASService",
         register=lambda grpc_server: add_ASServiceServicer_to_server(servicer, grpc_server),
         check=Peers({"um": um, "recall": recall, "cm": cm, "rank": rank}, settings.patience_s).check,
+        max_in_flight=settings.max_in_flight,
     )

@@ -28,11 +28,15 @@ from ecrs.kit.errors import Fault
 from ecrs.kit.observe import SERVING, Observer
 from ecrs.kit.ports import METRICS_OFFSET, PORTS
 from ecrs.kit.settings import ServerSettings
+from ecrs.kit.shedding import Shedder
 
 log = structlog.get_logger()
 
 STOP_STEP_S = 1.0
 """The most that a step of stopping may take, calls in flight apart."""
+
+MAX_IN_FLIGHT = 1000
+"""Of a service that has the gateway before it, which takes fewer."""
 
 Check = Callable[[], Awaitable[None]]
 
@@ -42,13 +46,15 @@ class Service:
     """One service as `run` wants it.
 
     `full_name` is the protobuf service's; `register` adds the servicer to a server; `check`
-    raises a Fault, whose text is the reason, while the service cannot do its job.
+    raises a Fault, whose text is the reason, while the service cannot do its job; `max_in_flight`
+    calls at a time are taken.
     """
 
     name: str
     full_name: str
     register: Callable[[grpc.aio.Server], None]
     check: Check
+    max_in_flight: int = MAX_IN_FLIGHT
 
 
 @dataclass
@@ -86,7 +92,7 @@ async def run(service: Service, settings: ServerSettings) -> None:
 async def started(service: Service, settings: ServerSettings) -> AsyncIterator[Running]:
     """The service, listening, for the time of the context."""
     server = grpc.aio.server(
-        interceptors=[Observer(service.name)],
+        interceptors=[Shedder(service.name, service.max_in_flight), Observer(service.name)],
         options=[("grpc.so_reuseport", 0), ("grpc.max_connection_age_ms", 300_000)],
     )
     service.register(server)
