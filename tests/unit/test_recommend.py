@@ -25,7 +25,7 @@ from ecrs.gateway.domain import (
     assemble,
     with_session,
 )
-from ecrs.gateway.recommend import Caps, Ports, recommend
+from ecrs.gateway.recommend import Caps, Gateway, Ports, recommend
 from ecrs.gateway.shelf import Shelf
 from ecrs.kit.budget import Budget
 from ecrs.kit.errors import BadRequest, Fault, NotFound, OutOfTime, Unavailable
@@ -103,7 +103,7 @@ async def ask(
     query = Query.of("log-1", user_id, info, n, new_only=new_only)
     budget = Budget.of(seconds, default_s=1.0, reserve_s=0.01)
     shelf = shelf or Shelf(BEST_SELLERS, "v0")
-    return await recommend(query, Ports(fake, fake, fake, fake), shelf, budget, CAPS, candidates=100)
+    return await recommend(query, Gateway(Ports(fake, fake, fake, fake), shelf, CAPS, candidates=100), budget)
 
 
 async def test_items_come_best_score_first_with_their_sources() -> None:
@@ -234,7 +234,12 @@ async def test_cm_down_and_nothing_of_recalls_was_seen_is_what_sells() -> None:
     shelf = Shelf([ItemInfo(sku_id="x"), ItemInfo(sku_id="y")], "v0")
     answer = await ask(FakePorts(fails={"item": Unavailable("away")}), shelf=shelf)
     assert {r.item.sku_id for r in answer.items} == {"x", "y"}
-    assert answer.degraded == [Degradation("item", "last seen"), Degradation("item", "popular")]
+    assert answer.degraded == [Degradation("item", "popular")]
+
+
+async def test_nothing_in_stock_stays_an_empty_answer_when_another_part_is_away() -> None:
+    fake = FakePorts(out_of_stock=frozenset(SKUS), missing=("vector",))
+    assert (await ask(fake)).items == []
 
 
 async def test_all_down_is_what_sells() -> None:

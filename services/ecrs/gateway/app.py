@@ -7,7 +7,7 @@ from pydantic import Field
 from ecrs.bundle import Bundle
 from ecrs.contract.as_pb2_grpc import add_ASServiceServicer_to_server
 from ecrs.gateway.health import Peers
-from ecrs.gateway.recommend import Caps, Ports
+from ecrs.gateway.recommend import Caps, Gateway, Ports
 from ecrs.gateway.remote import RemoteItems, RemoteRank, RemoteRecall, RemoteUsers
 from ecrs.gateway.service import ASService
 from ecrs.gateway.shelf import Shelf
@@ -38,9 +38,8 @@ async def build(settings: Settings, stack: AsyncExitStack) -> server.Service:
     shelf = Shelf.of(Bundle.open(settings.bundle))
     ports = Ports(RemoteUsers(um), RemoteRecall(recall), RemoteItems(cm), RemoteRank(rank))
     caps = Caps(settings.user_cap_s, settings.recall_cap_s, settings.item_cap_s, settings.rank_cap_s)
-    servicer = ASService(
-        ports, shelf, caps, settings.candidates, settings.default_deadline_s, settings.reserve_s
-    )
+    gateway = Gateway(ports, shelf, caps, settings.candidates)
+    servicer = ASService(gateway, settings.default_deadline_s, settings.reserve_s)
     return server.Service(
         name="gateway",
         full_name="as.ASService",

@@ -2,7 +2,7 @@
 
 user    what the request itself says of the user
 recall  what sells, held in memory since the start
-item    records as they were last seen
+item    records as they were last seen; if none was, what sells
 rank    recall's order
 
 So only a request that is wrong gets an error.
@@ -53,7 +53,7 @@ class Ports:
 SHARE = 0.5
 """Of the time left, what a stage may take that others follow: should it hang, they still have their turn."""
 
-PROFILE, POPULAR, SEEN, RECALL_ORDER = "request", "popular", "last seen", "recall order"
+REQUEST, POPULAR, SEEN, RECALL_ORDER = "request", "popular", "last seen", "recall order"
 
 
 @dataclass(frozen=True)
@@ -66,95 +66,116 @@ class Caps:
     rank_s: float
 
 
-async def recommend(
-    query: Query, ports: Ports, shelf: Shelf, budget: Budget, caps: Caps, candidates: int
-) -> Answer:
+@dataclass(frozen=True)
+class Gateway:
+    """What answers are made with. At least `candidates` are recalled, so that there is something to rank."""
+
+    ports: Ports
+    shelf: Shelf
+    caps: Caps
+    candidates: int
+
+
+async def recommend(query: Query, gateway: Gateway, budget: Budget) -> Answer:
     """At most `query.n` items, best first, without duplicates, within `budget`.
 
-    At least `candidates` are recalled, so that there is something to rank. Fewer than `query.n` are
-    answered when some of them were removed or are out of stock. Raises NotFound only if a user id was
-    given, is unknown, and the request does not describe the user; BadRequest as the services do.
+    Fewer than `query.n` are answered when some of them were removed or are out of stock. Raises NotFound
+    only if a user id was given, is unknown, and the request does not describe the user; BadRequest as the
+    services do.
     """
-    trace = Trace()
-    user = await _identify(query, ports.users, budget, caps, trace)
-    # More than is asked for: ranking then has a choice, and what cm does not know any more or has
-    # out of stock, which recall cannot tell, takes nobody's place.
-    n = max(query.n, candidates)
-    recalled = await _recall(query, user, n, ports.recall, shelf, budget, caps, trace)
-    items = await _look_up(query, recalled, ports.items, shelf, budget, caps, trace)
-    known = _in_stock(recalled, items)
-    if not known and trace.degraded:  # nothing of it was ever seen: what sells has its records with it
-        recalled = shelf.candidates(user, n, new_only=query.new_only)
-        known = _in_stock(recalled, shelf.records(candidate.sku for candidate in recalled.found))
-        trace.degrade("item", POPULAR)
-    scores = await _rank(query, user, known, ports.rank, budget, caps, trace)
-    return Answer(assemble(query.n, known, scores), recalled.bundle_version, trace.stages, trace.degraded)
+    return await _Way(query, gateway, budget).through()
 
 
-async def _identify(query: Query, users: Users, budget: Budget, caps: Caps, trace: Trace) -> UserInfo:
-    if not query.user_id:
-        trace.skip("user")
-        return with_totals(query.described or UserInfo())
-    try:
-        with trace.stage("user"):
-            timeout_s = budget.stage("user", caps.user_s, SHARE)
-            return with_session(await users.profile(query.user_id, query.log_id, timeout_s), query.described)
-    except NotFound:
-        if query.described is None:
+class _Way:
+    """One query's way through the stages."""
+
+    def __init__(self, query: Query, gateway: Gateway, budget: Budget) -> None:
+        self._query, self._budget = query, budget
+        self._ports, self._shelf, self._caps = gateway.ports, gateway.shelf, gateway.caps
+        # More than is asked for: ranking then has a choice, and what cm does not know any more or has
+        # out of stock, which recall cannot tell, takes nobody's place.
+        self._n = max(query.n, gateway.candidates)
+        self._trace = Trace()
+
+    async def through(self) -> Answer:
+        user = await self._identify()
+        recalled = await self._recall(user)
+        known = await self._look_up(user, recalled)
+        scores = await self._rank(user, known)
+        items = assemble(self._query.n, known, scores)
+        return Answer(items, recalled.bundle_version, self._trace.stages, self._trace.degraded)
+
+    async def _identify(self) -> UserInfo:
+        query = self._query
+        if not query.user_id:
+            self._trace.skip("user")
+            return with_totals(query.described or UserInfo())
+        try:
+            with self._trace.stage("user"):
+                timeout_s = self._budget.stage("user", self._caps.user_s, SHARE)
+                stored = await self._ports.users.profile(query.user_id, query.log_id, timeout_s)
+                return with_session(stored, query.described)
+        except NotFound:
+            if query.described is None:
+                raise
+            return with_totals(query.described)
+        except BadRequest:
             raise
-        return with_totals(query.described)
-    except BadRequest:
-        raise
-    except Fault:
-        trace.degrade("user", PROFILE)
-        user = UserInfo()
-        user.CopyFrom(query.described or user)
-        user.user_id = query.user_id  # which the user tower may know, whatever else is not known
-        return with_totals(user)
+        except Fault:
+            self._trace.degrade("user", REQUEST)
+            user = UserInfo()
+            user.CopyFrom(query.described or user)
+            user.user_id = query.user_id  # which the user tower may know, whatever else is not known
+            return with_totals(user)
 
+    async def _recall(self, user: UserInfo) -> Candidates:
+        try:
+            with self._trace.stage("recall"):
+                timeout_s = self._budget.stage("recall", self._caps.recall_s, SHARE)
+                recalled = await self._ports.recall.candidates(user, self._n, self._query, timeout_s)
+        except BadRequest:
+            raise
+        except Fault:
+            self._trace.degrade("recall", POPULAR)
+            return self._popular(user)
+        if recalled.missing:
+            self._trace.degrade("recall", "without " + ", ".join(recalled.missing))
+        return recalled
 
-async def _recall(
-    query: Query,
-    user: UserInfo,
-    n: int,
-    recall: Recall,
-    shelf: Shelf,
-    budget: Budget,
-    caps: Caps,
-    trace: Trace,
-) -> Candidates:
-    try:
-        with trace.stage("recall"):
-            timeout_s = budget.stage("recall", caps.recall_s, SHARE)
-            recalled = await recall.candidates(user, n, query, timeout_s)
-    except BadRequest:
-        raise
-    except Fault:
-        trace.degrade("recall", POPULAR)
-        return shelf.candidates(user, n, new_only=query.new_only)
-    if recalled.missing:
-        trace.degrade("recall", "without " + ", ".join(recalled.missing))
-    return recalled
+    async def _look_up(self, user: UserInfo, recalled: Candidates) -> list[Found]:
+        """The candidates with their records, without those that have none or are out of stock."""
+        skus = [candidate.sku for candidate in recalled.found]
+        try:
+            with self._trace.stage("item"):
+                timeout_s = self._budget.stage("item", self._caps.item_s, SHARE)
+                items = await self._ports.items.lookup(skus, self._query.log_id, timeout_s)
+        except Fault:
+            if known := _in_stock(recalled, self._shelf.records(skus)):
+                self._trace.degrade("item", SEEN)
+                return known
+            self._trace.degrade("item", POPULAR)  # which has its records with it
+            popular = self._popular(user)
+            return _in_stock(popular, self._shelf.records(candidate.sku for candidate in popular.found))
+        self._shelf.remember(items.values())
+        return _in_stock(recalled, items)
 
+    async def _rank(self, user: UserInfo, known: list[Found]) -> dict[str, float] | None:
+        """Scores by sku, or None, which keeps recall's order."""
+        if not known:
+            self._trace.skip("rank")
+            return None
+        try:
+            with self._trace.stage("rank"):
+                timeout_s = self._budget.stage("rank", self._caps.rank_s)
+                return await self._ports.rank.scores(user, known, self._query, timeout_s)
+        except BadRequest:
+            raise
+        except Fault:
+            self._trace.degrade("rank", RECALL_ORDER)
+            return None
 
-async def _look_up(
-    query: Query,
-    recalled: Candidates,
-    items: Items,
-    shelf: Shelf,
-    budget: Budget,
-    caps: Caps,
-    trace: Trace,
-) -> dict[str, ItemInfo]:
-    skus = [candidate.sku for candidate in recalled.found]
-    try:
-        with trace.stage("item"):
-            found = await items.lookup(skus, query.log_id, budget.stage("item", caps.item_s, SHARE))
-    except Fault:
-        trace.degrade("item", SEEN)
-        return shelf.records(skus)
-    shelf.remember(found.values())
-    return found
+    def _popular(self, user: UserInfo) -> Candidates:
+        return self._shelf.candidates(user, self._n, new_only=self._query.new_only)
 
 
 def _in_stock(recalled: Candidates, items: dict[str, ItemInfo]) -> list[Found]:
@@ -163,20 +184,3 @@ def _in_stock(recalled: Candidates, items: dict[str, ItemInfo]) -> list[Found]:
         for one in recalled.found
         if (item := items.get(one.sku)) is not None and not item.out_of_stock
     ]
-
-
-async def _rank(
-    query: Query, user: UserInfo, known: list[Found], rank: Rank, budget: Budget, caps: Caps, trace: Trace
-) -> dict[str, float] | None:
-    """Scores by sku, or None, which keeps recall's order, when rank does not answer in time."""
-    if not known:
-        trace.skip("rank")
-        return None
-    try:
-        with trace.stage("rank"):
-            return await rank.scores(user, known, query, budget.stage("rank", caps.rank_s))
-    except BadRequest:
-        raise
-    except Fault:
-        trace.degrade("rank", RECALL_ORDER)
-        return None

@@ -5,32 +5,20 @@ import grpc
 from ecrs.contract.as_pb2 import ASRequest, ASResponse
 from ecrs.contract.as_pb2_grpc import ASServiceServicer
 from ecrs.gateway.domain import Answer, Query
-from ecrs.gateway.recommend import Caps, Ports, recommend
-from ecrs.gateway.shelf import Shelf
+from ecrs.gateway.recommend import Gateway, recommend
 from ecrs.kit.budget import Budget
 from ecrs.wire import describes_user
 
 
 class ASService(ASServiceServicer):
-    def __init__(
-        self,
-        ports: Ports,
-        shelf: Shelf,
-        caps: Caps,
-        candidates: int,
-        call_timeout_s: float,
-        reserve_s: float,
-    ) -> None:
-        self._ports = ports
-        self._shelf = shelf
-        self._caps = caps
-        self._candidates = candidates
-        self._call_timeout_s = call_timeout_s
+    def __init__(self, gateway: Gateway, default_deadline_s: float, reserve_s: float) -> None:
+        self._gateway = gateway
+        self._default_deadline_s = default_deadline_s
         self._reserve_s = reserve_s
 
     async def as_call(self, request: ASRequest, context: grpc.aio.ServicerContext) -> ASResponse:
         budget = Budget.of(
-            context.time_remaining(), default_s=self._call_timeout_s, reserve_s=self._reserve_s
+            context.time_remaining(), default_s=self._default_deadline_s, reserve_s=self._reserve_s
         )
         described = request.user_info if describes_user(request.user_info) else None
         query = Query.of(
@@ -41,7 +29,7 @@ class ASService(ASServiceServicer):
             new_only=request.new_only,
             now=request.now,
         )
-        answer = await recommend(query, self._ports, self._shelf, budget, self._caps, self._candidates)
+        answer = await recommend(query, self._gateway, budget)
         return _response(request.log_id, answer)
 
 
