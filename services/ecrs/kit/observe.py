@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -49,15 +50,9 @@ def show_bundle(service: str, version: str) -> None:
     BUNDLE.labels(service, version).set(1)
 
 
-class Observer(grpc.aio.ServerInterceptor):
-    """Names, times, counts and logs each call of the platform's services.
-
-    A reply carries `error`: a Fault fills it, success is 200. Anything unexpected ends the call
-    as INTERNAL, with the log_id to find it by and no internals.
-    """
-
-    def __init__(self, service: str) -> None:
-        self._service = service
+class Interceptor(grpc.aio.ServerInterceptor, ABC):
+    """Puts something around each call of the platform's services, which are unary; health and reflection
+    it leaves alone."""
 
     async def intercept_service(
         self,
@@ -69,12 +64,27 @@ class Observer(grpc.aio.ServerInterceptor):
         if handler is None or handler.unary_unary is None or method.startswith("/grpc."):
             return handler
         return grpc.unary_unary_rpc_method_handler(
-            self._observed(method, handler.unary_unary),
+            self.around(method, handler.unary_unary),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
-    def _observed(self, method: str, answer: Handler) -> Handler:
+    @abstractmethod
+    def around(self, method: str, answer: Handler) -> Handler:
+        """What answers in the place of `answer`."""
+
+
+class Observer(Interceptor):
+    """Names, times, counts and logs each call.
+
+    A reply carries `error`: a Fault fills it, success is 200. Anything unexpected ends the call
+    as INTERNAL, with the log_id to find it by and no internals.
+    """
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+
+    def around(self, method: str, answer: Handler) -> Handler:
         reply_type = _reply_type(method)
 
         async def observed(request: Any, context: grpc.aio.ServicerContext) -> Any:
