@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help venv demo evaluate test chaos lint contract lock standins secrets up down clean logs ps test-compose
+.PHONY: help venv demo evaluate test bench chaos lint contract lock standins secrets up down clean logs ps test-compose
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test: venv lint ## every test that needs no Docker
 
 chaos: venv ## break each part under load, PROFILE=embedded or compose: artifacts/chaos/chaos.json
 	.venv/bin/pytest -s tests/$(if $(filter compose,$(PROFILE)),compose,system)/test_chaos.py
+
+bench: venv ## how near ECRS is to the floor of its own stages: artifacts/bench/bench.json
+	@.venv/bin/ecrs build && .venv/bin/python -m tests.bench
 
 lint: venv ## style, types, and that imports point one way
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports

@@ -56,6 +56,7 @@ async def platform(bundle: Bundle, run_dir: Path, say: Say = print) -> AsyncIter
             socket_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="ecrs-"))
             settings = RedisSettings(redis_url=f"unix://{socket_dir}/valkey.sock")
             await children.start("valkey", _valkey(run_dir, f"{socket_dir}/valkey.sock"), {})
+        children.redis_url = settings.redis_url
         say(await _seed(bundle, settings))
         environment = {
             "ECRS_BUNDLE": str(bundle.path),
@@ -74,6 +75,7 @@ class Children:
 
     run_dir: Path
     say: Say
+    redis_url: str = ""
     processes: dict[str, Process] = field(default_factory=dict)
     _watches: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
