@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ecrs.actions import ActionType, Interaction
 from ecrs.bundle import Bundle
+from ecrs.contract.cm_pb2 import CMResponse
 from ecrs.contract.item_info_pb2 import ItemInfo, Source
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain import User
@@ -278,6 +279,13 @@ def test_the_shelf_forgets_what_was_not_seen_for_longest(monkeypatch: pytest.Mon
     for sku in "abac":
         shelf.remember([ItemInfo(sku_id=sku)])
     assert set(shelf.records("abc")) == {"a", "c"}
+
+
+def test_the_shelf_keeps_records_and_not_the_replies_that_they_came_in() -> None:
+    shelf, reply = Shelf([], "v0"), CMResponse(item_infos=[ItemInfo(sku_id="a", brand="1")])
+    shelf.remember(reply.item_infos)
+    reply.item_infos[0].brand = "2"  # what is of the reply shows it
+    assert shelf.records("a") == {"a": ItemInfo(sku_id="a", brand="1")}
 
 
 def test_the_shelf_of_a_bundle_is_its_best_sellers(tiny: Bundle) -> None:
