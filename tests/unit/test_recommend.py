@@ -35,6 +35,7 @@ from ecrs.wire import from_user, to_user
 CAPS = Caps(1.0, 1.0, 1.0, 1.0)
 ALICE = User("alice", age="5.0")
 SKUS = ["a", "b", "c", "d"]
+SCORES = {"a": 0.1, "b": 0.4, "c": 0.2, "d": 0.3, "x": 0.02, "y": 0.01}
 BEST_SELLERS = [ItemInfo(sku_id=sku, brand="seen in the bundle") for sku in ("x", "y", "a")]
 
 
@@ -46,7 +47,7 @@ def source(channel: str, position: int, score: float = 0.0) -> Source:
 class FakePorts:
     """All four ports; `fails` maps a stage to the fault it raises."""
 
-    scores_of: dict[str, float] = field(default_factory=lambda: {"a": 0.1, "b": 0.4, "c": 0.2, "d": 0.3})
+    scores_of: dict[str, float] = field(default_factory=lambda: dict(SCORES))
     unknown: frozenset[str] = frozenset()
     out_of_stock: frozenset[str] = frozenset()
     fails: dict[str, Fault] = field(default_factory=dict)
@@ -88,7 +89,7 @@ class FakePorts:
         self, user: UserInfo, items: Sequence[Found], query: Query, timeout_s: float
     ) -> dict[str, float]:
         await self._reach("rank", to_user(user), timeout_s)
-        return {one.item.sku_id: self.scores_of.get(one.item.sku_id, 0.0) for one in items}
+        return {one.item.sku_id: self.scores_of[one.item.sku_id] for one in items}
 
 
 async def ask(
