@@ -1,6 +1,7 @@
 """The stages' services over gRPC."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import grpc
 
@@ -19,22 +20,33 @@ from ecrs.kit.breaker import Breaker
 from ecrs.kit.client import call
 
 
+class _Peer:
+    """A service, called behind its breaker."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._breaker = Breaker(name)
+
+    async def call(self, method: Callable[..., Awaitable[Any]], request: Any, timeout_s: float) -> Any:
+        with self._breaker.guard(timeout_s):
+            return await call(self._name, method, request, timeout_s)
+
+
 class RemoteUsers:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = UMServiceStub(channel)
-        self._breaker = Breaker("um")
+        self._peer = _Peer("um")
 
     async def profile(self, user_id: str, log_id: str, timeout_s: float) -> UserInfo:
         request = UserModelRequest(log_id=log_id, user_id=user_id)
-        with self._breaker.guard(timeout_s):
-            reply = await call("um", self._stub.um_call, request, timeout_s)
+        reply = await self._peer.call(self._stub.um_call, request, timeout_s)
         return reply.user_info
 
 
 class RemoteRecall:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = RecallServiceStub(channel)
-        self._breaker = Breaker("recall")
+        self._peer = _Peer("recall")
 
     async def candidates(self, user: UserInfo, n: int, query: Query, timeout_s: float) -> Candidates:
         request = RecallRequest(
@@ -44,8 +56,7 @@ class RemoteRecall:
             new_only=query.new_only,
             now=query.now,
         )
-        with self._breaker.guard(timeout_s):
-            reply = await call("recall", self._stub.recall, request, timeout_s)
+        reply = await self._peer.call(self._stub.recall, request, timeout_s)
         found = [Candidate(pair.nid, pair.sources) for pair in reply.score_pairs]
         return Candidates(found, reply.bundle_version, tuple(reply.missing_channels))
 
@@ -53,19 +64,18 @@ class RemoteRecall:
 class RemoteItems:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = CMServiceStub(channel)
-        self._breaker = Breaker("cm")
+        self._peer = _Peer("cm")
 
     async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, ItemInfo]:
         request = CMRequest(log_id=log_id, item_ids=skus)
-        with self._breaker.guard(timeout_s):
-            reply = await call("cm", self._stub.cm_call, request, timeout_s)
+        reply = await self._peer.call(self._stub.cm_call, request, timeout_s)
         return {info.sku_id: info for info in reply.item_infos}
 
 
 class RemoteRank:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = RankServiceStub(channel)
-        self._breaker = Breaker("rank")
+        self._peer = _Peer("rank")
 
     async def scores(
         self, user: UserInfo, items: Sequence[Found], query: Query, timeout_s: float
@@ -75,6 +85,5 @@ class RemoteRank:
             info = request.item_infos.add()
             info.CopyFrom(one.item)
             info.sources.extend(one.sources)
-        with self._breaker.guard(timeout_s):
-            reply = await call("rank", self._stub.rank_predict, request, timeout_s)
+        reply = await self._peer.call(self._stub.rank_predict, request, timeout_s)
         return {pair.nid: pair.score for pair in reply.score_pairs}
