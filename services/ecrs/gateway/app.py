@@ -17,7 +17,7 @@ from ecrs.kit.settings import BundleSettings, ServerSettings, TargetSettings
 
 
 class Settings(ServerSettings, TargetSettings, BundleSettings):
-    default_deadline_s: float = Field(0.2, description="for an answer whose caller set no deadline")
+    call_timeout_s: float = Field(0.2, description="for an answer whose caller set no deadline")
     max_in_flight: int = Field(64, ge=1, description="answers at a time; more are refused at once")
     patience_s: float = Field(
         30.0, description="how long to be NOT_SERVING, at the start, until every service is there"
@@ -39,7 +39,7 @@ async def build(settings: Settings, stack: AsyncExitStack) -> server.Service:
     ports = Ports(RemoteUsers(um), RemoteRecall(recall), RemoteItems(cm), RemoteRank(rank))
     caps = Caps(settings.user_cap_s, settings.recall_cap_s, settings.item_cap_s, settings.rank_cap_s)
     gateway = Gateway(ports, shelf, caps, settings.candidates)
-    servicer = ASService(gateway, settings.default_deadline_s, settings.reserve_s)
+    servicer = ASService(gateway, settings.call_timeout_s, settings.reserve_s)
     return server.Service(
         name="gateway",
         full_name="as.ASService",

@@ -11,14 +11,14 @@ from ecrs.wire import describes_user
 
 
 class ASService(ASServiceServicer):
-    def __init__(self, gateway: Gateway, default_deadline_s: float, reserve_s: float) -> None:
+    def __init__(self, gateway: Gateway, call_timeout_s: float, reserve_s: float) -> None:
         self._gateway = gateway
-        self._default_deadline_s = default_deadline_s
+        self._call_timeout_s = call_timeout_s
         self._reserve_s = reserve_s
 
     async def as_call(self, request: ASRequest, context: grpc.aio.ServicerContext) -> ASResponse:
         budget = Budget.of(
-            context.time_remaining(), default_s=self._default_deadline_s, reserve_s=self._reserve_s
+            context.time_remaining(), default_s=self._call_timeout_s, reserve_s=self._reserve_s
         )
         described = request.user_info if describes_user(request.user_info) else None
         query = Query.of(
