@@ -1,12 +1,14 @@
 """Recall's channels over small tables, and how they merge."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ecrs.catalogue import NO_ID, Catalogue
 from ecrs.clock import DAY_S
 from ecrs.ranking_features import CHANNELS, Past
-from ecrs.recall.channels import Found, Interest, Popular, Similar, again, best
+from ecrs.recall.channels import Found, Interest, Popular, Similar, again, best, best_sellers
 from ecrs.recall.proposals import DEPTH, Proposer
 from ecrs.totals import TOTALS
 from ecrs_models.candidates import Asked, hit_curves
@@ -35,7 +37,7 @@ def proposer() -> Proposer:
     table[0], score[0] = [1, 2], [0.9, 0.3]
     share = np.array([0.05, 0.1, 0.05, 0.2, 0.2, 0.4])
     category = np.array([0, 0, 0, 1, 1, 1])
-    popular = Popular(share, category, np.bincount(category, share))
+    popular = Popular(share, category, np.bincount(category, share), best_sellers(share))
     catalogue = Catalogue.of(
         [str(sku) for sku in range(ITEMS)], np.tile(np.arange(ITEMS)[:, None] + 2, (1, 4))
     )
@@ -63,6 +65,13 @@ def test_popular_is_what_sells_and_bends_to_the_users_categories(proposer: Propo
     nothing, near = interest({}), Found(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
     assert proposer.channel("popular", nothing, near, 3).item.tolist() == [5, 3, 4]
     assert proposer.channel("popular", interest({0: 500.0}), near, 3).item.tolist() == [1, 0, 2]
+
+
+def test_only_the_best_sellers_can_be_popular(proposer: Proposer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ecrs.recall.channels.SELLERS", 2)
+    few = replace(proposer.popular, sellers=best_sellers(proposer.popular.share))
+    nothing, near = interest({}), Found(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+    assert replace(proposer, popular=few).channel("popular", nothing, near, 9).item.tolist() == [5, 3]
 
 
 def test_merged_candidates_are_by_chance_and_say_who_found_them(proposer: Proposer) -> None:

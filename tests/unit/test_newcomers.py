@@ -11,7 +11,7 @@ from ecrs.recall.newcomers import best_newcomers, with_newcomers
 from ecrs.recall.vectors import Neighbour
 
 FOOD, TOYS, NAMELESS = range(3)
-POPULAR = Popular(np.array([0.5, 0.5]), np.array([FOOD, TOYS]), np.array([0.5, 0.5, 0.0]))
+POPULAR = Popular(np.array([0.5, 0.5]), np.array([FOOD, TOYS]), np.array([0.5, 0.5, 0.0]), np.arange(2))
 EATS = Interest(np.array([0]), np.array([200.0]), np.array([0.0]))
 NOTHING = Interest(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
 IN_FOOD, IN_TOYS, IN_UNKNOWN = 2, 3, 1

@@ -5,7 +5,6 @@ training calls them for past moments by the thousand, serving once a request.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -79,22 +78,23 @@ SELLERS = 10_000
 """How many products can be popular, so that the time it takes does not grow with the catalogue."""
 
 
+def best_sellers(share: np.ndarray) -> np.ndarray:
+    """int64, the SELLERS items of the highest share of sales, in the order of their numbers."""
+    return np.sort(np.argsort(-share, kind="stable")[:SELLERS])
+
+
 @dataclass(frozen=True)
 class Popular:
     """What sells, bent towards the categories of the user.
 
     `share`, float64 (items,), of all recent sales; `category`, int64 (items,), from 0 on; `prior`,
-    float64 (categories,), the sales' share of each.
+    float64 (categories,), the sales' share of each; `sellers`, the items to choose from.
     """
 
     share: np.ndarray
     category: np.ndarray
     prior: np.ndarray
-
-    @cached_property
-    def sellers(self) -> np.ndarray:
-        """int64, the SELLERS items of the highest share, in the order of their numbers."""
-        return np.sort(np.argsort(-self.share, kind="stable")[:SELLERS])
+    sellers: np.ndarray
 
     def lift(self, interest: Interest) -> np.ndarray:
         """How much more the user likes each category than everybody does, float64 (categories,)."""

@@ -14,7 +14,7 @@ import numpy as np
 from ecrs.bundle import Bundle
 from ecrs.catalogue import NO_ID, Catalogue
 from ecrs.features import ITEM_GROUPS
-from ecrs.recall.channels import Popular, Similar
+from ecrs.recall.channels import Popular, Similar, best_sellers
 from ecrs.recall.proposals import Proposer
 
 
@@ -23,7 +23,6 @@ def load_proposer(bundle: Bundle, catalogue: Catalogue) -> Proposer:
     directory = bundle.path / "recall"
     similar = [np.load(directory / f"similar_{name}.npy", mmap_mode="r") for name in ("items", "scores")]
     popular = popular_channel(catalogue, np.load(directory / "popular.npy"))
-    popular.sellers  # noqa: B018  (found now, and not in the first request)
     return Proposer(catalogue, Similar(*similar), popular, np.load(directory / "curves.npy"))
 
 
@@ -40,4 +39,4 @@ def popular_channel(catalogue: Catalogue, share: np.ndarray) -> Popular:
     category = catalogue.groups[:-1, ITEM_GROUPS.index("category")]
     count = int(category.max(initial=NO_ID)) + 1
     category = np.where(category == NO_ID, count, category)
-    return Popular(share, category, np.bincount(category, share, count + 1))
+    return Popular(share, category, np.bincount(category, share, count + 1), best_sellers(share))
