@@ -32,6 +32,7 @@ test: venv lint ## every test that needs no Docker
 	.venv/bin/pytest --ignore tests/compose
 
 chaos: venv ## break each part under load, PROFILE=embedded or compose: artifacts/chaos/chaos.json
+	$(if $(filter compose,$(PROFILE)),images/compose-plugin)
 	.venv/bin/pytest -s tests/$(if $(filter compose,$(PROFILE)),compose,system)/test_chaos.py
 
 bench: venv ## how near ECRS is to the floor of its own stages: artifacts/bench/bench.json

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -32,30 +33,19 @@ def cases() -> Iterator[list[Case]]:
         yield cases
 
 
+def nothing() -> None:
+    """What is killed, `ecrs up` starts again."""
+
+
 @pytest.mark.parametrize("fault", ["kill", "pause"])
 @pytest.mark.parametrize("part", DEGRADED)
 def test_the_shop_shows_products_whatever_dies(
     up: Up, load: Load, cases: list[Case], part: str, fault: str
 ) -> None:
     broken = children(up.run_dir)[part]
-    if fault == "kill":  # `ecrs up` starts it again
-        case = suffer(
-            load,
-            part,
-            fault,
-            lambda: os.kill(broken, signal.SIGKILL),
-            lambda: None,
-            recovery_limit_s=RECOVERY_LIMIT_S,
-        )
-    else:
-        case = suffer(
-            load,
-            part,
-            fault,
-            lambda: os.kill(broken, signal.SIGSTOP),
-            lambda: os.kill(broken, signal.SIGCONT),
-            recovery_limit_s=RECOVERY_LIMIT_S,
-        )
+    signals = {"kill": (signal.SIGKILL, None), "pause": (signal.SIGSTOP, signal.SIGCONT)}
+    damage, mend = (partial(os.kill, broken, number) if number else nothing for number in signals[fault])
+    case = suffer(load, part, fault, damage, mend, recovery_limit_s=RECOVERY_LIMIT_S)
     cases.append(case)
     assert case.valid == case.calls, case.errors
     assert case.in_deadline == case.calls
