@@ -1,7 +1,7 @@
 """How near ECRS is to the floor of its own stages, in one interleaved run.
 
-python -m tests.bench [--rounds N] [--seconds S]: starts the embedded platform over the current bundle, prints
-a table and ratios with 95 % intervals over the rounds, and writes artifacts/bench/bench.json.
+python -m tests.bench [BUNDLE] [--rounds N] [--seconds S] [--out FILE]: starts the embedded platform over the
+bundle, prints a table and ratios with 95 % intervals over the rounds, and writes artifacts/bench/bench.json.
 """
 
 import argparse
@@ -28,7 +28,6 @@ from tests.bench.floor import CANDIDATES, ROOT, Floor, FloorWithHops, Inputs, ec
 GATEWAY = "127.0.0.1:8930"
 CLIENTS = (1, 8, 32)
 USERS = 40
-OUT = ROOT / "artifacts" / "bench" / "bench.json"
 RAW, HOPS, ECRS = "floor", "floor with hops", "ECRS"
 
 
@@ -134,13 +133,14 @@ async def bench(bundle: Bundle, rounds: int, seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.bench")
+    parser.add_argument("bundle", nargs="?", type=Path, default=ROOT / "artifacts" / "bundles" / "current")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--out", type=Path, default=ROOT / "artifacts" / "bench" / "bench.json")
     arguments = parser.parse_args()
-    bundle = Bundle.open(ROOT / "artifacts" / "bundles" / "current")
-    found = asyncio.run(bench(bundle, arguments.rounds, arguments.seconds))
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps(found, indent=1) + "\n")
+    found = asyncio.run(bench(Bundle.open(arguments.bundle), arguments.rounds, arguments.seconds))
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(found, indent=1) + "\n")
     print(f"\n{'':16} {'calls':>7} {'p50 ms':>8} {'p99 ms':>8} {'p99.9':>8} {'per s':>7} failed degraded")
     for name, row in found["contenders"].items():
         print(
@@ -149,7 +149,7 @@ def main() -> None:
         )
     for name, row in found["p50 against"].items():
         print(f"p50 of ECRS, one client, against the {name}: {row['ratio']} ({row['low']} to {row['high']})")
-    print(f"CPU a call, ms: {found['cpu_ms_per_call']}; memory, MB: {found['rss_mb']}\n{OUT}")
+    print(f"CPU a call, ms: {found['cpu_ms_per_call']}; memory, MB: {found['rss_mb']}\n{arguments.out}")
 
 
 if __name__ == "__main__":
