@@ -9,7 +9,7 @@ import numpy as np
 from ecrs.domain import Item, User
 from ecrs.kit.errors import Fault, OutOfTime
 from ecrs.model.signature import ModelSignature
-from ecrs.recall.vectors import Neighbour, check_version
+from ecrs.recall.vectors import Neighbours, check_version
 
 
 @dataclass
@@ -73,17 +73,20 @@ class FakeVectors:
 
     new_in: dict[str, int] = field(default_factory=dict)
 
-    async def search(self, vector: np.ndarray, n: int, timeout_s: float) -> list[Neighbour]:
+    async def search(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
         await self.trouble.strike(timeout_s)
-        distances = np.square(self.vectors - vector).sum(axis=1)
-        return [
-            Neighbour(self.skus[row], float(distances[row]), self.new_in.get(self.skus[row], 0))
-            for row in np.argsort(distances, kind="stable")[:n]
-        ]
+        return self._nearest(vector, range(len(self.skus)), n)
 
-    async def search_new(self, vector: np.ndarray, n: int, timeout_s: float) -> list[Neighbour]:
-        found = await self.search(vector, len(self.skus), timeout_s)
-        return [neighbour for neighbour in found if neighbour.new_in][:n]
+    async def search_new(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
+        await self.trouble.strike(timeout_s)
+        return self._nearest(vector, [row for row, sku in enumerate(self.skus) if sku in self.new_in], n)
+
+    def _nearest(self, vector: np.ndarray, among: Sequence[int], n: int) -> Neighbours:
+        rows = np.array(among, dtype=np.int64)
+        distances = np.square(self.vectors[rows] - vector).sum(axis=1)
+        order = np.argsort(distances, kind="stable")[:n]
+        skus = [self.skus[row] for row in rows[order]]
+        return Neighbours(skus, distances[order], np.array([self.new_in.get(sku, 0) for sku in skus], int))
 
     async def version(self, timeout_s: float) -> str:
         await self.trouble.strike(timeout_s)

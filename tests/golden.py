@@ -5,7 +5,9 @@ import numpy as np
 from ecrs.actions import ActionType, Interaction
 from ecrs.bundle import Bundle
 from ecrs.domain import Item, User
-from ecrs.rank.domain import Scored
+from ecrs.rank.inputs import RankerInputs
+from ecrs.ranking_features import CHANNELS, Quantiles
+from ecrs.sources import Sources
 from ecrs.totals import TOTALS, Totals
 
 
@@ -19,7 +21,19 @@ def golden_users(bundle: Bundle) -> list[User]:
     return users
 
 
-def golden_asked(bundle: Bundle) -> list[Scored]:
-    items = [Item(**(raw | {"statistics": tuple(raw["statistics"])})) for raw in bundle.golden["items"]]
-    sources = [tuple((name, place, score) for name, place, score in of) for of in bundle.golden["sources"]]
-    return [Scored(item, of) for item, of in zip(items, sources, strict=True)]
+def golden_items(bundle: Bundle) -> list[Item]:
+    return [Item(**(raw | {"statistics": tuple(raw["statistics"])})) for raw in bundle.golden["items"]]
+
+
+def golden_sources(bundle: Bundle) -> Sources:
+    return Sources.of(bundle.golden["sources"], CHANNELS)
+
+
+def golden_ranker_ids(bundle: Bundle) -> list[list[int]]:
+    """The ranker's input, encoded anew from the raw rows, user n with item n."""
+    inputs = RankerInputs(bundle.encoder, bundle.catalogue, Quantiles.load(bundle.path / "quantiles.json"))
+    records, sources = inputs.records(golden_items(bundle)), golden_sources(bundle)
+    return [
+        inputs.ids(user, records.at([n]), sources.rows([n]), bundle.golden["now"])[0].tolist()
+        for n, user in enumerate(golden_users(bundle))
+    ]

@@ -21,10 +21,10 @@ from ecrs.features import ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS
 from ecrs.model.served import TOLERANCE
 from ecrs.model.signature import ModelSignature
 from ecrs.profiles import dump_totals
-from ecrs.rank.domain import Scored
 from ecrs.rank.inputs import RankerInputs
-from ecrs.ranking_features import RANKER_COLUMNS, ranker_cardinality
+from ecrs.ranking_features import CHANNELS, RANKER_COLUMNS, ranker_cardinality
 from ecrs.recall.tables import save_proposer
+from ecrs.sources import Source, Sources
 from ecrs.totals import Totals
 from ecrs_models import two_tower
 from ecrs_models.dataset import PRODUCTS, USERS, Dataset
@@ -206,11 +206,14 @@ def golden_rows(trained: Trained, data: Dataset, moment: Moment) -> dict[str, An
         items[n] = golden_item(data, moment, row[user.history[n % len(user.history)].sku])
     encoder = trained.encoder
     inputs = RankerInputs(encoder, moment.tables.catalogue, trained.quantiles)
-    asked = [
-        Scored(item, (("again", n + 1, 2.5), ("similar", 0, 0.3)) if n < GOLDEN_ROWS // 2 else ())
-        for n, item in enumerate(items)
+    said: list[list[Source]] = [
+        [("again", n + 1, 2.5), ("similar", 0, 0.3)] if n < GOLDEN_ROWS // 2 else []
+        for n in range(len(items))
     ]
-    ranked = [inputs.ids(user, [one], moment.now) for user, one in zip(users, asked, strict=True)]
+    ranked = [
+        inputs.ids(user, inputs.records([item]), Sources.of([of], CHANNELS), moment.now)
+        for user, item, of in zip(users, items, said, strict=True)
+    ]
     ids = {
         "user_tower": encoder.users(users),
         "item_tower": encoder.items(items),
@@ -222,7 +225,7 @@ def golden_rows(trained: Trained, data: Dataset, moment: Moment) -> dict[str, An
         "ranker": trained.ranker,
     }
     golden: dict[str, Any] = {"now": moment.now, "users": [raw_user(user) for user in users]}
-    golden |= {"items": [asdict(item) for item in items], "sources": [one.sources for one in asked]}
+    golden |= {"items": [asdict(item) for item in items], "sources": said}
     for name, network in networks.items():
         outputs = network(paddle.to_tensor(ids[name])).numpy()
         golden[name] = {"ids": ids[name].tolist(), "outputs": outputs.tolist()}

@@ -81,7 +81,4 @@ def index_loss(bundle: Bundle, queries: np.ndarray) -> dict[str, float]:
 
 async def _search(store: FaissVectors, queries: np.ndarray, n: int) -> list[np.ndarray]:
     """Distances of what each search gives."""
-    return [
-        np.array([one.distance for one in await store.search(query, n, SEARCH_TIMEOUT_S)])
-        for query in queries
-    ]
+    return [(await store.search(query, n, SEARCH_TIMEOUT_S)).distance for query in queries]

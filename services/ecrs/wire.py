@@ -6,13 +6,17 @@ from dataclasses import replace
 import numpy as np
 
 from ecrs.actions import ActionType, Interaction
-from ecrs.contract.item_info_pb2 import ItemInfo
+from ecrs.contract.item_info_pb2 import ItemInfo, SourceTable
 from ecrs.contract.user_info_pb2 import Interaction as InteractionInfo
 from ecrs.contract.user_info_pb2 import Totals as TotalsInfo
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain import HISTORY_LENGTH, NEW_USER_IDS, UNKNOWN, Item, User, has_control, sku_fault
 from ecrs.kit.errors import BadRequest
-from ecrs.totals import MAX_PRODUCTS, TOTALS, WHOLE, Totals
+from ecrs.sources import Sources
+from ecrs.totals import MAX_PRODUCTS, TOTALS, Totals
+
+_ROW = np.dtype(("<f8", len(TOTALS)))
+"""A product's row of totals on the wire."""
 
 MAX_BATCH = 1000
 """Products that one call may put, remove or mark."""
@@ -47,24 +51,42 @@ def from_user(user: User) -> UserInfo:
 
 
 def to_totals(info: TotalsInfo) -> Totals:
-    """The first MAX_PRODUCTS; BadRequest if the columns differ in length."""
+    """The first MAX_PRODUCTS; BadRequest if there are not as many numbers as there should be."""
     skus = tuple(info.sku_ids)
+    if len(info.numbers) != len(skus) * _ROW.itemsize:
+        raise BadRequest(
+            f"user_info.totals.numbers: {len(info.numbers)} bytes, expected {_ROW.itemsize} a product, "
+            f"{len(skus) * _ROW.itemsize}"
+        )
     if not skus:
         return Totals()
-    columns = [list(getattr(info, name)) for name in TOTALS]
-    if any(len(column) != len(skus) for column in columns):
-        raise BadRequest("user_info.totals: columns of different lengths")
-    numbers = np.array(columns, dtype=np.float64).T
+    numbers = np.frombuffer(info.numbers, dtype="<f8").reshape(-1, len(TOTALS))
     return Totals(skus[:MAX_PRODUCTS], numbers[:MAX_PRODUCTS])
 
 
 def from_totals(totals: Totals) -> TotalsInfo:
-    if not totals:
-        return TotalsInfo()
-    columns = dict(zip(TOTALS, totals.numbers.T, strict=True))
-    whole = {name: columns[name].astype(np.int64).tolist() for name in WHOLE}
-    return TotalsInfo(
-        sku_ids=totals.skus, **{name: column.tolist() for name, column in columns.items()} | whole
+    return TotalsInfo(sku_ids=totals.skus, numbers=totals.numbers.astype("<f8").tobytes())
+
+
+def to_sources(table: SourceTable, n: int) -> Sources:
+    """Of `n` candidates; BadRequest if there are not as many values as there should be."""
+    channels = tuple(table.channels)
+    wanted = n * len(channels)
+    for name, values in (("positions", table.positions), ("scores", table.scores)):
+        if len(values) != wanted:
+            raise BadRequest(
+                f"sources.{name}: {len(values)} values, expected {n} items by {len(channels)} channels"
+            )
+    positions = np.fromiter(table.positions, np.int64, wanted)
+    scores = np.fromiter(table.scores, np.float32, wanted)
+    return Sources(channels, positions.reshape(n, -1), scores.reshape(n, -1)) if wanted else Sources.silent(n)
+
+
+def from_sources(sources: Sources) -> SourceTable:
+    return SourceTable(
+        channels=sources.channels,
+        positions=sources.positions.ravel().tolist(),
+        scores=sources.scores.ravel().tolist(),
     )
 
 

@@ -31,12 +31,11 @@ from ecrs.kit.ports import PORTS
 from ecrs.model.inprocess import InProcessModel
 from ecrs.model.signature import ModelSignature
 from ecrs.profiles import OUT_OF_STOCK_KEY, history_key, item_key, totals_key, user_key
-from ecrs.rank.domain import Scored
 from ecrs.rank.inputs import RankerInputs
 from ecrs.ranking_features import Quantiles
 from ecrs.recall.proposals import DEPTH
 from ecrs.recall.vectors import read_vectors
-from ecrs.wire import to_item, to_user
+from ecrs.wire import to_item, to_sources, to_user
 
 CANDIDATES = 100
 ROOT = Path(__file__).parents[2]
@@ -65,9 +64,7 @@ def inputs(bundle: Bundle, user_id: str, ranker: RankerInputs) -> Inputs:
         look_up = CMRequest(item_ids=[pair.nid for pair in found.score_pairs])
         records = CMServiceStub(channels["cm"]).cm_call(look_up)
         rank = RankRequest(user_info=known.user_info, item_infos=records.item_infos)
-        sources = {pair.nid: pair.sources for pair in found.score_pairs}
-        for info in rank.item_infos:
-            info.sources.extend(sources[info.sku_id])
+        rank.sources.CopyFrom(found.sources)
         scores = RankServiceStub(channels["rank"]).rank_predict(rank)
         question = ASRequest(user_id=user_id)
         answer = ASServiceStub(channels["gateway"]).as_call(question, timeout=5)
@@ -75,17 +72,15 @@ def inputs(bundle: Bundle, user_id: str, ranker: RankerInputs) -> Inputs:
         for channel in channels.values():
             channel.close()
     user, skus = to_user(known.user_info), list(look_up.item_ids)
-    asked = [
-        Scored(to_item(info), tuple((s.channel, s.position, s.score) for s in info.sources))
-        for info in rank.item_infos
-    ]
+    items = [to_item(info) for info in rank.item_infos]
+    sources = to_sources(rank.sources, len(items))
     pairs = ((question, answer), (ask, known), (recall, found), (look_up, records), (rank, scores))
     return Inputs(
         [user_key(user_id), history_key(user_id), totals_key(user_id)],
         [item_key(sku) for sku in skus],
         skus,
         bundle.encoder.users([user]),
-        ranker.ids(user, asked, bundle.as_of),
+        ranker.ids(user, ranker.records(items), sources, bundle.as_of),
         [(request.SerializeToString(), reply.SerializeToString()) for request, reply in pairs],
     )
 

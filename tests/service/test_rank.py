@@ -15,8 +15,8 @@ from ecrs.kit.server import Service
 from ecrs.model.served import ServedModel, open_model
 from ecrs.rank.ranker import Ranker
 from ecrs.rank.service import RankService
-from ecrs.wire import from_item, from_user
-from tests.golden import golden_asked, golden_users
+from ecrs.wire import from_item, from_sources, from_user
+from tests.golden import golden_items, golden_sources, golden_users
 from tests.service.conftest import Start
 
 
@@ -63,12 +63,14 @@ async def test_a_score_does_not_depend_on_the_company(stub: RankServiceStub, tin
 
 
 async def test_the_service_scores_as_the_model_did_at_training(stub: RankServiceStub, tiny: Bundle) -> None:
-    pairs = zip(golden_users(tiny), golden_asked(tiny), strict=True)
-    for n, (user, one) in enumerate(pairs):
-        info = from_item(one.item)
-        for name, position, score in one.sources:
-            info.sources.add(channel=name, position=position, score=score)
-        request = RankRequest(user_info=from_user(user), item_infos=[info], now=tiny.golden["now"])
+    sources = golden_sources(tiny)
+    for n, (user, item) in enumerate(zip(golden_users(tiny), golden_items(tiny), strict=True)):
+        request = RankRequest(
+            user_info=from_user(user),
+            item_infos=[from_item(item)],
+            sources=from_sources(sources.rows([n])),
+            now=tiny.golden["now"],
+        )
         reply = await stub.rank_predict(request)
         expected = np.float32(tiny.golden["ranker"]["outputs"][n][0])
         assert reply.score_pairs[0].score == pytest.approx(expected, abs=1e-5), f"golden row {n}"

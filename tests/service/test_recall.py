@@ -28,8 +28,9 @@ from ecrs.recall.service import RecallService
 from ecrs.recall.tables import load_proposer
 from ecrs.recall.updates import Updates
 from ecrs.recall.vectors import VectorStore, read_vectors
+from ecrs.sources import Source
 from ecrs.totals import ORDERS, Totals
-from ecrs.wire import from_user
+from ecrs.wire import from_user, to_sources
 from tests.eventually import eventually
 from tests.fakes import FakeVectors
 from tests.service.conftest import Start
@@ -88,8 +89,7 @@ async def test_candidates_are_the_nearest_vectors_nearest_first(
     assert [pair.score for pair in reply.score_pairs] == pytest.approx(nearest.tolist(), abs=1e-5)
     assert reply.error.code == 200
     assert reply.bundle_version == tiny.version
-    first = reply.score_pairs[0]
-    assert [(s.channel, s.position, s.score) for s in first.sources] == [("vector", 1, first.score)]
+    assert proposed(reply)[0] == [("vector", 1, reply.score_pairs[0].score)]
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
@@ -100,7 +100,7 @@ async def test_each_channel_can_be_asked_alone(
     user = known_user(tiny)
     reply = await stub.recall(RecallRequest(user_info=from_user(user), recall_type=channel, request_num=5))
     assert reply.error.code == 200
-    assert [s.channel for pair in reply.score_pairs for s in pair.sources] == [channel] * 5
+    assert [(name, place) for ((name, place, _),) in proposed(reply)] == [(channel, n) for n in range(1, 6)]
     if channel == "again":
         assert {pair.nid for pair in reply.score_pairs} <= set(user.totals.skus)
 
@@ -115,7 +115,7 @@ async def test_channels_merge_and_each_candidate_says_who_found_it(
     assert len(skus) == len(set(skus))
     scores = [pair.score for pair in reply.score_pairs]
     assert scores == sorted(scores)
-    found = {pair.nid: {s.channel for s in pair.sources if s.position} for pair in reply.score_pairs}
+    found = {sku: {channel for channel, *_ in of} for sku, of in zip(skus, proposed(reply), strict=True)}
     assert set().union(*found.values()) == set(CHANNELS)
     assert all(found.values())
     assert all(channels == {"again"} for sku, channels in found.items() if sku in user.totals.skus)
@@ -142,8 +142,9 @@ async def test_a_product_that_the_bundle_does_not_know_is_proposed(
     taken = await stub.upsert_vectors(upsert(tiny.version, "brand-new", vector.tolist()))
     assert (taken.error.code, taken.bundle_version) == (200, tiny.version)
     reply = await stub.recall(RecallRequest(user_info=from_user(user), request_num=300))
-    (pair,) = [pair for pair in reply.score_pairs if pair.nid == "brand-new"]
-    assert [(s.channel, s.position) for s in pair.sources] == [("vector", 1)]
+    pairs = zip(reply.score_pairs, proposed(reply), strict=True)
+    (((channel, position, _),),) = [of for pair, of in pairs if pair.nid == "brand-new"]
+    assert (channel, position) == ("vector", 1)
 
 
 def upsert(version: str, sku: str, *vectors: list[float]) -> UpsertVectorsRequest:
@@ -163,7 +164,7 @@ async def test_a_newcomer_is_among_a_hundred_however_far_its_vector_is(
     reply = await stub.recall(RecallRequest(user_info=from_user(user)))
     assert len(reply.score_pairs) == 100
     assert reply.score_pairs[-1].nid == "far"
-    assert [(s.channel, s.position) for s in reply.score_pairs[-1].sources] == [("new", 1)]
+    assert [source[:2] for source in proposed(reply)[-1]] == [("new", 1)]
     alone = await stub.recall(RecallRequest(user_info=from_user(user), recall_type="new"))
     assert [pair.nid for pair in alone.score_pairs] == ["far"]
 
@@ -296,7 +297,12 @@ async def test_a_collection_of_another_version_is_not_asked_until_it_is_the_same
 
 
 def channels_of(reply: RecallResponse) -> set[str]:
-    return {source.channel for pair in reply.score_pairs for source in pair.sources}
+    return {channel for of in proposed(reply) for channel, *_ in of}
+
+
+def proposed(reply: RecallResponse) -> list[list[Source]]:
+    """Of each candidate the channels that proposed it."""
+    return to_sources(reply.sources, len(reply.score_pairs)).proposed()
 
 
 async def test_a_vector_store_that_is_away_is_done_without_and_comes_back(

@@ -15,7 +15,7 @@ from ecrs.recall import faiss_vectors
 from ecrs.recall.faiss_vectors import FaissVectors
 from ecrs.recall.journal import JournalError
 from ecrs.recall.milvus_vectors import MilvusVectors
-from ecrs.recall.vectors import VectorStore, read_vectors
+from ecrs.recall.vectors import Neighbours, VectorStore, read_vectors
 from ecrs_seed import milvus as seed
 from tests.eventually import eventually
 from tests.fakes import FakeVectors
@@ -45,23 +45,23 @@ async def vectors(request: pytest.FixtureRequest, tiny: Bundle) -> AsyncIterator
 async def undo(vectors: VectorStore, tiny: Bundle) -> None:
     """Make a store that outlives its test hold the tiny bundle's vectors again, which beats seeding anew."""
     skus, table = tiny_vectors(tiny)
-    found = {n.sku for n in await vectors.search(table[0], 1000, 5.0)}
+    found = set((await vectors.search(table[0], 1000, 5.0)).skus)
     if added := found - set(skus):
         await vectors.remove(tiny.version, sorted(added), 5.0)
     await vectors.upsert(tiny.version, skus, table, [0] * len(skus), 5.0)
 
     async def undone() -> bool:
-        found = [(n.sku, n.distance) for n in await vectors.search(table[7], 1000, 5.0)]
-        return len(found) == len(skus) and dict(found)[skus[7]] < 1e-5
+        found = await vectors.search(table[7], 1000, 5.0)
+        return len(found) == len(skus) and found.distance[found.skus.index(skus[7])] < 1e-5
 
     await eventually(undone)
 
 
 async def test_an_items_own_vector_finds_it_first_at_distance_0(vectors: VectorStore, tiny: Bundle) -> None:
     skus, table = tiny_vectors(tiny)
-    (nearest, *_) = await vectors.search(table[7], 10, 5.0)
-    assert nearest.sku == skus[7]
-    assert nearest.distance == pytest.approx(0.0, abs=1e-5)
+    nearest = await vectors.search(table[7], 10, 5.0)
+    assert nearest.skus[0] == skus[7]
+    assert nearest.distance[0] == pytest.approx(0.0, abs=1e-5)
 
 
 async def test_neighbours_are_brute_forces_nearest_first_by_squared_l2(
@@ -71,17 +71,17 @@ async def test_neighbours_are_brute_forces_nearest_first_by_squared_l2(
     query = table[:5].mean(axis=0)
     distances = np.square(table - query).sum(axis=1)
     found = await vectors.search(query, 100, 5.0)
-    assert [n.distance for n in found] == pytest.approx(np.sort(distances)[:100].tolist(), abs=1e-5)
-    assert [n.distance for n in found] == pytest.approx(
-        [float(distances[skus.index(n.sku)]) for n in found], abs=1e-5
+    assert found.distance == pytest.approx(np.sort(distances)[:100], abs=1e-5)
+    assert found.distance == pytest.approx(
+        [float(distances[skus.index(sku)]) for sku in found.skus], abs=1e-5
     )
-    assert len({n.sku for n in found}) == 100
+    assert len(set(found.skus)) == 100
 
 
 async def test_asking_for_more_than_there_are_gives_all(vectors: VectorStore, tiny: Bundle) -> None:
     skus, table = tiny_vectors(tiny)
     found = await vectors.search(table[0], 1000, 5.0)
-    assert sorted(n.sku for n in found) == sorted(skus)
+    assert sorted(found.skus) == sorted(skus)
 
 
 async def test_the_store_says_which_bundle_it_holds_and_how_much(vectors: VectorStore, tiny: Bundle) -> None:
@@ -106,9 +106,10 @@ async def test_an_item_that_gets_another_vector_is_found_there_and_there_only(
         await vectors.upsert(tiny.version, [skus[7]], vector[None], [0], 5.0)
         await within_a_second(vectors, vector, skus[7])
     found = await vectors.search(table[7], 1000, 5.0)
-    assert len(found) == len({n.sku for n in found}) == len(table)
-    (moved,) = [n.distance for n in found if n.sku == skus[7]]
-    assert moved == pytest.approx(float(np.square(table[7] + table[9]).sum()), abs=1e-5)
+    assert len(found) == len(set(found.skus)) == len(table)
+    assert found.distance[found.skus.index(skus[7])] == pytest.approx(
+        float(np.square(table[7] + table[9]).sum()), abs=1e-5
+    )
 
 
 async def test_a_removed_item_is_not_found_until_it_is_added_again(
@@ -120,7 +121,7 @@ async def test_a_removed_item_is_not_found_until_it_is_added_again(
 
     async def gone() -> bool:
         found = await vectors.search(table[7], 1000, 5.0)
-        return sorted(n.sku for n in found) == sorted(set(skus) - {skus[7]})
+        return sorted(found.skus) == sorted(set(skus) - {skus[7]})
 
     await eventually(gone, limit_s=1.0)
     await vectors.upsert(tiny.version, [skus[7]], table[7:8], [0], 5.0)
@@ -131,11 +132,11 @@ async def test_newcomers_are_found_among_themselves_until_they_are_removed(
     vectors: VectorStore, tiny: Bundle
 ) -> None:
     skus, table = tiny_vectors(tiny)
-    assert await vectors.search_new(table[7], 10, 5.0) == []
+    assert len(await vectors.search_new(table[7], 10, 5.0)) == 0
     await vectors.upsert(tiny.version, ["far", "near", skus[5]], table[[8, 7, 6]], [3, 4, 0], 5.0)
 
     async def found() -> list[tuple[str, int]]:
-        return [(n.sku, n.new_in) for n in await vectors.search_new(table[7], 10, 5.0)]
+        return newcomers(await vectors.search_new(table[7], 10, 5.0))
 
     async def both() -> bool:
         return await found() == [("near", 4), ("far", 3)]
@@ -144,7 +145,6 @@ async def test_newcomers_are_found_among_themselves_until_they_are_removed(
         return await found() == [("far", 9)]
 
     await eventually(both, limit_s=1.0)
-    assert {n.new_in for n in await vectors.search(table[7], 1000, 5.0) if n.sku in skus} == {0}
     await vectors.remove(tiny.version, ["near"], 5.0)
     await vectors.upsert(tiny.version, ["far"], table[7:8], [9], 5.0)
     await eventually(one, limit_s=1.0)
@@ -163,10 +163,14 @@ async def within_a_second(vectors: VectorStore, vector: np.ndarray, sku: str) ->
     """Fails unless `sku` is soon the nearest to `vector`, at distance 0."""
 
     async def found() -> bool:
-        (nearest, *_) = await vectors.search(vector, 3, 5.0)
-        return nearest.sku == sku and abs(nearest.distance) < 1e-5
+        nearest = await vectors.search(vector, 3, 5.0)
+        return nearest.skus[0] == sku and abs(nearest.distance[0]) < 1e-5
 
     await eventually(found, limit_s=1.0)
+
+
+def newcomers(found: Neighbours) -> list[tuple[str, int]]:
+    return list(zip(found.skus, found.new_in.tolist(), strict=True))
 
 
 def append(path: Path, torn: bytes) -> None:
@@ -181,9 +185,9 @@ async def test_changes_to_faiss_outlive_it(tiny: Bundle, tmp_path: Path) -> None
         await store.remove(tiny.version, ["gone", skus[5]], 5.0)
     with FaissVectors.load(tiny, tmp_path / "items") as again:
         await within_a_second(again, -table[7], "new")
-        assert [(n.sku, n.new_in) for n in await again.search_new(table[0], 9, 5.0)] == [("new", 5)]
+        assert newcomers(await again.search_new(table[0], 9, 5.0)) == [("new", 5)]
         found = await again.search(table[0], 1000, 5.0)
-        assert sorted(n.sku for n in found) == sorted({*skus, "new"} - {skus[5]})
+        assert sorted(found.skus) == sorted({*skus, "new"} - {skus[5]})
     newer = Bundle(tiny.path, tiny.manifest | {"version": "20991231_000000_ffffffff"})
     with FaissVectors.load(newer, tmp_path / "items") as other:
         assert await other.count(5.0) == len(table)  # a new bundle starts from its own catalogue
@@ -226,7 +230,7 @@ async def test_what_cannot_be_written_down_is_not_done(
         await store.remove(tiny.version, skus[1:2], 5.0)
         assert await store.count(5.0) == len(table) - 1
     with FaissVectors.load(tiny, tmp_path) as again:
-        assert (await again.search(table[0], 1, 5.0))[0].sku == skus[0]
+        assert (await again.search(table[0], 1, 5.0)).skus == skus[:1]
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.0], ids=["clustered", "shapeless"])
@@ -243,7 +247,7 @@ async def test_a_large_catalogues_index_finds_nearly_all_neighbours(
         for query in table[3::1000]:
             true = np.argsort(np.square(table - query).sum(axis=1))[:100]
             found = await store.search(query, 100, 5.0)
-            recall.append(len({n.sku for n in found} & {str(n) for n in true}) / 100)
+            recall.append(len(set(found.skus) & {str(n) for n in true}) / 100)
         assert np.mean(recall) >= 0.985  # other queries than those it was tuned on
 
         await store.upsert("v", ["new", "7"], np.stack([-table[7], -table[8]]), [1, 0], 5.0)
@@ -251,7 +255,7 @@ async def test_a_large_catalogues_index_finds_nearly_all_neighbours(
         for vector, sku in ((-table[7], "new"), (-table[8], "7")):
             await within_a_second(store, vector, sku)
         for gone in (7, 9):
-            assert str(gone) not in {n.sku for n in await store.search(table[gone], 100, 5.0)}
+            assert str(gone) not in (await store.search(table[gone], 100, 5.0)).skus
 
 
 @pytest.mark.parametrize(

@@ -25,16 +25,11 @@ ENCODE_GOLDEN = """
 import sys
 from pathlib import Path
 from ecrs.bundle import Bundle
-from ecrs.rank.inputs import RankerInputs
-from ecrs.ranking_features import Quantiles
-from tests.golden import golden_asked, golden_users
+from tests.golden import golden_items, golden_ranker_ids, golden_users
 bundle = Bundle.open(Path(sys.argv[1]))
-users, asked = golden_users(bundle), golden_asked(bundle)
 encoder = bundle.encoder
-print(encoder.users(users).tolist(), encoder.items([one.item for one in asked]).tolist())
-inputs = RankerInputs(encoder, bundle.catalogue, Quantiles.load(bundle.path / "quantiles.json"))
-now = bundle.golden["now"]
-print([inputs.ids(user, [one], now).tolist() for user, one in zip(users, asked)])
+print(encoder.users(golden_users(bundle)).tolist(), encoder.items(golden_items(bundle)).tolist())
+print(golden_ranker_ids(bundle))
 """
 
 

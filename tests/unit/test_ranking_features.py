@@ -8,7 +8,6 @@ import pytest
 from ecrs.bundle import Bundle
 from ecrs.clock import DAY_S
 from ecrs.domain import Item, User
-from ecrs.rank.domain import Scored
 from ecrs.rank.inputs import RankerInputs
 from ecrs.ranking_features import (
     CHANNELS,
@@ -21,6 +20,7 @@ from ecrs.ranking_features import (
     ranking_features,
 )
 from ecrs.recall.channels import Found
+from ecrs.sources import Sources
 from ecrs.totals import TOTALS, Totals
 from ecrs_models.dataset import Dataset
 from ecrs_models.moments import Moment, Tables
@@ -130,14 +130,10 @@ def test_a_request_and_the_log_give_the_ranker_the_same_input(tiny: Bundle, tmp_
         item, numbers = moment.totals.of(number)
         user_id, *profile = data.users.row(number)
         user = User(user_id, *profile, totals=Totals(tuple(skus[row] for row in item), numbers))
-        asked = []
-        for row, of, values in zip(proposals.item, proposals.positions, proposals.scores, strict=True):
-            sources = [
-                (name, int(np.nan_to_num(place)), float(score))
-                for name, place, score in zip(CHANNELS, of, values, strict=True)
-                if not np.isnan(score)
-            ]
-            record = Item(*data.items.row(int(row)), statistics=tuple(statistics[row]))
-            asked.append(Scored(record, tuple(sources)))
-        served = inputs.ids(user, asked, moment.now)
+        items = [
+            Item(*data.items.row(row), statistics=tuple(statistics[row])) for row in proposals.item.tolist()
+        ]
+        positions = np.nan_to_num(proposals.positions).astype(int)
+        sources = Sources(CHANNELS, positions, proposals.scores)
+        served = inputs.ids(user, inputs.records(items), sources, moment.now)
         assert served[:, -len(FEATURES) :].tolist() == learned.tolist()

@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from ecrs.actions import ActionType, Interaction
 from ecrs.bundle import Bundle
 from ecrs.contract.cm_pb2 import CMResponse
-from ecrs.contract.item_info_pb2 import ItemInfo, Source
+from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain import User
 from ecrs.gateway.domain import (
-    Candidate,
     Candidates,
     Degradation,
-    Found,
+    Known,
     Query,
     Trace,
     assemble,
@@ -30,6 +29,7 @@ from ecrs.gateway.recommend import Caps, Gateway, Ports, recommend
 from ecrs.gateway.shelf import Shelf
 from ecrs.kit.budget import Budget
 from ecrs.kit.errors import BadRequest, Fault, NotFound, OutOfTime, Unavailable
+from ecrs.sources import Sources
 from ecrs.wire import from_user, to_user
 
 CAPS = Caps(1.0, 1.0, 1.0, 1.0)
@@ -37,10 +37,6 @@ ALICE = User("alice", age="5.0")
 SKUS = ["a", "b", "c", "d"]
 SCORES = {"a": 0.1, "b": 0.4, "c": 0.2, "d": 0.3, "x": 0.02, "y": 0.01}
 BEST_SELLERS = [ItemInfo(sku_id=sku, brand="seen in the bundle") for sku in ("x", "y", "a")]
-
-
-def source(channel: str, position: int, score: float = 0.0) -> Source:
-    return Source(channel=channel, position=position, score=score)
 
 
 @dataclass
@@ -71,11 +67,9 @@ class FakePorts:
 
     async def candidates(self, user: UserInfo, n: int, query: Query, timeout_s: float) -> Candidates:
         await self._reach("recall", to_user(user), timeout_s)
-        score_only = source("popular", 0, 0.1)
-        found = [
-            Candidate(sku, [source("vector", place, 0.5), score_only]) for place, sku in enumerate(SKUS, 1)
-        ]
-        return Candidates(found[:n], "v1", self.missing)
+        said = [[("vector", place, 0.5), ("popular", 0, 0.1)] for place in range(1, len(SKUS) + 1)]
+        sources = Sources.of(said, ["popular", "vector"])
+        return Candidates(SKUS[:n], sources.rows(slice(n)), "v1", self.missing)
 
     async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, ItemInfo]:
         await self._reach("item", log_id, timeout_s)
@@ -85,11 +79,10 @@ class FakePorts:
             if sku not in self.unknown
         }
 
-    async def scores(
-        self, user: UserInfo, items: Sequence[Found], query: Query, timeout_s: float
-    ) -> dict[str, float]:
+    async def scores(self, user: UserInfo, known: Known, query: Query, timeout_s: float) -> list[float]:
         await self._reach("rank", to_user(user), timeout_s)
-        return {one.item.sku_id: self.scores_of[one.item.sku_id] for one in items}
+        assert len(known.sources) == len(known.items)
+        return [self.scores_of[item.sku_id] for item in known.items]
 
 
 async def ask(
@@ -111,7 +104,7 @@ async def ask(
 async def test_items_come_best_score_first_with_their_sources() -> None:
     answer = await ask(FakePorts())
     assert [r.item.sku_id for r in answer.items] == ["b", "d", "c", "a"]
-    assert answer.items[0].proposed == [source("vector", 2, 0.5)]
+    assert answer.items[0].sources == [("vector", 2, 0.5)]
     assert answer.bundle_version == "v1"
     assert [(s.name, s.outcome) for s in answer.stages] == [
         ("user", "ok"), ("recall", "ok"), ("item", "ok"), ("rank", "ok"),
@@ -207,7 +200,7 @@ async def test_recall_down_is_what_sells_ranked_for_the_user(fault: Fault) -> No
     answer = await ask(fake)
     assert [r.item.sku_id for r in answer.items] == ["y", "a", "x"]
     assert answer.degraded == [Degradation("recall", "popular")]
-    assert answer.items[0].sources == [source("popular", 2)]
+    assert answer.items[0].sources == [("popular", 2, 0.0)]
 
 
 async def test_recall_down_and_new_only_leaves_out_what_was_bought() -> None:
@@ -291,9 +284,9 @@ def test_the_shelf_keeps_records_and_not_the_replies_that_they_came_in() -> None
 
 def test_the_shelf_of_a_bundle_is_its_best_sellers(tiny: Bundle) -> None:
     shelf = Shelf.of(tiny)
-    found = shelf.candidates(UserInfo(), 1000, new_only=False).found
+    found = shelf.candidates(UserInfo(), 1000, new_only=False).skus
     share = dict(zip(tiny.catalogue.skus, np.load(tiny.path / "recall" / "popular.npy"), strict=True))
-    shares = [share[one.sku] for one in found]
+    shares = [share[sku] for sku in found]
     assert len(found) == len(share)
     assert shares == sorted(shares, reverse=True)
     assert shelf.records(["99654"])["99654"].brand == "11"
@@ -311,8 +304,8 @@ def test_a_query_for_too_many_is_refused() -> None:
 
 @given(st.permutations(SKUS), st.lists(st.floats(0, 1), min_size=4, max_size=4), st.integers(1, 6))
 def test_ranking_is_a_permutation_of_what_is_known(order: list[str], scores: list[float], n: int) -> None:
-    known = [Found(ItemInfo(sku_id=sku), ()) for sku in order]
-    ranked = assemble(4, known, dict(zip(SKUS, scores, strict=True)))
+    known = Known([ItemInfo(sku_id=sku) for sku in order], Sources.silent(4))
+    ranked = assemble(4, known, scores)
     assert sorted(r.item.sku_id for r in ranked) == SKUS
     assert [r.score for r in ranked] == sorted(scores, reverse=True)
     assert assemble(n, known, None) == assemble(4, known, None)[:n]

@@ -16,6 +16,16 @@ class Source(_message.Message):
     score: float
     def __init__(self, channel: _Optional[str] = ..., position: _Optional[int] = ..., score: _Optional[float] = ...) -> None: ...
 
+class SourceTable(_message.Message):
+    __slots__ = ("channels", "positions", "scores")
+    CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    channels: _containers.RepeatedScalarFieldContainer[str]
+    positions: _containers.RepeatedScalarFieldContainer[int]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, channels: _Optional[_Iterable[str]] = ..., positions: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ...) -> None: ...
+
 class ItemInfo(_message.Message):
     __slots__ = ("sku_id", "brand", "shopid", "cate", "rank_score", "sources", "statistics", "out_of_stock")
     SKU_ID_FIELD_NUMBER: _ClassVar[int]

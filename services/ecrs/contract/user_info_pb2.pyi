@@ -33,26 +33,12 @@ class Interaction(_message.Message):
     def __init__(self, sku_id: _Optional[str] = ..., ts: _Optional[int] = ..., type: _Optional[_Union[ActionType, str]] = ...) -> None: ...
 
 class Totals(_message.Message):
-    __slots__ = ("sku_ids", "orders", "first_order", "last_order", "short", "long", "touches", "last_touch", "touch")
+    __slots__ = ("sku_ids", "numbers")
     SKU_IDS_FIELD_NUMBER: _ClassVar[int]
-    ORDERS_FIELD_NUMBER: _ClassVar[int]
-    FIRST_ORDER_FIELD_NUMBER: _ClassVar[int]
-    LAST_ORDER_FIELD_NUMBER: _ClassVar[int]
-    SHORT_FIELD_NUMBER: _ClassVar[int]
-    LONG_FIELD_NUMBER: _ClassVar[int]
-    TOUCHES_FIELD_NUMBER: _ClassVar[int]
-    LAST_TOUCH_FIELD_NUMBER: _ClassVar[int]
-    TOUCH_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
     sku_ids: _containers.RepeatedScalarFieldContainer[str]
-    orders: _containers.RepeatedScalarFieldContainer[int]
-    first_order: _containers.RepeatedScalarFieldContainer[int]
-    last_order: _containers.RepeatedScalarFieldContainer[int]
-    short: _containers.RepeatedScalarFieldContainer[float]
-    long: _containers.RepeatedScalarFieldContainer[float]
-    touches: _containers.RepeatedScalarFieldContainer[int]
-    last_touch: _containers.RepeatedScalarFieldContainer[int]
-    touch: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, sku_ids: _Optional[_Iterable[str]] = ..., orders: _Optional[_Iterable[int]] = ..., first_order: _Optional[_Iterable[int]] = ..., last_order: _Optional[_Iterable[int]] = ..., short: _Optional[_Iterable[float]] = ..., long: _Optional[_Iterable[float]] = ..., touches: _Optional[_Iterable[int]] = ..., last_touch: _Optional[_Iterable[int]] = ..., touch: _Optional[_Iterable[float]] = ...) -> None: ...
+    numbers: bytes
+    def __init__(self, sku_ids: _Optional[_Iterable[str]] = ..., numbers: _Optional[bytes] = ...) -> None: ...
 
 class UserInfo(_message.Message):
     __slots__ = ("user_id", "age", "sex", "city_level", "province", "city", "country", "history", "totals")

@@ -1,20 +1,21 @@
 """A question, an answer, and how the answer came about. No I/O.
 
-Users, records and sources are the wire's messages: what the gateway hands from one service to the next
-it need not take apart.
+Users and records are the wire's messages: what the gateway hands from one service to the next it need
+not take apart.
 """
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from ecrs.contract.item_info_pb2 import ItemInfo, Source
+from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain import HISTORY_LENGTH, NEW_USER_IDS
 from ecrs.kit.errors import BadRequest, Fault
 from ecrs.kit.observe import DEGRADED, STAGE_SECONDS
+from ecrs.sources import Source, Sources
 from ecrs.totals import Totals
 from ecrs.wire import from_user, to_user
 
@@ -23,28 +24,22 @@ MAX_ITEMS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """`sources`: what recall's channels say of it; position 0 where one only has a score for it."""
-
-    sku: str
-    sources: Sequence[Source]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A candidate with its record."""
-
-    item: ItemInfo
-    sources: Sequence[Source]
-
-
-@dataclass(frozen=True, slots=True)
 class Candidates:
-    """`found`, best first; `missing`, the channels that could not be asked."""
+    """`skus`, best first, and what recall's channels say of each; `missing`, the channels that could not be
+    asked."""
 
-    found: Sequence[Candidate]
+    skus: Sequence[str]
+    sources: Sources
     bundle_version: str
     missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Candidates with their records, in recall's order."""
+
+    items: Sequence[ItemInfo]
+    sources: Sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +80,11 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
+    """`sources`: the channels that proposed it."""
+
     item: ItemInfo
     score: float
     sources: Sequence[Source]
-
-    @property
-    def proposed(self) -> list[Source]:
-        """The channels that found it, without those that only have a score for it."""
-        return [source for source in self.sources if source.position]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +160,14 @@ def with_totals(described: UserInfo) -> UserInfo:
     return from_user(replace(user, totals=Totals().plus(user.history)))
 
 
-def assemble(n: int, known: Sequence[Found], scores: Mapping[str, float] | None) -> list[Recommendation]:
+def assemble(n: int, known: Known, scores: Sequence[float] | None) -> list[Recommendation]:
     """The `n` best of recall's known items: by score, or in recall's order where there are no scores."""
-    recommended = [
-        Recommendation(one.item, scores[one.item.sku_id] if scores else 0.0, one.sources) for one in known
-    ]
+    order = list(range(len(known.items)))
     if scores is not None:
-        recommended.sort(key=lambda recommendation: -recommendation.score)
-    return recommended[:n]
+        order.sort(key=lambda row: -scores[row])
+    order = order[:n]
+    proposed = known.sources.rows(order).proposed()
+    return [
+        Recommendation(known.items[row], scores[row] if scores else 0.0, sources)
+        for row, sources in zip(order, proposed, strict=True)
+    ]

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.user_info_pb2 import UserInfo
-from ecrs.gateway.domain import Answer, Candidates, Found, Query, Trace, assemble, with_session, with_totals
+from ecrs.gateway.domain import Answer, Candidates, Known, Query, Trace, assemble, with_session, with_totals
 from ecrs.gateway.shelf import Shelf
 from ecrs.kit.budget import Budget
 from ecrs.kit.errors import BadRequest, Fault, NotFound
@@ -35,9 +35,8 @@ class Items(Protocol):
 
 
 class Rank(Protocol):
-    async def scores(
-        self, user: UserInfo, items: Sequence[Found], query: Query, timeout_s: float
-    ) -> dict[str, float]: ...
+    async def scores(self, user: UserInfo, known: Known, query: Query, timeout_s: float) -> Sequence[float]:
+        """Of each item, in their order."""
 
 
 @dataclass(frozen=True)
@@ -142,26 +141,27 @@ class _Way:
             self._trace.degrade("recall", "without " + ", ".join(recalled.missing))
         return recalled
 
-    async def _look_up(self, user: UserInfo, recalled: Candidates) -> list[Found]:
+    async def _look_up(self, user: UserInfo, recalled: Candidates) -> Known:
         """The candidates with their records, without those that have none or are out of stock."""
-        skus = [candidate.sku for candidate in recalled.found]
+        skus = recalled.skus
         try:
             with self._trace.stage("item"):
                 timeout_s = self._budget.stage("item", self._caps.item_s, SHARE)
                 items = await self._ports.items.lookup(skus, self._query.log_id, timeout_s)
         except Fault:
-            if known := _in_stock(recalled, self._shelf.records(skus)):
+            known = _in_stock(recalled, self._shelf.records(skus))
+            if known.items:
                 self._trace.degrade("item", SEEN)
                 return known
             self._trace.degrade("item", POPULAR)  # which has its records with it
             popular = self._popular(user)
-            return _in_stock(popular, self._shelf.records(candidate.sku for candidate in popular.found))
+            return _in_stock(popular, self._shelf.records(popular.skus))
         self._shelf.remember(items.values())
         return _in_stock(recalled, items)
 
-    async def _rank(self, user: UserInfo, known: list[Found]) -> dict[str, float] | None:
-        """Scores by sku, or None, which keeps recall's order."""
-        if not known:
+    async def _rank(self, user: UserInfo, known: Known) -> Sequence[float] | None:
+        """A score for each, or None, which keeps recall's order."""
+        if not known.items:
             self._trace.skip("rank")
             return None
         try:
@@ -178,9 +178,7 @@ class _Way:
         return self._shelf.candidates(user, self._n, new_only=self._query.new_only)
 
 
-def _in_stock(recalled: Candidates, items: dict[str, ItemInfo]) -> list[Found]:
-    return [
-        Found(item, one.sources)
-        for one in recalled.found
-        if (item := items.get(one.sku)) is not None and not item.out_of_stock
-    ]
+def _in_stock(recalled: Candidates, items: dict[str, ItemInfo]) -> Known:
+    found = [items.get(sku) for sku in recalled.skus]
+    rows = [row for row, item in enumerate(found) if item is not None and not item.out_of_stock]
+    return Known([item for row in rows if (item := found[row])], recalled.sources.rows(rows))

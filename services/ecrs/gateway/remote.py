@@ -15,9 +15,11 @@ from ecrs.contract.recall_pb2_grpc import RecallServiceStub
 from ecrs.contract.um_pb2 import UserModelRequest
 from ecrs.contract.um_pb2_grpc import UMServiceStub
 from ecrs.contract.user_info_pb2 import UserInfo
-from ecrs.gateway.domain import Candidate, Candidates, Found, Query
+from ecrs.gateway.domain import Candidates, Known, Query
 from ecrs.kit.breaker import Breaker
 from ecrs.kit.client import call
+from ecrs.kit.errors import Fault
+from ecrs.wire import from_sources, to_sources
 
 
 class _Peer:
@@ -57,8 +59,9 @@ class RemoteRecall:
             now=query.now,
         )
         reply = await self._peer.call(self._stub.recall, request, timeout_s)
-        found = [Candidate(pair.nid, pair.sources) for pair in reply.score_pairs]
-        return Candidates(found, reply.bundle_version, tuple(reply.missing_channels))
+        skus = [pair.nid for pair in reply.score_pairs]
+        sources = to_sources(reply.sources, len(skus))
+        return Candidates(skus, sources, reply.bundle_version, tuple(reply.missing_channels))
 
 
 class RemoteItems:
@@ -77,13 +80,16 @@ class RemoteRank:
         self._stub = RankServiceStub(channel)
         self._peer = _Peer("rank")
 
-    async def scores(
-        self, user: UserInfo, items: Sequence[Found], query: Query, timeout_s: float
-    ) -> dict[str, float]:
-        request = RankRequest(log_id=query.log_id, user_info=user, now=query.now)
-        for one in items:
-            info = request.item_infos.add()
-            info.CopyFrom(one.item)
-            info.sources.extend(one.sources)
+    async def scores(self, user: UserInfo, known: Known, query: Query, timeout_s: float) -> Sequence[float]:
+        request = RankRequest(
+            log_id=query.log_id,
+            user_info=user,
+            item_infos=known.items,
+            sources=from_sources(known.sources),
+            now=query.now,
+        )
         reply = await self._peer.call(self._stub.rank_predict, request, timeout_s)
-        return {pair.nid: pair.score for pair in reply.score_pairs}
+        scores = [pair.score for pair in reply.score_pairs]
+        if len(scores) != len(known.items):
+            raise Fault(f"rank gave {len(scores)} scores for {len(known.items)} items")
+        return scores

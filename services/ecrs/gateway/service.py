@@ -43,5 +43,6 @@ def _response(log_id: str, answer: Answer) -> ASResponse:
         info = response.item_infos.add(rank_score=recommendation.score)
         info.MergeFrom(recommendation.item)
         info.ClearField("statistics")  # of no use to a shop
-        info.sources.extend(recommendation.proposed)
+        for channel, position, score in recommendation.sources:
+            info.sources.add(channel=channel, position=position, score=score)
     return response

@@ -5,11 +5,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ecrs.bundle import Bundle
-from ecrs.contract.item_info_pb2 import ItemInfo, Source
+from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain import parse_item
-from ecrs.gateway.domain import MAX_ITEMS, Candidate, Candidates
-from ecrs.wire import from_item
+from ecrs.gateway.domain import MAX_ITEMS, Candidates
+from ecrs.sources import Sources
+from ecrs.totals import ORDERS
+from ecrs.wire import from_item, to_totals
 
 MAX_RECORDS = 20_000
 """Records kept: 4 MB were seen of them."""
@@ -41,13 +43,11 @@ class Shelf:
         """The `n` best sellers; with `new_only`, none that the user is known to have bought."""
         bought: set[str] = set()
         if new_only:
-            totals = user.totals
-            bought = {sku for sku, orders in zip(totals.sku_ids, totals.orders, strict=False) if orders}
+            totals = to_totals(user.totals)
+            bought = {totals.skus[row] for row in np.flatnonzero(totals.numbers[:, ORDERS])}
         skus = [sku for sku in self._skus if sku not in bought][:n]
-        found = [
-            Candidate(sku, [Source(channel="popular", position=place)]) for place, sku in enumerate(skus, 1)
-        ]
-        return Candidates(found, self._bundle_version)
+        sources = Sources.of([[("popular", place, 0.0)] for place in range(1, len(skus) + 1)], ["popular"])
+        return Candidates(skus, sources, self._bundle_version)
 
     def remember(self, items: Iterable[ItemInfo]) -> None:
         """Keep the newest MAX_RECORDS."""

@@ -6,15 +6,38 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecrs.catalogue import Catalogue, known
-from ecrs.domain import Item, User
-from ecrs.features import ITEM_GROUPS, PAIR_COLUMNS, Encoder
+from ecrs.domain import ITEM_FIELDS, Item, User
+from ecrs.features import Encoder
 from ecrs.kit.errors import BadRequest
-from ecrs.rank.domain import Scored
 from ecrs.ranking_features import CHANNELS, STATISTICS, Candidates, Past, Quantiles, ranking_features
+from ecrs.sources import Sources
 from ecrs.totals import Totals
 
-_GROUP_COLUMNS = PAIR_COLUMNS.index(ITEM_GROUPS[0])
-_CHANNEL = {name: place for place, name in enumerate(CHANNELS)}
+
+@dataclass(frozen=True)
+class Records:
+    """Products as the ranker knows them, whoever asks: `row`, int64 (N,), in the catalogue; `ids`, int64
+    (N, ITEM_FIELDS); `statistics`, float32 (N, STATISTICS), NaN where there is none."""
+
+    row: np.ndarray
+    ids: np.ndarray
+    statistics: np.ndarray
+
+    @classmethod
+    def room(cls, n: int) -> "Records":
+        """For `n`, to be written to."""
+        return cls(
+            np.empty(n, dtype=np.int64),
+            np.empty((n, len(ITEM_FIELDS)), dtype=np.int64),
+            np.empty((n, len(STATISTICS)), dtype=np.float32),
+        )
+
+    def write(self, places: Sequence[int], records: "Records") -> None:
+        self.row[places], self.ids[places] = records.row, records.ids
+        self.statistics[places] = records.statistics
+
+    def at(self, places: Sequence[int]) -> "Records":
+        return Records(self.row[places], self.ids[places], self.statistics[places])
 
 
 @dataclass(frozen=True)
@@ -25,40 +48,28 @@ class RankerInputs:
     catalogue: Catalogue
     quantiles: Quantiles
 
-    def ids(self, user: User, asked: Sequence[Scored], now: int) -> np.ndarray:
-        """The model's input, int64, shape (len(asked), RANKER_COLUMNS).
-
-        BadRequest for an item whose statistics are not as many as there should be.
-        """
-        items = [one.item for one in asked]
-        pairs = self.encoder.pairs(user, items)
+    def records(self, items: Sequence[Item]) -> Records:
+        """BadRequest for an item whose statistics are not as many as there should be."""
         rows = self.catalogue.rows(item.sku for item in items)
-        positions, scores = _sources(asked)
-        groups = known(pairs[:, _GROUP_COLUMNS:])
-        candidates = Candidates(rows, groups, _statistics(items), positions, scores)
-        features = ranking_features(self.past(user.totals), candidates, now)
-        return np.concatenate([pairs, self.quantiles.levels(features)], axis=1)
+        return Records(rows, self.encoder.items(items), _statistics(items))
+
+    def ids(self, user: User, records: Records, sources: Sources, now: int) -> np.ndarray:
+        """The model's input, int64, shape (N, RANKER_COLUMNS)."""
+        said = sources.columns(CHANNELS)
+        positions = np.where(said.positions > 0, said.positions, np.nan)
+        candidates = Candidates(
+            records.row, known(records.ids[:, 1:]), records.statistics, positions, said.scores
+        )
+        levels = self.quantiles.levels(ranking_features(self.past(user.totals), candidates, now))
+        who = np.array(self.encoder.user_row(user))
+        return np.concatenate([np.broadcast_to(who, (len(levels), len(who))), records.ids, levels], axis=1)
 
     def past(self, totals: Totals) -> Past:
         rows = self.catalogue.rows(totals.skus)
         return Past(rows, self.catalogue.groups[rows], totals.numbers)
 
 
-def _sources(asked: Sequence[Scored]) -> tuple[np.ndarray, np.ndarray]:
-    """The channels' positions and scores, float32 (N, CHANNELS), NaN where there is none."""
-    positions = np.full((len(asked), len(CHANNELS)), np.nan, dtype=np.float32)
-    scores = np.full((len(asked), len(CHANNELS)), np.nan, dtype=np.float32)
-    for row, one in enumerate(asked):
-        for channel, position, score in one.sources:
-            if (column := _CHANNEL.get(channel)) is not None:
-                scores[row, column] = score
-                if position:
-                    positions[row, column] = position
-    return positions, scores
-
-
 def _statistics(items: Sequence[Item]) -> np.ndarray:
-    """float32 (N, STATISTICS), NaN for items that bring none."""
     none = (np.nan,) * len(STATISTICS)
     wrong = next((item for item in items if len(item.statistics) not in (0, len(none))), None)
     if wrong is not None:

@@ -1,15 +1,15 @@
 """Scores by the ranking model."""
 
-from collections.abc import Sequence
+import numpy as np
 
 from ecrs.bundle import Bundle
 from ecrs.clock import BundleClock
 from ecrs.domain import User
 from ecrs.kit.budget import Budget
 from ecrs.model.served import ServedModel, check_golden
-from ecrs.rank.domain import Scored
-from ecrs.rank.inputs import RankerInputs
+from ecrs.rank.inputs import RankerInputs, Records
 from ecrs.ranking_features import Quantiles
+from ecrs.sources import Sources
 
 CHECK_TIMEOUT_S = 2.0
 
@@ -20,14 +20,17 @@ class Ranker:
         self._bundle = bundle
         self._clock = BundleClock(bundle.as_of)
         quantiles = Quantiles.load(bundle.path / "quantiles.json")
-        self._inputs = RankerInputs(bundle.encoder, bundle.catalogue, quantiles)
+        self.inputs = RankerInputs(bundle.encoder, bundle.catalogue, quantiles)
         self._model = model
 
-    async def scores(self, user: User, asked: Sequence[Scored], budget: Budget, now: int = 0) -> list[float]:
-        """For each item, in their order, the probability that the user takes it in the next weeks."""
-        ids = self._inputs.ids(user, asked, self._clock.now(now))
+    async def scores(
+        self, user: User, records: Records, sources: Sources, budget: Budget, now: int = 0
+    ) -> np.ndarray:
+        """For each product, in their order, the probability that the user takes it in the next weeks:
+        float32, shape (N,)."""
+        ids = self.inputs.ids(user, records, sources, self._clock.now(now))
         scores = await self._model.infer(ids, budget.stage("model", cap_s=CHECK_TIMEOUT_S))
-        return scores[:, 0].tolist()
+        return scores[:, 0]
 
     async def check(self) -> None:
         """Unavailable unless the golden rows come out of the model as at training."""

@@ -5,29 +5,29 @@ import grpc
 from ecrs.contract.rank_pb2 import RankRequest, RankResponse
 from ecrs.contract.rank_pb2_grpc import RankServiceServicer
 from ecrs.kit.budget import Budget
-from ecrs.rank.domain import Scored, check_batch
+from ecrs.rank.domain import check_batch
 from ecrs.rank.ranker import Ranker
-from ecrs.wire import to_item, to_user
+from ecrs.rank.records import KnownRecords
+from ecrs.sources import Sources
+from ecrs.wire import to_sources, to_user
 
 
 class RankService(RankServiceServicer):
     def __init__(self, ranker: Ranker, call_timeout_s: float) -> None:
         self._ranker = ranker
+        self._records = KnownRecords(ranker.inputs)
         self._call_timeout_s = call_timeout_s
 
     async def rank_predict(self, request: RankRequest, context: grpc.aio.ServicerContext) -> RankResponse:
         """Scores in the order of the request's products: sorting is the caller's."""
-        check_batch(len(request.item_infos))
+        infos = request.item_infos
+        check_batch(len(infos))
         budget = Budget.of(context.time_remaining(), default_s=self._call_timeout_s)
-        asked = [
-            Scored(to_item(info), tuple((s.channel, s.position, s.score) for s in info.sources))
-            for info in request.item_infos
-        ]
-        scores = await self._ranker.scores(to_user(request.user_info), asked, budget, request.now)
-        return RankResponse(
-            score_pairs=[
-                RankResponse.ScorePair(nid=one.item.sku, score=score)
-                for one, score in zip(asked, scores, strict=True)
-            ],
-            bundle_version=self._ranker.version,
-        )
+        said = request.HasField("sources")
+        sources = to_sources(request.sources, len(infos)) if said else Sources.silent(len(infos))
+        user, records = to_user(request.user_info), self._records.of(infos)
+        scores = await self._ranker.scores(user, records, sources, budget, request.now)
+        reply = RankResponse(bundle_version=self._ranker.version)
+        for info, score in zip(infos, scores.tolist(), strict=True):
+            reply.score_pairs.add(nid=info.sku_id, score=score)
+        return reply

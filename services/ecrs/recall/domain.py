@@ -1,10 +1,12 @@
 """Candidates, and what may be asked for."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from ecrs.kit.errors import BadRequest
 from ecrs.ranking_features import CHANNELS
+from ecrs.sources import Sources
 
 DEFAULT_CANDIDATES = 100
 MAX_CANDIDATES = 1000
@@ -14,28 +16,27 @@ NEW = "new"
 knows nothing of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A channel's word on an item: `position` 1 is its best, 0 says that it only has a score for it."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Best first: `skus`; `score`, float (N,), ascending where they are merged; what the channels say of
+    each. `missing`, the channels that they are without."""
 
-    channel: str
-    position: int
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    sku: str
-    score: float
-    sources: tuple[Source, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Retrieved:
-    """`candidates`, best first; `missing`, the channels that they are without."""
-
-    candidates: Sequence[Candidate]
+    skus: list[str]
+    score: np.ndarray
+    sources: Sources
     missing: tuple[str, ...] = ()
+
+    @classmethod
+    def alone(cls, channel: str, skus: list[str], score: np.ndarray) -> "Candidates":
+        """Of one channel, in its order."""
+        positions = np.arange(1, len(skus) + 1)[:, None]
+        return cls(skus, score, Sources((channel,), positions, score[:, None]))
+
+    def __len__(self) -> int:
+        return len(self.skus)
+
+    def best(self, n: int) -> "Candidates":
+        return Candidates(self.skus[:n], self.score[:n], self.sources.rows(slice(n)), self.missing)
 
 
 def wanted(request_num: int) -> int:

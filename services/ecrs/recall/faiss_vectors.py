@@ -18,8 +18,9 @@ from ecrs.recall.vectors import (
     EXACT_UP_TO,
     LEAST_RECALL,
     NEIGHBOURS,
+    NO_NEIGHBOURS,
     SAMPLE,
-    Neighbour,
+    Neighbours,
     check_version,
     read_vectors,
 )
@@ -69,23 +70,25 @@ class FaissVectors:
     ) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    async def search(self, vector: np.ndarray, n: int, timeout_s: float) -> list[Neighbour]:
+    async def search(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
         return await self._run("search", lambda: self._nearest(self._index, vector, n), timeout_s)
 
-    async def search_new(self, vector: np.ndarray, n: int, timeout_s: float) -> list[Neighbour]:
+    async def search_new(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
+        if not self._new_in:
+            return NO_NEIGHBOURS
         return await self._run("search", lambda: self._nearest(self._newcomers, vector, n), timeout_s)
 
-    def _nearest(self, index: faiss.Index, vector: np.ndarray, n: int) -> list[Neighbour]:
+    def _nearest(self, index: faiss.Index, vector: np.ndarray, n: int) -> Neighbours:
         if not index.ntotal:
-            return []
+            return NO_NEIGHBOURS
         query = np.ascontiguousarray(vector, dtype=np.float32).reshape(1, -1)
-        distances, rows = index.search(query, min(n, index.ntotal))
-        # faiss pads with row -1 where the probed lists hold fewer than n.
-        return [
-            Neighbour(self._skus[row], distance, self._new_in.get(row, 0))
-            for row, distance in zip(rows[0].tolist(), distances[0].tolist(), strict=True)
-            if row >= 0
-        ]
+        distances, ids = index.search(query, min(n, index.ntotal))
+        found = ids[0] >= 0  # faiss pads with -1 where the probed lists hold fewer than n
+        numbers = ids[0][found].tolist()
+        new_in = np.zeros(len(numbers), dtype=np.int64)
+        if index is self._newcomers:
+            new_in[:] = [self._new_in[number] for number in numbers]
+        return Neighbours([self._skus[number] for number in numbers], distances[0][found], new_in)
 
     async def version(self, timeout_s: float) -> str:
         return self._version

@@ -12,7 +12,7 @@ from pymilvus.exceptions import MilvusException
 
 from ecrs.kit.limit import within
 from ecrs.kit.settings import VectorSettings
-from ecrs.recall.vectors import Neighbour, check_version
+from ecrs.recall.vectors import Neighbours, check_version
 
 T = TypeVar("T")
 
@@ -56,13 +56,13 @@ class MilvusVectors:
         finally:
             await client.close()
 
-    async def search(self, vector: np.ndarray, n: int, timeout_s: float) -> list[Neighbour]:
+    async def search(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
         return await self._search(vector, n, timeout_s)
 
-    async def search_new(self, vector: np.ndarray, n: int, timeout_s: float) -> list[Neighbour]:
+    async def search_new(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
         return await self._search(vector, n, timeout_s, filter="new_in > 0", output_fields=["new_in"])
 
-    async def _search(self, vector: np.ndarray, n: int, timeout_s: float, **options: Any) -> list[Neighbour]:
+    async def _search(self, vector: np.ndarray, n: int, timeout_s: float, **options: Any) -> Neighbours:
         hits = await _bounded(
             self._client.search(
                 ALIAS,
@@ -75,7 +75,11 @@ class MilvusVectors:
             ),
             timeout_s,
         )
-        return [Neighbour(hit.id, hit.distance, hit.entity.get("new_in", 0)) for hit in hits[0]]
+        return Neighbours(
+            [hit.id for hit in hits[0]],
+            np.array([hit.distance for hit in hits[0]], dtype=np.float32),
+            np.array([hit.entity.get("new_in", 0) for hit in hits[0]], dtype=np.int64),
+        )
 
     async def version(self, timeout_s: float) -> str:
         described = await _bounded(self._client.describe_collection(ALIAS, timeout=timeout_s), timeout_s)

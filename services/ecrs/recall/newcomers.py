@@ -7,15 +7,13 @@ and how near their vectors are, and a few of the best are among the candidates w
 Ranking then judges them like all others.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import numpy as np
 
 from ecrs.catalogue import known
 from ecrs.recall.channels import Interest, Popular
-from ecrs.recall.domain import NEW, Candidate, Source
-from ecrs.recall.vectors import Neighbour
+from ecrs.recall.domain import NEW, Candidates
+from ecrs.recall.vectors import Neighbours
+from ecrs.sources import Sources
 
 SHARE = 20
 """One candidate in so many may be a newcomer for being one."""
@@ -25,36 +23,44 @@ TEMPERATURE = 0.07
 item is."""
 
 
-def best_newcomers(
-    near: Sequence[Neighbour], interest: Interest, popular: Popular, n: int
-) -> list[Candidate]:
+def best_newcomers(near: Neighbours, interest: Interest, popular: Popular, n: int) -> Candidates:
     """The `n` best of the newcomers in `near`, by P(category | user) · e^(cosine / TEMPERATURE).
 
     The score is its negative logarithm, but for a constant: it ascends as a distance does.
     """
     mix = popular.mix(interest)
-    category = known(np.array([neighbour.new_in for neighbour in near], dtype=np.int64))
+    category = known(near.new_in)
     nameless = len(mix) - 1  # where `Popular` keeps the products of no known category
     likes = mix[np.where((category >= 0) & (category < nameless), category, nameless)]
-    distance = np.array([neighbour.distance for neighbour in near])
-    score = distance / (2 * TEMPERATURE) - np.log(np.maximum(likes, 1e-9))
+    score = near.distance / (2 * TEMPERATURE) - np.log(np.maximum(likes, 1e-9))
     order = np.argsort(score, kind="stable")[:n]
-    return [
-        Candidate(near[row].sku, score[row], (Source(NEW, position, score[row]),))
-        for position, row in enumerate(order.tolist(), 1)
-    ]
+    return Candidates.alone(NEW, [near.skus[row] for row in order.tolist()], score[order])
 
 
-def with_newcomers(merged: Sequence[Candidate], newcomers: Sequence[Candidate], n: int) -> list[Candidate]:
+def with_newcomers(merged: Candidates, newcomers: Candidates, n: int) -> Candidates:
     """At most `n` of the merged candidates, and the newcomers among them.
 
     Those that are not among the best anyway come last, as likely as the last of the others.
     """
-    best = merged[: n - len(newcomers)]
-    there = {candidate.sku for candidate in best}
-    late = [candidate for candidate in newcomers if candidate.sku not in there]
-    there |= {candidate.sku for candidate in late}
-    rest = [candidate for candidate in merged[len(best) : n] if candidate.sku not in there]
-    others = [*best, *rest][: n - len(late)]
-    score = others[-1].score if others else 1.0
-    return [*others, *(replace(candidate, score=score) for candidate in late)]
+    if not len(newcomers):
+        return merged.best(n)
+    best = max(n - len(newcomers), 0)
+    there = set(merged.skus[:best])
+    late = [row for row, sku in enumerate(newcomers.skus) if sku not in there]
+    there.update(newcomers.skus)
+    rest = [row for row, sku in enumerate(merged.skus[best:n], best) if sku not in there]
+    others = [*range(min(best, len(merged))), *rest][: n - len(late)]
+    score = merged.score[others]
+    last = score[-1:] if others else np.ones(1)
+    channels = (*merged.sources.channels, NEW)
+    sources = Sources.silent(len(others) + len(late), channels)
+    sources.positions[: len(others), :-1] = merged.sources.positions[others]
+    sources.scores[: len(others), :-1] = merged.sources.scores[others]
+    sources.positions[len(others) :, -1:] = newcomers.sources.positions[late]
+    sources.scores[len(others) :, -1:] = newcomers.sources.scores[late]
+    return Candidates(
+        [merged.skus[row] for row in others] + [newcomers.skus[row] for row in late],
+        np.concatenate([score, last.repeat(len(late))]),
+        sources,
+        merged.missing,
+    )

@@ -15,10 +15,11 @@ from ecrs.kit.errors import Fault, OutOfTime, Unavailable
 from ecrs.model.served import ServedModel, check_golden
 from ecrs.ranking_features import CHANNELS
 from ecrs.recall.channels import Found, Interest
-from ecrs.recall.domain import NEW, VECTOR, Candidate, Retrieved, Source
+from ecrs.recall.domain import NEW, VECTOR, Candidates
 from ecrs.recall.newcomers import SHARE, best_newcomers, with_newcomers
-from ecrs.recall.proposals import DEPTH, Proposals, Proposer
-from ecrs.recall.vectors import Neighbour, VectorStore
+from ecrs.recall.proposals import DEPTH, Proposer
+from ecrs.recall.vectors import NO_NEIGHBOURS, Neighbours, VectorStore
+from ecrs.sources import Sources
 
 CHECK_TIMEOUT_S = 2.0
 
@@ -46,7 +47,7 @@ class Retriever:
 
     async def candidates(
         self, user: User, n: int, budget: Budget, *, channel: str = "", now: int = 0, new_only: bool = False
-    ) -> Retrieved:
+    ) -> Candidates:
         """At most `n` candidates, best first: of all channels, or of one.
 
         The score of merged candidates is the chance that they are not taken, so that it ascends as a
@@ -55,7 +56,7 @@ class Retriever:
         """
         rows = self._proposer.catalogue.rows(user.totals.skus)
         interest = Interest.of(rows, user.totals.numbers, self._clock.now(now))
-        near, newcomers = list[Neighbour](), list[Neighbour]()
+        near, newcomers = NO_NEIGHBOURS, NO_NEIGHBOURS
         missing: tuple[str, ...] = ()
         if channel in (VECTOR, NEW):
             near, newcomers = await self._near(user, max(n, DEPTH), budget, share=1.0)
@@ -65,14 +66,21 @@ class Retriever:
             except (Unavailable, OutOfTime):
                 missing = (VECTOR,)
         if channel == NEW:
-            return Retrieved(best_newcomers(newcomers, interest, self._proposer.popular, n))
+            return best_newcomers(newcomers, interest, self._proposer.popular, n)
         vector, new_skus = self._found(near)
         if channel:
             found = self._proposer.channel(channel, interest, vector, n)
-            return Retrieved(self._alone(channel, found, new_skus))
+            return Candidates.alone(channel, self._skus(found.item, new_skus), found.score)
         merged = self._proposer.merged(interest, rows, vector, n, new_only=new_only)
+        positions = np.nan_to_num(merged.positions).astype(np.int64)
+        candidates = Candidates(
+            self._skus(merged.item, new_skus),
+            1 - merged.chance,
+            Sources(CHANNELS, positions, merged.scores),
+            missing,
+        )
         new = best_newcomers(newcomers, interest, self._proposer.popular, n // SHARE)
-        return Retrieved(with_newcomers(self._merged(merged, new_skus), new, n), missing)
+        return with_newcomers(candidates, new, n)
 
     async def check(self) -> None:
         """Golden rows come out right and the versions agree; else Unavailable, and no vector is asked for."""
@@ -87,9 +95,7 @@ class Retriever:
             raise
         self._refusal = None
 
-    async def _near(
-        self, user: User, n: int, budget: Budget, share: float
-    ) -> tuple[list[Neighbour], list[Neighbour]]:
+    async def _near(self, user: User, n: int, budget: Budget, share: float) -> tuple[Neighbours, Neighbours]:
         """The `n` nearest of all items, and of the newcomers, in a share of the time left."""
         if self._refusal:
             raise self._refusal
@@ -104,42 +110,14 @@ class Retriever:
             )
         return all_items, newcomers
 
-    def _found(self, nearest: Sequence[Neighbour]) -> tuple[Found, list[str]]:
+    def _found(self, near: Neighbours) -> tuple[Found, list[str]]:
         """Neighbours by row; products added after the bundle count on from the catalogue's end."""
-        rows = self._proposer.catalogue.rows(neighbour.sku for neighbour in nearest)
+        rows = self._proposer.catalogue.rows(near.skus)
         new = np.flatnonzero(rows == NO_ID)
         rows[new] = len(self._proposer.catalogue) + np.arange(len(new))
-        distances = np.fromiter((neighbour.distance for neighbour in nearest), np.float32, len(nearest))
-        return Found(rows, distances), [nearest[place].sku for place in new.tolist()]
+        return Found(rows, near.distance), [near.skus[place] for place in new.tolist()]
 
-    def _sku(self, row: int, new_skus: Sequence[str]) -> str:
+    def _skus(self, rows: np.ndarray, new_skus: Sequence[str]) -> list[str]:
         known = self._proposer.catalogue.skus
-        return known[row] if row < len(known) else new_skus[row - len(known)]
-
-    def _alone(self, channel: str, found: Found, new_skus: Sequence[str]) -> list[Candidate]:
-        pairs = zip(found.item.tolist(), found.score.tolist(), strict=True)
-        return [
-            Candidate(self._sku(row, new_skus), score, (Source(channel, position, score),))
-            for position, (row, score) in enumerate(pairs, 1)
-        ]
-
-    def _merged(self, merged: Proposals, new_skus: Sequence[str]) -> list[Candidate]:
-        rows = zip(
-            merged.item.tolist(),
-            (1 - merged.chance).tolist(),
-            np.nan_to_num(merged.positions).astype(int).tolist(),
-            merged.scores.tolist(),
-            strict=True,
-        )
-        return [
-            Candidate(
-                self._sku(row, new_skus),
-                score,
-                tuple(
-                    Source(channel, position, value)
-                    for channel, position, value in zip(CHANNELS, positions, scores, strict=True)
-                    if position or value == value  # NaN: the channel has no score
-                ),
-            )
-            for row, score, positions, scores in rows
-        ]
+        count = len(known)
+        return [known[row] if row < count else new_skus[row - count] for row in rows.tolist()]

@@ -2,7 +2,6 @@
 
 import grpc
 
-from ecrs.contract.item_info_pb2 import Source
 from ecrs.contract.recall_pb2 import (
     RecallRequest,
     RecallResponse,
@@ -12,10 +11,10 @@ from ecrs.contract.recall_pb2 import (
 )
 from ecrs.contract.recall_pb2_grpc import RecallServiceServicer
 from ecrs.kit.budget import Budget
-from ecrs.recall.domain import Candidate, channel_of, wanted
+from ecrs.recall.domain import channel_of, wanted
 from ecrs.recall.retriever import Retriever
 from ecrs.recall.updates import Updates
-from ecrs.wire import check_batch, to_user
+from ecrs.wire import check_batch, from_sources, to_user
 
 
 class RecallService(RecallServiceServicer):
@@ -32,11 +31,14 @@ class RecallService(RecallServiceServicer):
         found = await self._retriever.candidates(
             user, n, budget, channel=channel, now=request.now, new_only=request.new_only
         )
-        return RecallResponse(
-            score_pairs=[_score_pair(candidate) for candidate in found.candidates],
+        reply = RecallResponse(
+            sources=from_sources(found.sources),
             bundle_version=self._retriever.version,
             missing_channels=found.missing,
         )
+        for sku, score in zip(found.skus, found.score.tolist(), strict=True):
+            reply.score_pairs.add(nid=sku, score=score)
+        return reply
 
     async def upsert_vectors(
         self, request: UpsertVectorsRequest, context: grpc.aio.ServicerContext
@@ -56,11 +58,3 @@ class RecallService(RecallServiceServicer):
         budget = Budget.of(context.time_remaining(), default_s=self._call_timeout_s)
         await self._updates.remove(request.bundle_version, list(request.item_ids), budget)
         return VectorsResponse(bundle_version=self._updates.version)
-
-
-def _score_pair(candidate: Candidate) -> RecallResponse.ScorePair:
-    sources = [
-        Source(channel=source.channel, position=source.position, score=source.score)
-        for source in candidate.sources
-    ]
-    return RecallResponse.ScorePair(nid=candidate.sku, score=candidate.score, sources=sources)

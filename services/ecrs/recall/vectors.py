@@ -19,11 +19,20 @@ SAMPLE, NEIGHBOURS, LEAST_RECALL = 50, 100, 0.99
 """An approximate index must find this share of a sample's true nearest neighbours before it serves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    sku: str
-    distance: float  # squared L2; for unit vectors 2 − 2·cosine
-    new_in: int = 0  # of a newcomer, the vocabulary's id of its category
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbours:
+    """Nearest first: `skus`; `distance`, float32 (N,), squared L2, for unit vectors 2 − 2·cosine; `new_in`,
+    int64 (N,), of newcomers the vocabulary's id of the category, where newcomers were searched for."""
+
+    skus: list[str]
+    distance: np.ndarray
+    new_in: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.skus)
+
+
+NO_NEIGHBOURS = Neighbours([], np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int64))
 
 
 class VectorStore(Protocol):
@@ -32,11 +41,11 @@ class VectorStore(Protocol):
     Methods raise Unavailable when the store is away, OutOfTime past `timeout_s`.
     """
 
-    async def search(self, vector: np.ndarray, n: int, timeout_s: float) -> list[Neighbour]:
-        """The `n` items nearest to `vector`, float32, shape (DIM,); nearest first."""
+    async def search(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
+        """The `n` items nearest to `vector`, float32, shape (DIM,)."""
 
-    async def search_new(self, vector: np.ndarray, n: int, timeout_s: float) -> list[Neighbour]:
-        """As `search`, among newcomers only, with their `new_in`."""
+    async def search_new(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
+        """As `search`, among newcomers only."""
 
     async def version(self, timeout_s: float) -> str:
         """The bundle version of the vectors that `search` reads."""

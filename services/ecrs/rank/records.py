@@ -1,0 +1,38 @@
+"""Records of products that rank has read before."""
+
+from collections.abc import Sequence
+
+from ecrs.contract.item_info_pb2 import ItemInfo
+from ecrs.rank.inputs import RankerInputs, Records
+from ecrs.wire import to_item
+
+MAX_RECORDS = 50_000
+"""Records kept: 20 MB were seen of them."""
+
+
+class KnownRecords:
+    """Reads a record once: the next time it is known by its bytes, and one that changed is another."""
+
+    def __init__(self, inputs: RankerInputs) -> None:
+        self._inputs = inputs
+        self._place: dict[bytes, int] = {}
+        self._records = Records.room(MAX_RECORDS)
+
+    def of(self, infos: Sequence[ItemInfo]) -> Records:
+        """Raises BadRequest as `RankerInputs.records`."""
+        keys = [info.SerializeToString() for info in infos]
+        places = list(map(self._place.get, keys))
+        if None in places:
+            self._read(keys, infos)
+            places = list(map(self._place.get, keys))
+        return self._records.at(places)  # type: ignore[arg-type]
+
+    def _read(self, keys: list[bytes], infos: Sequence[ItemInfo]) -> None:
+        new = {key: info for key, info in zip(keys, infos, strict=True) if key not in self._place}
+        if len(self._place) + len(new) > MAX_RECORDS:
+            self._place.clear()
+            new = dict(zip(keys, infos, strict=True))
+        records = self._inputs.records([to_item(info) for info in new.values()])
+        places = range(len(self._place), len(self._place) + len(new))
+        self._records.write(places, records)
+        self._place.update(zip(new, places, strict=True))
