@@ -8,6 +8,7 @@ import pytest
 
 from ecrs.bundle import Bundle
 from ecrs.cm.changes import Changes, ItemTower
+from ecrs.cm.records import Records
 from ecrs.cm.remote import RemoteVectors
 from ecrs.cm.service import CMService
 from ecrs.contract.cm_pb2 import (
@@ -72,8 +73,9 @@ class Platform:
         recall = open_channel(self.recall_target)
         self.open.append(recall)
         tower = ItemTower(self.bundle, self.item_tower)
-        changes = Changes(self.store, seeded, tower, RemoteVectors(recall))
-        servicer = CMService(self.store, seeded, changes, call_timeout_s=5.0)
+        records = Records(self.store, seeded, age_s=3600.0)  # so that only a change makes it read again
+        changes = Changes(self.store, records, seeded, tower, RemoteVectors(recall))
+        servicer = CMService(records, seeded, changes, call_timeout_s=5.0)
         channel, running = await self.start(
             Service(
                 "cm", "cm.CMService", lambda s: add_CMServiceServicer_to_server(servicer, s), seeded.check

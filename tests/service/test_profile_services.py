@@ -3,6 +3,7 @@
 import pytest
 
 from ecrs.actions import Interaction
+from ecrs.cm.records import Records
 from ecrs.cm.service import CMService
 from ecrs.contract.cm_pb2 import CMRequest
 from ecrs.contract.cm_pb2_grpc import CMServiceStub, add_CMServiceServicer_to_server
@@ -41,7 +42,7 @@ async def um(start: Start, store: FakeProfiles) -> UMServiceStub:
 async def cm(start: Start, store: FakeProfiles) -> CMServiceStub:
     """For reading: tests/service/test_items.py has what changes products."""
     seeded = Seeded("cm", store)
-    servicer = CMService(store, seeded, None, call_timeout_s=1.0)
+    servicer = CMService(Records(store, seeded, age_s=0), seeded, None, call_timeout_s=1.0)
     service = Service(
         "cm", "cm.CMService", lambda s: add_CMServiceServicer_to_server(servicer, s), seeded.check
     )

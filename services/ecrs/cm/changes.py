@@ -5,12 +5,14 @@ a record is a candidate that the gateway drops, and what failed half-way is mend
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
 
 from ecrs.bundle import Bundle
+from ecrs.cm.records import Records
 from ecrs.domain import ITEM_FIELDS, Item
 from ecrs.features import Encoder
 from ecrs.kit.budget import Budget
@@ -57,8 +59,11 @@ class ItemTower:
 class Changes:
     """One after the other, so that of two for one product record and vector are the same one's."""
 
-    def __init__(self, store: ItemStore, seeded: Seeded, tower: ItemTower, vectors: Vectors) -> None:
+    def __init__(
+        self, store: ItemStore, records: Records, seeded: Seeded, tower: ItemTower, vectors: Vectors
+    ) -> None:
         self._store = store
+        self._records = records
         self._seeded = seeded
         self._tower = tower
         self._vectors = vectors
@@ -73,20 +78,31 @@ class Changes:
         vectors = await self._tower.embed(items, budget)
         async with self._turn:
             await self._vectors.upsert(version, items, vectors, log_id, budget.stage("recall", cap_s=CAP_S))
-            await self._store.put(items, budget.stage("redis", cap_s=CAP_S))
+            with self._changing([item.sku for item in items]):
+                await self._store.put(items, budget.stage("redis", cap_s=CAP_S))
 
     async def remove(self, skus: Sequence[str], log_id: str, budget: Budget) -> list[str]:
         """Forget items; the skus that were not known. Unavailable as `put`."""
         version = self._version()
         async with self._turn:
             await self._vectors.remove(version, skus, log_id, budget.stage("recall", cap_s=CAP_S))
-            return await self._store.remove(skus, budget.stage("redis", cap_s=CAP_S))
+            with self._changing(skus):
+                return await self._store.remove(skus, budget.stage("redis", cap_s=CAP_S))
 
     async def set_stock(self, skus: Sequence[str], budget: Budget, *, in_stock: bool) -> list[str]:
         """Mark items; the skus that are not known. Needs the profile store alone."""
-        return await self._store.set_stock(
-            skus, in_stock=in_stock, timeout_s=budget.stage("redis", cap_s=CAP_S)
-        )
+        with self._changing(skus):
+            return await self._store.set_stock(
+                skus, in_stock=in_stock, timeout_s=budget.stage("redis", cap_s=CAP_S)
+            )
+
+    @contextmanager
+    def _changing(self, skus: Sequence[str]) -> Iterator[None]:
+        """Whatever comes of it: a change that was not answered for may have been made."""
+        try:
+            yield
+        finally:
+            self._records.forget(skus)
 
     def _version(self) -> str:
         """The one version of item tower and profile store."""

@@ -3,6 +3,7 @@
 import grpc
 
 from ecrs.cm.changes import Changes
+from ecrs.cm.records import Records
 from ecrs.contract.cm_pb2 import (
     ChangeResponse,
     CMRequest,
@@ -14,16 +15,15 @@ from ecrs.contract.cm_pb2 import (
 from ecrs.contract.cm_pb2_grpc import CMServiceServicer
 from ecrs.kit.budget import Budget
 from ecrs.kit.errors import BadRequest, NotFound
-from ecrs.profiles import Profiles
 from ecrs.seeded import Seeded
-from ecrs.wire import check_batch, from_item, to_new_items
+from ecrs.wire import check_batch, to_new_items
 
 MAX_ITEMS = 1000
 
 
 class CMService(CMServiceServicer):
-    def __init__(self, profiles: Profiles, seeded: Seeded, changes: Changes, call_timeout_s: float) -> None:
-        self._profiles = profiles
+    def __init__(self, records: Records, seeded: Seeded, changes: Changes, call_timeout_s: float) -> None:
+        self._records = records
         self._seeded = seeded
         self._changes = changes
         self._call_timeout_s = call_timeout_s
@@ -34,13 +34,13 @@ class CMService(CMServiceServicer):
         if not 1 <= len(asked) <= MAX_ITEMS:
             raise BadRequest(f"item_ids: expected 1 to {MAX_ITEMS} ids, got {len(asked)}")
         budget = self._budget(context)
-        found = await self._profiles.items(asked, budget.stage("redis", cap_s=self._call_timeout_s))
-        known = [item for item in found if item is not None]
+        found = await self._records.of(asked, budget.stage("redis", cap_s=self._call_timeout_s))
+        known = [info for info in found if info is not None]
         if not known:
             raise NotFound(f"CM server get item_info from redis fail. ({CMRequest(item_ids=asked)})")
         return CMResponse(
-            item_infos=[from_item(item) for item in known],
-            missing_ids=[sku for sku, item in zip(asked, found, strict=True) if item is None],
+            item_infos=known,
+            missing_ids=[sku for sku, info in zip(asked, found, strict=True) if info is None],
             bundle_version=self._seeded.version,
         )
 
