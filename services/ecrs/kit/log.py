@@ -17,8 +17,9 @@ def configure(service: str) -> None:
         structlog.processors.format_exc_info,
     ]
     structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer(serializer=_json)],
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        processors=[*shared, structlog.processors.JSONRenderer(serializer=_json_bytes)],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)
@@ -41,5 +42,9 @@ def only_warnings() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
 
+def _json_bytes(event: object, **_: object) -> bytes:
+    return orjson.dumps(event, default=str)
+
+
 def _json(event: object, **_: object) -> str:
-    return orjson.dumps(event, default=str).decode()
+    return _json_bytes(event).decode()

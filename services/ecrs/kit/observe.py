@@ -52,22 +52,29 @@ def show_bundle(service: str, version: str) -> None:
 
 class Interceptor(grpc.aio.ServerInterceptor, ABC):
     """Puts something around each call of the platform's services, which are unary; health and reflection
-    it leaves alone."""
+    it leaves alone. gRPC asks for a method's handler at each call: it is made once."""
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler:
-        handler = await continuation(handler_call_details)
         method = handler_call_details.method
+        if method in self._handlers:
+            return self._handlers[method]
+        handler = await continuation(handler_call_details)
         if handler is None or handler.unary_unary is None or method.startswith("/grpc."):
             return handler
-        return grpc.unary_unary_rpc_method_handler(
+        self._handlers[method] = grpc.unary_unary_rpc_method_handler(
             self.around(method, handler.unary_unary),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
+        return self._handlers[method]
 
     @abstractmethod
     def around(self, method: str, answer: Handler) -> Handler:
@@ -80,9 +87,6 @@ class Observer(Interceptor):
     A reply carries `error`: a Fault fills it, success is 200. Anything unexpected ends the call
     as INTERNAL, with the log_id to find it by and no internals.
     """
-
-    def __init__(self, service: str) -> None:
-        self._service = service
 
     def around(self, method: str, answer: Handler) -> Handler:
         reply_type = _reply_type(method)

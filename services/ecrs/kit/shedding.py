@@ -11,7 +11,7 @@ class Shedder(Interceptor):
     """Ends a call as RESOURCE_EXHAUSTED while `limit` others are in flight."""
 
     def __init__(self, service: str, limit: int) -> None:
-        self._service = service
+        super().__init__(service)
         self._limit = limit
         self._in_flight = 0
 
