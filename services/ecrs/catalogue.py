@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
@@ -34,8 +35,7 @@ class Catalogue:
 
     def rows(self, skus: Iterable[str]) -> np.ndarray:
         """int64, NO_ID where unknown."""
-        row = self.row
-        return np.fromiter((row.get(sku, NO_ID) for sku in skus), dtype=np.int64)
+        return np.fromiter(map(self.row.get, skus, repeat(NO_ID)), dtype=np.int64)
 
 
 def known(ids: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ the same call.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -253,12 +254,20 @@ class Quantiles:
 
     def levels(self, features: np.ndarray) -> np.ndarray:
         """int64, shape and order of `features`; a feature of few values spreads them over all levels."""
-        levels = np.zeros(features.shape, dtype=np.int64)
+        values = np.ascontiguousarray(features.T, dtype=np.float64)
+        places = np.empty(values.shape, dtype=np.int64)
         for column, edges in enumerate(self.edges):
-            values = features[:, column]
-            place = np.searchsorted(edges, values, side="right")
-            spread = 1 + (place * (LEVELS - 2) + len(edges) // 2) // len(edges)
-            levels[:, column] = np.where(np.isnan(values), 0, spread)
+            places[column] = edges.searchsorted(values[column], side="right")
+        places[np.isnan(values)] = LEVELS - 1  # more than a column has edges
+        return np.take_along_axis(self._levels, places, axis=1).T
+
+    @cached_property
+    def _levels(self) -> np.ndarray:
+        """Of each place among the edges the level, int64 (FEATURES, LEVELS); of the last, 0."""
+        levels = np.zeros((len(self.edges), LEVELS), dtype=np.int64)
+        place = np.arange(LEVELS - 1)
+        for column, edges in enumerate(self.edges):
+            levels[column, :-1] = 1 + (place * (LEVELS - 2) + len(edges) // 2) // len(edges)
         return levels
 
 
