@@ -25,6 +25,7 @@ from ecrs.gateway.domain import (
     assemble,
     with_session,
 )
+from ecrs.gateway.quality import Quality
 from ecrs.gateway.recommend import Caps, Gateway, Ports, recommend
 from ecrs.gateway.shelf import Shelf
 from ecrs.kit.budget import Budget
@@ -67,6 +68,7 @@ class FakePorts:
 
     async def candidates(self, user: UserInfo, n: int, query: Query, timeout_s: float) -> Candidates:
         await self._reach("recall", to_user(user), timeout_s)
+        self.seen["n"] = n
         said = [[("vector", place, 0.5), ("popular", 0, 0.1)] for place in range(1, len(SKUS) + 1)]
         sources = Sources.of(said, ["popular", "vector"])
         return Candidates(SKUS[:n], sources.rows(slice(n)), "v1", self.missing)
@@ -93,12 +95,16 @@ async def ask(
     seconds: float = 5.0,
     shelf: Shelf | None = None,
     new_only: bool = False,
+    candidates: int = 100,
+    quality: Quality | None = None,
 ):
     info = None if described is None else from_user(described)
     query = Query.of("log-1", user_id, info, n, new_only=new_only)
     budget = Budget.of(seconds, default_s=1.0, reserve_s=0.01)
     shelf = shelf or Shelf(BEST_SELLERS, "v0")
-    return await recommend(query, Gateway(Ports(fake, fake, fake, fake), shelf, CAPS, candidates=100), budget)
+    quality = quality or Quality(goal_s=1.0, least=0.3)
+    gateway = Gateway(Ports(fake, fake, fake, fake), shelf, CAPS, candidates, quality)
+    return await recommend(query, gateway, budget)
 
 
 async def test_items_come_best_score_first_with_their_sources() -> None:
@@ -267,6 +273,37 @@ async def test_what_is_wrong_with_the_request_stays_an_error(stage: str) -> None
         await ask(FakePorts(fails={stage: BadRequest("totals of different lengths")}))
 
 
+def late(quality: Quality, times: int = 1) -> Quality:
+    for _ in range(times):
+        quality.saw(2.0)
+    return quality
+
+
+async def test_under_load_fewer_are_ranked_and_the_others_follow_in_recalls_order() -> None:
+    fake, quality = FakePorts(), late(Quality(goal_s=1.0, least=0.3), times=4)
+    answer = await ask(fake, n=4, candidates=4, quality=quality)  # .6 of 4
+    assert [r.item.sku_id for r in answer.items] == ["b", "c", "a", "d"]
+    assert (answer.ranked, answer.degraded) == (3, [])
+
+
+async def test_under_load_fewer_than_the_candidates_are_recalled_but_never_fewer_than_asked() -> None:
+    quality = late(Quality(goal_s=1.0, least=0.5), times=9)
+    for n, recalled in ((1, 2), (3, 3)):
+        fake = FakePorts()
+        await ask(fake, n=n, candidates=4, quality=quality)
+        assert fake.seen["n"] == recalled
+
+
+async def test_quality_comes_back_with_answers_in_time_and_is_not_lost_to_a_part_that_is_away() -> None:
+    quality = late(Quality(goal_s=0.0, least=0.3))
+    assert quality.of(100) == 90
+    await ask(FakePorts(fails={"rank": Unavailable("away")}), quality=quality)
+    assert quality.of(100) == 90
+    for _ in range(10):
+        quality.saw(0.0)
+    assert quality.of(100) == 100
+
+
 def test_the_shelf_forgets_what_was_not_seen_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ecrs.gateway.shelf.MAX_RECORDS", 2)
     shelf = Shelf([], "v0")
@@ -308,7 +345,10 @@ def test_ranking_is_a_permutation_of_what_is_known(order: list[str], scores: lis
     ranked = assemble(4, known, scores)
     assert sorted(r.item.sku_id for r in ranked) == SKUS
     assert [r.score for r in ranked] == sorted(scores, reverse=True)
-    assert assemble(n, known, None) == assemble(4, known, None)[:n]
+    assert assemble(n, known, []) == assemble(4, known, [])[:n]
+    some = [r.item.sku_id for r in assemble(4, known, scores[:2])]
+    assert sorted(some[:2]) == sorted(order[:2])
+    assert some[2:] == order[2:]
 
 
 def test_a_stage_that_ends_otherwise_is_not_ok() -> None:

@@ -26,7 +26,7 @@ from ecrs.contract import item_info_pb2 as item__info__pb2
 from ecrs.contract import user_info_pb2 as user__info__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x08\x61s.proto\x12\x02\x61s\x1a\x0fitem_info.proto\x1a\x0fuser_info.proto\"\x88\x01\n\tASRequest\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12&\n\tuser_info\x18\x03 \x01(\x0b\x32\x13.user_info.UserInfo\x12\x13\n\x0brequest_num\x18\x04 \x01(\r\x12\x10\n\x08new_only\x18\x05 \x01(\x08\x12\x0b\n\x03now\x18\x06 \x01(\x03\"\xe4\x02\n\nASResponse\x12#\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x14.as.ASResponse.Error\x12\'\n\nitem_infos\x18\x02 \x03(\x0b\x32\x13.item_info.ItemInfo\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\x12$\n\x06stages\x18\x04 \x03(\x0b\x32\x14.as.ASResponse.Stage\x12\x0e\n\x06log_id\x18\x05 \x01(\t\x12,\n\x08\x64\x65graded\x18\x06 \x03(\x0b\x32\x1a.as.ASResponse.Degradation\x1a#\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x1a\x37\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07took_ms\x18\x02 \x01(\x02\x12\x0f\n\x07outcome\x18\x03 \x01(\t\x1a.\n\x0b\x44\x65gradation\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x10\n\x08\x66\x61llback\x18\x02 \x01(\t25\n\tASService\x12(\n\x07\x61s_call\x12\r.as.ASRequest\x1a\x0e.as.ASResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x08\x61s.proto\x12\x02\x61s\x1a\x0fitem_info.proto\x1a\x0fuser_info.proto\"\x88\x01\n\tASRequest\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12&\n\tuser_info\x18\x03 \x01(\x0b\x32\x13.user_info.UserInfo\x12\x13\n\x0brequest_num\x18\x04 \x01(\r\x12\x10\n\x08new_only\x18\x05 \x01(\x08\x12\x0b\n\x03now\x18\x06 \x01(\x03\"\xf4\x02\n\nASResponse\x12#\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x14.as.ASResponse.Error\x12\'\n\nitem_infos\x18\x02 \x03(\x0b\x32\x13.item_info.ItemInfo\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\x12$\n\x06stages\x18\x04 \x03(\x0b\x32\x14.as.ASResponse.Stage\x12\x0e\n\x06log_id\x18\x05 \x01(\t\x12,\n\x08\x64\x65graded\x18\x06 \x03(\x0b\x32\x1a.as.ASResponse.Degradation\x12\x0e\n\x06ranked\x18\x07 \x01(\r\x1a#\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x1a\x37\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07took_ms\x18\x02 \x01(\x02\x12\x0f\n\x07outcome\x18\x03 \x01(\t\x1a.\n\x0b\x44\x65gradation\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x10\n\x08\x66\x61llback\x18\x02 \x01(\t25\n\tASService\x12(\n\x07\x61s_call\x12\r.as.ASRequest\x1a\x0e.as.ASResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,13 +36,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASREQUEST']._serialized_start=51
   _globals['_ASREQUEST']._serialized_end=187
   _globals['_ASRESPONSE']._serialized_start=190
-  _globals['_ASRESPONSE']._serialized_end=546
-  _globals['_ASRESPONSE_ERROR']._serialized_start=406
-  _globals['_ASRESPONSE_ERROR']._serialized_end=441
-  _globals['_ASRESPONSE_STAGE']._serialized_start=443
-  _globals['_ASRESPONSE_STAGE']._serialized_end=498
-  _globals['_ASRESPONSE_DEGRADATION']._serialized_start=500
-  _globals['_ASRESPONSE_DEGRADATION']._serialized_end=546
-  _globals['_ASSERVICE']._serialized_start=548
-  _globals['_ASSERVICE']._serialized_end=601
+  _globals['_ASRESPONSE']._serialized_end=562
+  _globals['_ASRESPONSE_ERROR']._serialized_start=422
+  _globals['_ASRESPONSE_ERROR']._serialized_end=457
+  _globals['_ASRESPONSE_STAGE']._serialized_start=459
+  _globals['_ASRESPONSE_STAGE']._serialized_end=514
+  _globals['_ASRESPONSE_DEGRADATION']._serialized_start=516
+  _globals['_ASRESPONSE_DEGRADATION']._serialized_end=562
+  _globals['_ASSERVICE']._serialized_start=564
+  _globals['_ASSERVICE']._serialized_end=617
 # @@protoc_insertion_point(module_scope)

@@ -25,7 +25,7 @@ class ASRequest(_message.Message):
     def __init__(self, log_id: _Optional[str] = ..., user_id: _Optional[str] = ..., user_info: _Optional[_Union[_user_info_pb2.UserInfo, _Mapping]] = ..., request_num: _Optional[int] = ..., new_only: _Optional[bool] = ..., now: _Optional[int] = ...) -> None: ...
 
 class ASResponse(_message.Message):
-    __slots__ = ("error", "item_infos", "bundle_version", "stages", "log_id", "degraded")
+    __slots__ = ("error", "item_infos", "bundle_version", "stages", "log_id", "degraded", "ranked")
     class Error(_message.Message):
         __slots__ = ("code", "text")
         CODE_FIELD_NUMBER: _ClassVar[int]
@@ -55,10 +55,12 @@ class ASResponse(_message.Message):
     STAGES_FIELD_NUMBER: _ClassVar[int]
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    RANKED_FIELD_NUMBER: _ClassVar[int]
     error: ASResponse.Error
     item_infos: _containers.RepeatedCompositeFieldContainer[_item_info_pb2.ItemInfo]
     bundle_version: str
     stages: _containers.RepeatedCompositeFieldContainer[ASResponse.Stage]
     log_id: str
     degraded: _containers.RepeatedCompositeFieldContainer[ASResponse.Degradation]
-    def __init__(self, error: _Optional[_Union[ASResponse.Error, _Mapping]] = ..., item_infos: _Optional[_Iterable[_Union[_item_info_pb2.ItemInfo, _Mapping]]] = ..., bundle_version: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[ASResponse.Stage, _Mapping]]] = ..., log_id: _Optional[str] = ..., degraded: _Optional[_Iterable[_Union[ASResponse.Degradation, _Mapping]]] = ...) -> None: ...
+    ranked: int
+    def __init__(self, error: _Optional[_Union[ASResponse.Error, _Mapping]] = ..., item_infos: _Optional[_Iterable[_Union[_item_info_pb2.ItemInfo, _Mapping]]] = ..., bundle_version: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[ASResponse.Stage, _Mapping]]] = ..., log_id: _Optional[str] = ..., degraded: _Optional[_Iterable[_Union[ASResponse.Degradation, _Mapping]]] = ..., ranked: _Optional[int] = ...) -> None: ...

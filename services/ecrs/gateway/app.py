@@ -7,6 +7,7 @@ from pydantic import Field
 from ecrs.bundle import Bundle
 from ecrs.contract.as_pb2_grpc import add_ASServiceServicer_to_server
 from ecrs.gateway.health import Peers
+from ecrs.gateway.quality import Quality
 from ecrs.gateway.recommend import Caps, Gateway, Ports
 from ecrs.gateway.remote import RemoteItems, RemoteRank, RemoteRecall, RemoteUsers
 from ecrs.gateway.service import ASService
@@ -23,6 +24,8 @@ class Settings(ServerSettings, TargetSettings, BundleSettings):
         30.0, description="how long to be NOT_SERVING, at the start, until every service is there"
     )
     candidates: int = Field(100, ge=1, le=1000, description="recalled and ranked for an answer, at least")
+    latency_goal_s: float = Field(0.1, description="while answers take longer, fewer candidates are ranked")
+    least_quality: float = Field(0.3, gt=0, le=1, description="but at least this share of them")
     user_cap_s: float = Field(0.3, description="the most the user stage may take")
     recall_cap_s: float = Field(0.5, description="the most the recall stage may take")
     item_cap_s: float = Field(0.3, description="the most the item stage may take")
@@ -38,7 +41,8 @@ async def build(settings: Settings, stack: AsyncExitStack) -> server.Service:
     shelf = Shelf.of(Bundle.open(settings.bundle))
     ports = Ports(RemoteUsers(um), RemoteRecall(recall), RemoteItems(cm), RemoteRank(rank))
     caps = Caps(settings.user_cap_s, settings.recall_cap_s, settings.item_cap_s, settings.rank_cap_s)
-    gateway = Gateway(ports, shelf, caps, settings.candidates)
+    quality = Quality(settings.latency_goal_s, settings.least_quality)
+    gateway = Gateway(ports, shelf, caps, settings.candidates, quality)
     servicer = ASService(gateway, settings.call_timeout_s, settings.reserve_s)
     return server.Service(
         name="gateway",

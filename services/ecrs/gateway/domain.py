@@ -41,6 +41,11 @@ class Known:
     items: Sequence[ItemInfo]
     sources: Sources
 
+    def first(self, n: int) -> "Known":
+        if n >= len(self.items):
+            return self
+        return Known(self.items[:n], self.sources.rows(slice(n)))
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
@@ -106,6 +111,7 @@ class Degradation:
 class Answer:
     items: Sequence[Recommendation]  # best first, no item twice
     bundle_version: str
+    ranked: int  # so many candidates
     stages: Sequence[Stage]
     degraded: Sequence[Degradation] = ()
 
@@ -160,14 +166,13 @@ def with_totals(described: UserInfo) -> UserInfo:
     return from_user(replace(user, totals=Totals().plus(user.history)))
 
 
-def assemble(n: int, known: Known, scores: Sequence[float] | None) -> list[Recommendation]:
-    """The `n` best of recall's known items: by score, or in recall's order where there are no scores."""
-    order = list(range(len(known.items)))
-    if scores is not None:
-        order.sort(key=lambda row: -scores[row])
-    order = order[:n]
+def assemble(n: int, known: Known, scores: Sequence[float]) -> list[Recommendation]:
+    """The `n` best of recall's known items: the first of them, which have scores, by these, then the others
+    in recall's order."""
+    order = sorted(range(len(scores)), key=lambda row: -scores[row])
+    order = [*order, *range(len(scores), len(known.items))][:n]
     proposed = known.sources.rows(order).proposed()
     return [
-        Recommendation(known.items[row], scores[row] if scores else 0.0, sources)
+        Recommendation(known.items[row], scores[row] if row < len(scores) else 0.0, sources)
         for row, sources in zip(order, proposed, strict=True)
     ]

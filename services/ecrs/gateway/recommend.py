@@ -8,6 +8,7 @@ rank    recall's order
 So only a request that is wrong gets an error.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,6 +16,7 @@ from typing import Protocol
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.gateway.domain import Answer, Candidates, Known, Query, Trace, assemble, with_session, with_totals
+from ecrs.gateway.quality import Quality
 from ecrs.gateway.shelf import Shelf
 from ecrs.kit.budget import Budget
 from ecrs.kit.errors import BadRequest, Fault, NotFound
@@ -67,12 +69,14 @@ class Caps:
 
 @dataclass(frozen=True)
 class Gateway:
-    """What answers are made with. At least `candidates` are recalled, so that there is something to rank."""
+    """What answers are made with. At least `candidates` are recalled and ranked, so that there is something
+    to choose from; under load a share of them."""
 
     ports: Ports
     shelf: Shelf
     caps: Caps
     candidates: int
+    quality: Quality
 
 
 async def recommend(query: Query, gateway: Gateway, budget: Budget) -> Answer:
@@ -82,7 +86,11 @@ async def recommend(query: Query, gateway: Gateway, budget: Budget) -> Answer:
     only if a user id was given, is unknown, and the request does not describe the user; BadRequest as the
     services do.
     """
-    return await _Way(query, gateway, budget).through()
+    begun = time.monotonic()
+    answer = await _Way(query, gateway, budget).through()
+    if not answer.degraded:  # else it may have waited for what is away, which fewer candidates do not mend
+        gateway.quality.saw(time.monotonic() - begun)
+    return answer
 
 
 class _Way:
@@ -93,7 +101,8 @@ class _Way:
         self._ports, self._shelf, self._caps = gateway.ports, gateway.shelf, gateway.caps
         # More than is asked for: ranking then has a choice, and what cm does not know any more or has
         # out of stock, which recall cannot tell, takes nobody's place.
-        self._n = max(query.n, gateway.candidates)
+        self._n = max(query.n, gateway.quality.of(gateway.candidates))
+        self._to_rank = gateway.quality.of(max(query.n, gateway.candidates))
         self._trace = Trace()
 
     async def through(self) -> Answer:
@@ -102,7 +111,8 @@ class _Way:
         known = await self._look_up(user, recalled)
         scores = await self._rank(user, known)
         items = assemble(self._query.n, known, scores)
-        return Answer(items, recalled.bundle_version, self._trace.stages, self._trace.degraded)
+        version, ranked = recalled.bundle_version, len(scores)
+        return Answer(items, version, ranked, self._trace.stages, self._trace.degraded)
 
     async def _identify(self) -> UserInfo:
         query = self._query
@@ -159,20 +169,21 @@ class _Way:
         self._shelf.remember(items.values())
         return _in_stock(recalled, items)
 
-    async def _rank(self, user: UserInfo, known: Known) -> Sequence[float] | None:
-        """A score for each, or None, which keeps recall's order."""
+    async def _rank(self, user: UserInfo, known: Known) -> Sequence[float]:
+        """Scores of the first, as many as there is time for; none, and recall's order stays."""
         if not known.items:
             self._trace.skip("rank")
-            return None
+            return []
         try:
             with self._trace.stage("rank"):
                 timeout_s = self._budget.stage("rank", self._caps.rank_s)
-                return await self._ports.rank.scores(user, known, self._query, timeout_s)
+                first = known.first(self._to_rank)
+                return await self._ports.rank.scores(user, first, self._query, timeout_s)
         except BadRequest:
             raise
         except Fault:
             self._trace.degrade("rank", RECALL_ORDER)
-            return None
+            return []
 
     def _popular(self, user: UserInfo) -> Candidates:
         return self._shelf.candidates(user, self._n, new_only=self._query.new_only)

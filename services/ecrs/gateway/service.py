@@ -34,7 +34,7 @@ class ASService(ASServiceServicer):
 
 
 def _response(log_id: str, answer: Answer) -> ASResponse:
-    response = ASResponse(bundle_version=answer.bundle_version, log_id=log_id)
+    response = ASResponse(bundle_version=answer.bundle_version, log_id=log_id, ranked=answer.ranked)
     for stage in answer.stages:
         response.stages.add(name=stage.name, took_ms=stage.took_ms, outcome=stage.outcome)
     for degraded in answer.degraded:

@@ -30,6 +30,7 @@ BREAKER = Gauge(
     "ecrs_breaker_state", "Of a dependency: 0 closed, 1 open, 2 half open, which is probing", ["dependency"]
 )
 DEGRADED = Counter("ecrs_degraded_total", "Answers in which a fallback stood in", ["stage", "fallback"])
+QUALITY = Gauge("ecrs_quality", "Share of the candidates that the gateway ranks; below 1 under load")
 SHED = Counter("ecrs_shed_total", "Calls refused because too many were in flight", ["service"])
 SERVING = Gauge("ecrs_serving", "1 while the service has all it needs", ["service"])
 BUNDLE = Gauge("ecrs_bundle_info", "The bundle version in use; the value is 1", ["service", "version"])
