@@ -21,7 +21,10 @@ from ecrs.recall.proposals import Proposer
 def load_proposer(bundle: Bundle, catalogue: Catalogue) -> Proposer:
     """The channels of a bundle; the large tables stay in the page cache, shared by all processes."""
     directory = bundle.path / "recall"
-    similar = [np.load(directory / f"similar_{name}.npy", mmap_mode="r") for name in ("items", "scores")]
+    # As plain arrays on the mapped files: numpy's memmap class makes each of its slices a memmap.
+    similar = [
+        np.asarray(np.load(directory / f"similar_{name}.npy", mmap_mode="r")) for name in ("items", "scores")
+    ]
     popular = popular_channel(catalogue, np.load(directory / "popular.npy"))
     return Proposer(catalogue, Similar(*similar), popular, np.load(directory / "curves.npy"))
 
