@@ -126,7 +126,7 @@ def hit_curves(moments: Sequence[tuple[Moment, list[Asked]]]) -> np.ndarray:
     for moment, asked in moments:
         for one in asked:
             interest = Interest.of(one.past.item, one.past.numbers, moment.now)
-            lists = moment.proposer.lists(interest, one.past.item, one.vector)
+            lists = moment.proposer.lists(moment.proposer.asked(interest, one.past.item), one.vector)
             for channel, found in enumerate(lists):
                 right = np.isin(found.item[:DEPTH], one.truth)
                 hits[channel, : len(right)] += right

@@ -107,7 +107,8 @@ class Moment:
 
     def propose(self, past: Past, vector: Found, n: int, *, new_only: bool = False) -> Proposals:
         interest = Interest.of(past.item, past.numbers, self.now)
-        return self.proposer.merged(interest, past.item, vector, n, new_only=new_only)
+        asked = self.proposer.asked(interest, past.item, new_only=new_only)
+        return self.proposer.merged(asked, vector, n)
 
     def features(self, past: Past, proposals: Proposals) -> np.ndarray:
         """`ranking_features` of the candidates, float32 (N, FEATURES)."""

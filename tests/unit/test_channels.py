@@ -77,7 +77,7 @@ def test_only_the_best_sellers_can_be_popular(proposer: Proposer, monkeypatch: p
 def test_merged_candidates_are_by_chance_and_say_who_found_them(proposer: Proposer) -> None:
     vector = Found(np.array([5, 0, 9]), np.array([0.1, 0.2, 0.3], dtype=np.float32))
     had = np.array([0, NO_ID])
-    merged = proposer.merged(interest({0: 4.0}), had, vector, 10)
+    merged = proposer.merged(proposer.asked(interest({0: 4.0}), had), vector, 10)
     assert merged.item[0] == 5  # first of two channels: 1 - ½·½
     assert merged.chance[0] == pytest.approx(0.75)
     assert (np.diff(merged.chance) <= 0).all()
@@ -93,14 +93,16 @@ def test_merged_candidates_are_by_chance_and_say_who_found_them(proposer: Propos
 
 def test_new_only_proposes_nothing_that_was_bought(proposer: Proposer) -> None:
     bought_0_looked_at_1 = Interest(np.array([0, 1]), np.array([4.0, 0]), np.array([0, 1.0]))
-    merged = proposer.merged(bought_0_looked_at_1, np.array([0, 1]), nothing(), 10, new_only=True)
+    asked = proposer.asked(bought_0_looked_at_1, np.array([0, 1]), new_only=True)
+    merged = proposer.merged(asked, nothing(), 10)
     assert 0 not in merged.item
     place = merged.item.tolist().index(1)
     assert merged.positions[place, CHANNELS.index("again")] == 1
 
 
 def test_a_user_without_anything_gets_what_sells(proposer: Proposer) -> None:
-    merged = proposer.merged(interest({}), np.zeros(0, dtype=np.int64), nothing(), 3)
+    asked = proposer.asked(interest({}), np.zeros(0, dtype=np.int64))
+    merged = proposer.merged(asked, nothing(), 3)
     assert merged.item.tolist() == [5, 3, 4]
 
 

@@ -7,6 +7,7 @@ to whoever is likelier to be right with it.
 Source: Lillis et al., "ProbFuse: a probabilistic approach to data fusion", SIGIR 2006.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,21 @@ from ecrs.recall.channels import Found, Interest, Popular, Similar, again, best
 DEPTH = 400
 """How deep a channel is asked, and how far `curves` go; `again` gives all there is."""
 _AGAIN, _SIMILAR, _POPULAR, _VECTOR = range(len(CHANNELS))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the tables say of a user, before the vector channel has answered.
+
+    `new`, bool (items + 1,), whether an item may be discovered; `similar`, float64 (items,), and `lift`,
+    float64 (categories,), the scores that all candidates get; `lists`, the channels' proposals but
+    `vector`'s.
+    """
+
+    new: np.ndarray
+    similar: np.ndarray
+    lift: np.ndarray
+    lists: Sequence[Found]
 
 
 @dataclass(frozen=True)
@@ -60,51 +76,50 @@ class Proposer:
         sellers = self.popular.sellers
         return best(sellers, self.popular.scores(sellers, self.popular.lift(interest)), n)
 
-    def merged(
-        self, interest: Interest, had: np.ndarray, vector: Found, n: int, *, new_only: bool = False
-    ) -> Proposals:
-        """At most `n` candidates.
+    def asked(self, interest: Interest, had: np.ndarray, *, new_only: bool = False) -> "Asked":
+        """What the tables say, all channels but `vector`.
 
         `had`, int64, rows of all that is in the user's totals: those are for `again` to propose, the
-        other channels discover. `vector` is what the vector channel found, nearest first.
+        other channels discover. With `new_only`, what was looked at and never bought is new.
         """
         similar, lift = self.similar.scores(interest), self.popular.lift(interest)
-        found = self._lists(interest, had, vector, similar, lift)
-        if new_only:  # what was looked at and never bought is new
-            found[_AGAIN] = again(interest.never_bought())
+        new = np.ones(len(self.catalogue) + 1, dtype=bool)  # the last is for NO_ID and unknown products
+        new[had] = False
+        new[NO_ID] = True
+        along = np.flatnonzero(similar)
+        along = along[new[along]]
+        sellers = self.popular.sellers
+        sellers = sellers[new[sellers]]
+        return Asked(
+            new,
+            similar,
+            lift,
+            [
+                again(interest.never_bought() if new_only else interest),
+                best(along, similar[along], DEPTH),
+                best(sellers, self.popular.scores(sellers, lift), DEPTH),
+            ],
+        )
+
+    def lists(self, asked: "Asked", vector: Found) -> list[Found]:
+        """What each of CHANNELS proposes; `vector` is what the vector channel found, nearest first."""
+        discovered = asked.new[np.minimum(vector.item, len(self.catalogue))]
+        return [*asked.lists, Found(vector.item[discovered], vector.score[discovered]).best(DEPTH)]
+
+    def merged(self, asked: "Asked", vector: Found, n: int) -> Proposals:
+        """At most `n` candidates of all channels."""
+        found = self.lists(asked, vector)
         item, chance = self._chances(found)
         order = np.argsort(-chance, kind="stable")[:n]
         item, chance = item[order], chance[order]
         positions = np.full((len(item), len(CHANNELS)), np.nan, dtype=np.float32)
         scores = np.full((len(item), len(CHANNELS)), np.nan, dtype=np.float32)
         inside = item < len(self.catalogue)
-        scores[inside, _SIMILAR] = similar[item[inside]]
-        scores[inside, _POPULAR] = self.popular.scores(item[inside], lift)
+        scores[inside, _SIMILAR] = asked.similar[item[inside]]
+        scores[inside, _POPULAR] = self.popular.scores(item[inside], asked.lift)
         for channel, of in enumerate(found):
             _place(item, of, channel, positions, scores)
         return Proposals(item, positions, scores, chance)
-
-    def lists(self, interest: Interest, had: np.ndarray, vector: Found) -> list[Found]:
-        """What each of CHANNELS proposes, as `merged` merges it."""
-        return self._lists(interest, had, vector, self.similar.scores(interest), self.popular.lift(interest))
-
-    def _lists(
-        self, interest: Interest, had: np.ndarray, vector: Found, similar: np.ndarray, lift: np.ndarray
-    ) -> list[Found]:
-        new = np.ones(len(self.catalogue) + 1, dtype=bool)  # the last is for NO_ID and unknown products
-        new[had] = False
-        new[NO_ID] = True
-        discovered = new[np.minimum(vector.item, len(self.catalogue))]
-        along = np.flatnonzero(similar)
-        along = along[new[along]]
-        sellers = self.popular.sellers
-        sellers = sellers[new[sellers]]
-        return [
-            again(interest),
-            best(along, similar[along], DEPTH),
-            best(sellers, self.popular.scores(sellers, lift), DEPTH),
-            Found(vector.item[discovered], vector.score[discovered]).best(DEPTH),
-        ]
 
     def _chances(self, found: list[Found]) -> tuple[np.ndarray, np.ndarray]:
         """All that was found, once, and 1 - Π(1 - chance of the position) over its channels."""

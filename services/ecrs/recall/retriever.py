@@ -56,31 +56,35 @@ class Retriever:
         """
         rows = self._proposer.catalogue.rows(user.totals.skus)
         interest = Interest.of(rows, user.totals.numbers, self._clock.now(now))
+        if not channel:
+            return await self._merged(user, interest, rows, n, budget, new_only=new_only)
         near, newcomers = NO_NEIGHBOURS, NO_NEIGHBOURS
-        missing: tuple[str, ...] = ()
         if channel in (VECTOR, NEW):
             near, newcomers = await self._near(user, max(n, DEPTH), budget, share=1.0)
-        elif not channel:
-            try:
-                near, newcomers = await self._near(user, max(n, DEPTH), budget, VECTOR_SHARE)
-            except (Unavailable, OutOfTime):
-                missing = (VECTOR,)
         if channel == NEW:
             return best_newcomers(newcomers, interest, self._proposer.popular, n)
         vector, new_skus = self._found(near)
-        if channel:
-            found = self._proposer.channel(channel, interest, vector, n)
-            return Candidates.alone(channel, self._skus(found.item, new_skus), found.score)
-        merged = self._proposer.merged(interest, rows, vector, n, new_only=new_only)
+        found = self._proposer.channel(channel, interest, vector, n)
+        return Candidates.alone(channel, self._skus(found.item, new_skus), found.score)
+
+    async def _merged(
+        self, user: User, interest: Interest, had: np.ndarray, n: int, budget: Budget, *, new_only: bool
+    ) -> Candidates:
+        searching = asyncio.create_task(self._near(user, max(n, DEPTH), budget, VECTOR_SHARE))
+        await asyncio.sleep(0)  # until it waits for the user tower; the tables are asked meanwhile
+        asked = self._proposer.asked(interest, had, new_only=new_only)
+        missing: tuple[str, ...] = ()
+        try:
+            near, newcomers = await searching
+        except (Unavailable, OutOfTime):
+            near, newcomers, missing = NO_NEIGHBOURS, NO_NEIGHBOURS, (VECTOR,)
+        vector, new_skus = self._found(near)
+        merged = self._proposer.merged(asked, vector, n)
         positions = np.nan_to_num(merged.positions).astype(np.int64)
-        candidates = Candidates(
-            self._skus(merged.item, new_skus),
-            1 - merged.chance,
-            Sources(CHANNELS, positions, merged.scores),
-            missing,
-        )
+        sources = Sources(CHANNELS, positions, merged.scores)
+        skus = self._skus(merged.item, new_skus)
         new = best_newcomers(newcomers, interest, self._proposer.popular, n // SHARE)
-        return with_newcomers(candidates, new, n)
+        return with_newcomers(Candidates(skus, 1 - merged.chance, sources, missing), new, n)
 
     async def check(self) -> None:
         """Golden rows come out right and the versions agree; else Unavailable, and no vector is asked for."""
