@@ -4,6 +4,7 @@
 """
 
 import math
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,7 +71,8 @@ def _hurt(draw: st.DrawFn, message: Message) -> None:
     elif field.type == FieldDescriptor.TYPE_MESSAGE:
         _hurt(draw, value)
     else:
-        setattr(message, field.name, draw(_bad(field)))
+        packed = bytes(value) if field.type == FieldDescriptor.TYPE_BYTES else b""
+        setattr(message, field.name, draw(_bad_number(packed) if packed else _bad(field)))
 
 
 def _hurt_list(draw: st.DrawFn, field: FieldDescriptor, values: Any) -> None:
@@ -95,6 +97,13 @@ def _hurt_list(draw: st.DrawFn, field: FieldDescriptor, values: Any) -> None:
     values.extend(many)
 
 
+def _bad_number(packed: bytes) -> st.SearchStrategy[bytes]:
+    """Bytes that are float64 values: one is bad, or an end is missing."""
+    place = st.integers(0, len(packed) // 8 - 1).map(lambda number: 8 * number)
+    bad = st.tuples(place, floats(64).map(lambda number: struct.pack("<d", number)))
+    return bad.map(lambda at: packed[: at[0]] + at[1] + packed[at[0] + 8 :]) | place.map(lambda end: packed[:end])
+
+
 def _bad(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     text = field.type == FieldDescriptor.TYPE_STRING
     return st.sampled_from(TEXTS) | st.text(max_size=20) if text else _NUMBERS[field.type]
@@ -117,15 +126,16 @@ def faults(reply: Message) -> list[str]:
     return found
 
 
+MAY_BE_NAN = ("item_info.ItemInfo.statistics", "item_info.SourceTable.scores")
 FLOATS = (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE)
 
 
 def _floats(message: Message) -> Iterator[tuple[str, float]]:
-    """All floats but `statistics`, where NaN says that there is no such number."""
+    """All floats but where NaN says that there is no such number."""
     for field, value in message.ListFields():
         values = value if field.is_repeated else [value]
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             for one in values:
                 yield from _floats(one)
-        elif field.type in FLOATS and field.name != "statistics":
+        elif field.type in FLOATS and field.full_name not in MAY_BE_NAN:
             yield from ((field.name, number) for number in values)

@@ -25,7 +25,10 @@ SEPARATORS = ",:;"
 """What the files put between values: no sku may hold one."""
 
 SKU_BYTES = 128
-"""The longest sku in UTF-8: what the vector store's key has room for."""
+"""The longest sku in UTF-8: what the vector store's key has room for; also of brand, shop and category."""
+
+LAST_TS = 9_999_999_999
+"""The latest moment taken, Unix seconds: ten digits, as `actions.csv` has them, so milliseconds are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +117,18 @@ def sku_fault(sku: str) -> str | None:
     """What is wrong with a sku that the files and stores could not keep; None if it is a good one."""
     if not sku:
         return "it is empty"
+    if is_long(sku):
+        return f"it is longer than {SKU_BYTES} bytes"
     if sku != sku.strip():
         return "it begins or ends with a space"
     if has_control(sku) or any(character in SEPARATORS for character in sku):
         return f"it holds a control character or one of {SEPARATORS!r}"
-    if len(sku.encode()) > SKU_BYTES:
-        return f"it is longer than {SKU_BYTES} bytes"
     return None
+
+
+def is_long(value: str) -> bool:
+    """Whether a value of an item is longer than SKU_BYTES."""
+    return len(value) > SKU_BYTES or len(value.encode(errors="surrogatepass")) > SKU_BYTES
 
 
 def has_control(value: str) -> bool:

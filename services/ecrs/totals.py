@@ -32,6 +32,9 @@ ORDERS, FIRST_ORDER, LAST_ORDER, SHORT, LONG, TOUCHES, LAST_TOUCH, TOUCH = range
 WHOLE = ("orders", "first_order", "last_order", "touches", "last_touch")
 """Those of TOTALS that are whole numbers."""
 
+TIMES = ("first_order", "last_order", "last_touch")
+"""Those of TOTALS that are moments."""
+
 TOUCH_WEIGHT = {ActionType.VIEW: 0.2, ActionType.FOLLOW: 0.5, ActionType.COMMENT: 0.5, ActionType.CART: 1.0}
 """How much an action that is no purchase says of interest."""
 

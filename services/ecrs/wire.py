@@ -10,10 +10,21 @@ from ecrs.contract.item_info_pb2 import ItemInfo, SourceTable
 from ecrs.contract.user_info_pb2 import Interaction as InteractionInfo
 from ecrs.contract.user_info_pb2 import Totals as TotalsInfo
 from ecrs.contract.user_info_pb2 import UserInfo
-from ecrs.domain import HISTORY_LENGTH, NEW_USER_IDS, UNKNOWN, Item, User, has_control, sku_fault
-from ecrs.kit.errors import BadRequest
+from ecrs.domain import (
+    HISTORY_LENGTH,
+    LAST_TS,
+    NEW_USER_IDS,
+    SKU_BYTES,
+    UNKNOWN,
+    Item,
+    User,
+    has_control,
+    is_long,
+    sku_fault,
+)
+from ecrs.kit.errors import BadRequest, quoted
 from ecrs.sources import Sources
-from ecrs.totals import MAX_PRODUCTS, TOTALS, Totals
+from ecrs.totals import MAX_PRODUCTS, TIMES, TOTALS, Totals
 
 _ROW = np.dtype(("<f8", len(TOTALS)))
 """A product's row of totals on the wire."""
@@ -21,8 +32,18 @@ _ROW = np.dtype(("<f8", len(TOTALS)))
 MAX_BATCH = 1000
 """Products that one call may put, remove or mark."""
 
+USER_ID_CHARS = 256
+
+_MOST = np.array([LAST_TS if name in TIMES else 2**32 - 1 for name in TOTALS], dtype=np.float64)
+"""Of each of TOTALS; decayed counts are counts as well."""
+
 
 def to_user(info: UserInfo) -> User:
+    """BadRequest names what in the history or the totals cannot be."""
+    history = info.history[:HISTORY_LENGTH]
+    for place, one in enumerate(history):
+        if not 0 <= one.ts <= LAST_TS:
+            raise BadRequest(f"user_info.history[{place}].ts: {_no_moment(one.ts)}")
     return User(
         id="" if info.user_id in NEW_USER_IDS else info.user_id,
         age=info.age or UNKNOWN,
@@ -32,7 +53,7 @@ def to_user(info: UserInfo) -> User:
         city=info.city or UNKNOWN,
         county=info.country or UNKNOWN,
         totals=to_totals(info.totals),
-        history=tuple(Interaction(i.sku_id, i.ts, _action(i.type)) for i in info.history[:HISTORY_LENGTH]),
+        history=tuple(Interaction(i.sku_id, i.ts, _action(i.type)) for i in history),
     )
 
 
@@ -51,7 +72,8 @@ def from_user(user: User) -> UserInfo:
 
 
 def to_totals(info: TotalsInfo) -> Totals:
-    """The first MAX_PRODUCTS; BadRequest if there are not as many numbers as there should be."""
+    """The first MAX_PRODUCTS; BadRequest if there are not as many numbers as there should be, a product is
+    there twice, or a number is NaN, negative or larger than counts and times can be."""
     skus = tuple(info.sku_ids)
     if len(info.numbers) != len(skus) * _ROW.itemsize:
         raise BadRequest(
@@ -60,7 +82,17 @@ def to_totals(info: TotalsInfo) -> Totals:
         )
     if not skus:
         return Totals()
+    if len(set(skus)) < len(skus):
+        twice = next(sku for place, sku in enumerate(skus) if sku in skus[:place])
+        raise BadRequest(f"user_info.totals.sku_ids: {quoted(twice)} is there twice")
     numbers = np.frombuffer(info.numbers, dtype="<f8").reshape(-1, len(TOTALS))
+    possible = (numbers >= 0) & (numbers <= _MOST)  # NaN is neither
+    if not possible.all():
+        row, column = np.argwhere(~possible)[0].tolist()
+        raise BadRequest(
+            f"user_info.totals.numbers: {TOTALS[column]} of {quoted(skus[row])}: "
+            f"expected 0 to {_MOST[column]:.0f}, got {numbers[row, column]:.16g}"
+        )
     return Totals(skus[:MAX_PRODUCTS], numbers[:MAX_PRODUCTS])
 
 
@@ -129,13 +161,37 @@ def from_item(item: Item) -> ItemInfo:
 def to_new_items(infos: Sequence[ItemInfo]) -> list[Item]:
     """Products to take in, without statistics, which are learned; BadRequest names what is wrong."""
     check_batch("item_infos", [info.sku_id for info in infos])
-    items = [replace(to_item(info), statistics=()) for info in infos]
-    for place, item in enumerate(items):
-        if any(has_control(value) for value in (item.brand, item.shop, item.category)):
-            raise BadRequest(
-                f"item_infos[{place}]: sku {item.sku!r}: brand, shopid or cate holds a control character"
-            )
-    return items
+    for place, info in enumerate(infos):
+        for name in ("brand", "shopid", "cate"):
+            value = getattr(info, name)
+            if fault := _value_fault(value):
+                raise BadRequest(f"item_infos[{place}]: sku {info.sku_id!r}: {name} {fault}")
+    return [replace(to_item(info), statistics=()) for info in infos]
+
+
+def _value_fault(value: str) -> str | None:
+    if is_long(value):
+        return f"is longer than {SKU_BYTES} bytes"
+    return "holds a control character" if has_control(value) else None
+
+
+def check_now(now: int) -> None:
+    """BadRequest unless a request's `now` is a moment, or 0 for the clock's."""
+    if not 0 <= now <= LAST_TS:
+        raise BadRequest(f"now: {_no_moment(now)}")
+
+
+def check_user_id(user_id: str) -> None:
+    """BadRequest for what is too long to be looked up and named in a reply."""
+    if len(user_id) > USER_ID_CHARS:
+        raise BadRequest(f"user_id: at most {USER_ID_CHARS} characters, got {len(user_id)}")
+
+
+def check_skus(field: str, skus: Sequence[str]) -> None:
+    """As `check_user_id`, naming the place in `field`."""
+    if max(map(len, skus)) > SKU_BYTES:
+        place = next(place for place, sku in enumerate(skus) if len(sku) > SKU_BYTES)
+        raise BadRequest(f"{field}[{place}]: at most {SKU_BYTES} characters, got {len(skus[place])}")
 
 
 def check_batch(field: str, skus: Sequence[str]) -> None:
@@ -145,8 +201,12 @@ def check_batch(field: str, skus: Sequence[str]) -> None:
     seen: set[str] = set()
     for place, sku in enumerate(skus):
         if fault := "twice in one call" if sku in seen else sku_fault(sku):
-            raise BadRequest(f"{field}[{place}]: sku {sku!r}: {fault}")
+            raise BadRequest(f"{field}[{place}]: sku {quoted(sku)}: {fault}")
         seen.add(sku)
+
+
+def _no_moment(ts: int) -> str:
+    return f"expected Unix seconds, 0 to {LAST_TS}, got {ts}"
 
 
 def _action(number: int) -> ActionType:

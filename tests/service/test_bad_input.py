@@ -5,20 +5,35 @@ bounded time; and the next ordinary request is answered as if nothing had been.
 `make fuzz` looks longer.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ecrs.bundle import Bundle
+from ecrs.contract.item_info_pb2 import ItemInfo
+from ecrs.contract.user_info_pb2 import Interaction, Totals, UserInfo
+from ecrs.totals import TOTALS
 from tests.hostile import faults
 from tests.platform import (
     AS,
     CM,
     METHODS,
+    NOW,
     PROBES,
+    PUT,
+    RANK,
+    RECALL,
+    REMOVE,
+    REMOVE_VECTORS,
+    STOCK,
     UM,
+    UPSERT_VECTORS,
     Platform,
     types,
 )
@@ -34,8 +49,132 @@ def platform(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             platform.answers_as_ever(method)
 
 
+def refused(platform: Platform, method: str, reason: str, **changed: Any) -> None:
+    """A request in order but for this is a 400 whose text begins so, and the next one is answered."""
+    request = copy_of(platform.ordinary[method])
+    for name, value in changed.items():
+        request.ClearField(name)
+        request.MergeFrom(type(request)(**{name: value}))
+    reply = platform.ask(method, request)
+    assert (reply.error.code, reply.error.text[: len(reason)]) == (400, reason)
+    assert faults(reply) == []
+    platform.answers_as_ever(method)
+
+
 def copy_of(message: Any) -> Any:
     return type(message).FromString(message.SerializeToString())
+
+
+MS = NOW * 1000
+"""Milliseconds, which are often taken for seconds."""
+LONG = "x" * 1_000_000
+SHOWN = f"'{'x' * 80}'… (1000000 characters)"
+
+OF_USERS = {RECALL: {}, RANK: {}, AS: {"user_id": ""}}
+"""What takes a user's description, and how it is asked about a new user."""
+
+
+def bought(sku: str = "1", **changed: float) -> Totals:
+    """A product was bought twice, but for these numbers of its."""
+    row = dict(zip(TOTALS, (2, NOW - 99, NOW, 1.9, 1.9, 1, NOW, 0.2), strict=True)) | changed
+    return Totals(sku_ids=[sku], numbers=np.array(list(row.values()), dtype="<f8").tobytes())
+
+
+@pytest.mark.parametrize("method", OF_USERS)
+@pytest.mark.parametrize("column", TOTALS)
+def test_a_number_of_the_totals_that_cannot_be_names_its_column(
+    platform: Platform, method: str, column: str
+) -> None:
+    for value in (math.nan, math.inf, -math.inf, -1.0, 1e300, MS):
+        user = UserInfo(age="5.0", totals=bought(**{column: value}))
+        reason = f"user_info.totals.numbers: {column} of '1': expected 0 to "
+        refused(platform, method, reason, user_info=user, **OF_USERS[method])
+
+
+@pytest.mark.parametrize("method", OF_USERS)
+def test_totals_are_numbers_of_distinct_products(platform: Platform, method: str) -> None:
+    one = bought()
+    twice = Totals(sku_ids=["1", "1"], numbers=one.numbers * 2)
+    short = Totals(sku_ids=["1"], numbers=one.numbers[:-1])
+    for totals, reason in (
+        (twice, "user_info.totals.sku_ids: '1' is there twice"),
+        (short, "user_info.totals.numbers: 63 bytes, expected 64 a product, 64"),
+        (Totals(sku_ids=["1", "2"]), "user_info.totals.numbers: 0 bytes, expected 64 a product, 128"),
+    ):
+        user = UserInfo(age="5.0", totals=totals)
+        refused(platform, method, reason, user_info=user, **OF_USERS[method])
+
+
+@pytest.mark.parametrize("method", OF_USERS)
+@pytest.mark.parametrize("moment", [-1, MS, 2**63 - 1, -(2**63)])
+def test_a_moment_that_is_no_seconds_is_refused(platform: Platform, method: str, moment: int) -> None:
+    reason = f"expected Unix seconds, 0 to 9999999999, got {moment}"
+    refused(platform, method, f"now: {reason}", now=moment)
+    session = UserInfo(history=[Interaction(sku_id="1", ts=NOW), Interaction(sku_id="2", ts=moment)])
+    refused(platform, method, f"user_info.history[1].ts: {reason}", user_info=session, **OF_USERS[method])
+
+
+def items(*skus: str, **fields: str) -> list[ItemInfo]:
+    return [ItemInfo(sku_id=sku, **fields) for sku in skus]
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "value", "reason"),
+    [
+        (UM, "user_id", LONG, "user_id: at most 256 characters, got 1000000"),
+        (AS, "user_id", LONG, "user_id: at most 256 characters, got 1000000"),
+        (AS, "user_info", UserInfo(age=LONG), "user_info: at most 524288 bytes, got 1000004"),
+        (CM, "item_ids", ["1", LONG], "item_ids[1]: at most 128 characters, got 1000000"),
+        (CM, "item_ids", ["1"] * 10_000, "item_ids: expected 1 to 1000 ids, got 10000"),
+        (PUT, "item_infos", items(LONG), f"item_infos[0]: sku {SHOWN}: it is longer than 128 bytes"),
+        (PUT, "item_infos", items("a", cate=LONG), "item_infos[0]: sku 'a': cate is longer than 128 bytes"),
+        (PUT, "item_infos", items(*["a"] * 10_000), "item_infos: expected 1 to 1000 products, got 10000"),
+        (REMOVE, "item_ids", ["x"] * 10_000, "item_ids: expected 1 to 1000 products, got 10000"),
+        (STOCK, "item_ids", ["x"] * 10_000, "item_ids: expected 1 to 1000 products, got 10000"),
+        (RECALL, "recall_type", LONG, f"recall_type: {SHOWN} is none of again, "),
+        (RECALL, "request_num", 2**32 - 1, "request_num: at most 1000, got 4294967295"),
+        (AS, "request_num", 2**32 - 1, "request_num: at most 1000, got 4294967295"),
+        (RANK, "item_infos", items(*"abcdefgh", LONG), "item_infos[8]: at most 1024 bytes, got 1000004"),
+        (RANK, "item_infos", items(*["1"] * 10_000), "item_infos: expected 1 to 1000 products, got 10000"),
+        *((method, "log_id", LONG, "log_id: at most 128 characters, got 1000000") for method in METHODS),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 60 else "",
+)
+def test_what_is_too_long_or_too_much_is_refused(
+    platform: Platform, method: str, field: str, value: Any, reason: str
+) -> None:
+    refused(platform, method, reason, **{field: value})
+
+
+def test_a_version_that_is_too_long_to_read_is_not_read_out(platform: Platform) -> None:
+    for method in (UPSERT_VECTORS, REMOVE_VECTORS):
+        request = copy_of(platform.ordinary[method])
+        request.bundle_version = LONG
+        reply = platform.ask(method, request)
+        assert (reply.error.code, len(reply.error.text) < 300) == (503, True)
+
+
+@pytest.mark.parametrize("method", [RECALL, RANK])
+def test_of_a_long_history_the_newest_are_read(platform: Platform, method: str) -> None:
+    history = [Interaction(sku_id=str(2000 + n % 297), ts=NOW - n, type="ORDER") for n in range(100_000)]
+    request = copy_of(platform.ordinary[method])
+    request.user_info.history.extend(history)
+    reply = platform.ask(method, request)
+    assert (reply.error.code, faults(reply)) == (200, [])
+    assert reply.score_pairs
+    platform.answers_as_ever(method)
+
+
+def test_the_gateway_does_not_hand_on_what_would_choke_those_behind_it(platform: Platform) -> None:
+    history = [Interaction(sku_id=str(n), ts=NOW, type="ORDER") for n in range(100_000)]
+    for _ in range(6):  # as many failures open a breaker, and then others are degraded for it
+        refused(
+            platform,
+            AS,
+            "user_info: at most 524288 bytes, got ",
+            user_info=UserInfo(history=history),
+            user_id="",
+        )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -62,6 +201,21 @@ def test_what_is_no_message_is_an_invalid_argument(platform: Platform, method: s
     name = types(method)[0].DESCRIPTOR.full_name
     refusal = (grpc.StatusCode.INVALID_ARGUMENT, f"the request is no valid {name}")
     assert platform.send(method, UNREADABLE[case]) == refusal
+    platform.answers_as_ever(method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(data=st.data())
+def test_damaged_bytes_are_answered_or_refused(platform: Platform, method: str, data: st.DataObject) -> None:
+    content = bytearray(platform.ordinary[method].SerializeToString())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
+        content[place] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(0, len(content)))] + data.draw(st.binary(max_size=8))
+    code, reply = platform.send(method, bytes(content))
+    if code is OK:
+        assert faults(reply) == []
+    else:
+        assert code is grpc.StatusCode.INVALID_ARGUMENT, reply
     platform.answers_as_ever(method)
 
 

@@ -7,6 +7,7 @@ from ecrs.contract.user_info_pb2 import Interaction as InteractionInfo
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain import (
     HISTORY_LENGTH,
+    LAST_TS,
     Item,
     User,
     format_history,
@@ -25,7 +26,7 @@ values = st.text(
     min_size=1,
 )
 interactions = st.builds(
-    Interaction, sku=values, ts=st.integers(0, 2**40), type=st.sampled_from(list(ActionType))
+    Interaction, sku=values, ts=st.integers(0, LAST_TS), type=st.sampled_from(list(ActionType))
 )
 users = st.builds(
     User,

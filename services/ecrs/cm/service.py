@@ -16,7 +16,7 @@ from ecrs.contract.cm_pb2_grpc import CMServiceServicer
 from ecrs.kit.budget import Budget
 from ecrs.kit.errors import BadRequest, NotFound
 from ecrs.seeded import Seeded
-from ecrs.wire import check_batch, to_new_items
+from ecrs.wire import check_batch, check_skus, to_new_items
 
 MAX_ITEMS = 1000
 
@@ -33,6 +33,7 @@ class CMService(CMServiceServicer):
         asked = list(request.item_ids)
         if not 1 <= len(asked) <= MAX_ITEMS:
             raise BadRequest(f"item_ids: expected 1 to {MAX_ITEMS} ids, got {len(asked)}")
+        check_skus("item_ids", asked)
         budget = self._budget(context)
         found = await self._records.of(asked, budget.stage("redis", cap_s=self._call_timeout_s))
         known = [info for info in found if info is not None]

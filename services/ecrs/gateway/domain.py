@@ -17,10 +17,13 @@ from ecrs.kit.errors import BadRequest, Fault
 from ecrs.kit.observe import DEGRADED, STAGE_SECONDS
 from ecrs.sources import Source, Sources
 from ecrs.totals import Totals
-from ecrs.wire import from_user, to_user
+from ecrs.wire import check_now, check_user_id, from_user, to_user
 
 DEFAULT_ITEMS = 100
 MAX_ITEMS = 1000
+MAX_USER_BYTES = 512 * 1024
+"""More than twice what history and totals can take. It goes to recall and, with the candidates, to rank: what
+gRPC refuses there would look like their failure, and a few of those open a breaker, for everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,10 @@ class Query:
         now: int = 0,
     ) -> "Query":
         """A valid query, or BadRequest saying what is wrong."""
+        check_user_id(user_id)
+        check_now(now)
+        if described is not None and (size := described.ByteSize()) > MAX_USER_BYTES:
+            raise BadRequest(f"user_info: at most {MAX_USER_BYTES} bytes, got {size}")
         user_id = "" if user_id in NEW_USER_IDS else user_id
         if not user_id and described is None:
             raise BadRequest("neither user_id nor user_info says for whom: give one of them")

@@ -4,6 +4,8 @@ A `Fault` raised by a service becomes `error {code, text}` of its reply, under g
 contract of the original system. Its text is written for the caller and carries no internals.
 """
 
+QUOTED_CHARS = 80
+
 
 class Fault(Exception):
     code = 500
@@ -14,6 +16,13 @@ class Fault(Exception):
         self.text = text
         if code is not None:
             self.code = code
+
+
+def quoted(value: str) -> str:
+    """A value of a request as a fault's text shows it: between quotes, escaped, and no longer than a line."""
+    return (
+        repr(value) if len(value) <= QUOTED_CHARS else f"{value[:QUOTED_CHARS]!r}… ({len(value)} characters)"
+    )
 
 
 class NotFound(Fault):

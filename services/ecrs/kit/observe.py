@@ -13,9 +13,11 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 from prometheus_client import Counter, Gauge, Histogram
 
-from ecrs.kit.errors import Fault
+from ecrs.kit.errors import BadRequest, Fault
 
 SUCCESS = 200
+LOG_ID_CHARS = 128
+"""A log_id is in every log line of an answer, of every service."""
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 CALLS = Counter(
@@ -103,8 +105,11 @@ class Observer(Interceptor):
             request.log_id = request.log_id or new_log_id()
             started = time.perf_counter()
             grpc_code, error_code, detail = "OK", SUCCESS, {}
-            with structlog.contextvars.bound_contextvars(log_id=request.log_id):
+            with structlog.contextvars.bound_contextvars(log_id=request.log_id[:LOG_ID_CHARS]):
                 try:
+                    if len(request.log_id) > LOG_ID_CHARS:
+                        got = len(request.log_id)
+                        raise BadRequest(f"log_id: at most {LOG_ID_CHARS} characters, got {got}")
                     reply = await answer(request, context)
                     reply.error.code = SUCCESS
                 except Fault as fault:

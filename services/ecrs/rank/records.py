@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 
 from ecrs.contract.item_info_pb2 import ItemInfo
+from ecrs.kit.errors import BadRequest
 from ecrs.rank.inputs import RankerInputs, Records
 from ecrs.wire import to_item
 
 MAX_RECORDS = 50_000
 """Records kept: 20 MB were seen of them."""
+RECORD_BYTES = 1024
+"""More than any record that cm has taken."""
 
 
 class KnownRecords:
@@ -19,8 +22,11 @@ class KnownRecords:
         self._records = Records.room(MAX_RECORDS)
 
     def of(self, infos: Sequence[ItemInfo]) -> Records:
-        """Raises BadRequest as `RankerInputs.records`."""
+        """Raises BadRequest for a record that is too long, and as `RankerInputs.records`."""
         keys = [info.SerializeToString() for info in infos]
+        if max(map(len, keys)) > RECORD_BYTES:
+            place = next(place for place, key in enumerate(keys) if len(key) > RECORD_BYTES)
+            raise BadRequest(f"item_infos[{place}]: at most {RECORD_BYTES} bytes, got {len(keys[place])}")
         places = list(map(self._place.get, keys))
         if None in places:
             self._read(keys, infos)

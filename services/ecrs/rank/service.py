@@ -9,7 +9,7 @@ from ecrs.rank.domain import check_batch
 from ecrs.rank.ranker import Ranker
 from ecrs.rank.records import KnownRecords
 from ecrs.sources import Sources
-from ecrs.wire import to_sources, to_user
+from ecrs.wire import check_now, to_sources, to_user
 
 
 class RankService(RankServiceServicer):
@@ -22,6 +22,7 @@ class RankService(RankServiceServicer):
         """Scores in the order of the request's products: sorting is the caller's."""
         infos = request.item_infos
         check_batch(len(infos))
+        check_now(request.now)
         budget = Budget.of(context.time_remaining(), default_s=self._call_timeout_s)
         said = request.HasField("sources")
         sources = to_sources(request.sources, len(infos)) if said else Sources.silent(len(infos))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ecrs.kit.errors import BadRequest
+from ecrs.kit.errors import BadRequest, quoted
 from ecrs.ranking_features import CHANNELS
 from ecrs.sources import Sources
 
@@ -50,5 +50,5 @@ def channel_of(recall_type: str) -> str:
     """The channel a request means, empty for all of them merged; BadRequest names the ones there are."""
     channels = (*CHANNELS, NEW)
     if recall_type and recall_type not in channels:
-        raise BadRequest(f"recall_type: {recall_type!r} is none of {', '.join(sorted(channels))}")
+        raise BadRequest(f"recall_type: {quoted(recall_type)} is none of {', '.join(sorted(channels))}")
     return recall_type

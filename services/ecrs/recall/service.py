@@ -14,7 +14,7 @@ from ecrs.kit.budget import Budget
 from ecrs.recall.domain import channel_of, wanted
 from ecrs.recall.retriever import Retriever
 from ecrs.recall.updates import Updates
-from ecrs.wire import check_batch, from_sources, to_user
+from ecrs.wire import check_batch, check_now, from_sources, to_user
 
 
 class RecallService(RecallServiceServicer):
@@ -26,6 +26,7 @@ class RecallService(RecallServiceServicer):
     async def recall(self, request: RecallRequest, context: grpc.aio.ServicerContext) -> RecallResponse:
         n = wanted(request.request_num)
         channel = channel_of(request.recall_type)
+        check_now(request.now)
         user = to_user(request.user_info)
         budget = Budget.of(context.time_remaining(), default_s=self._call_timeout_s)
         found = await self._retriever.candidates(

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from ecrs.bundle import Bundle
-from ecrs.kit.errors import Unavailable
+from ecrs.kit.errors import Unavailable, quoted
 from ecrs.kit.settings import VectorSettings
 
 EXACT_UP_TO = 100_000
@@ -75,7 +75,7 @@ class VectorStore(Protocol):
 def check_version(held: str, wanted: str) -> None:
     """Unavailable unless a store that holds version `held` may take vectors of version `wanted`."""
     if held != wanted:
-        raise Unavailable(f"versions differ: the vectors held are {held}, those given are {wanted}")
+        raise Unavailable(f"versions differ: the vectors held are {held}, those given are {quoted(wanted)}")
 
 
 def read_vectors(lines: Iterator[str], count: int) -> tuple[list[str], np.ndarray]:

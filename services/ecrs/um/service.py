@@ -8,7 +8,7 @@ from ecrs.kit.budget import Budget
 from ecrs.kit.errors import NotFound
 from ecrs.profiles import Profiles
 from ecrs.seeded import Seeded
-from ecrs.wire import from_user
+from ecrs.wire import check_user_id, from_user
 
 
 class UMService(UMServiceServicer):
@@ -20,6 +20,7 @@ class UMService(UMServiceServicer):
     async def um_call(
         self, request: UserModelRequest, context: grpc.aio.ServicerContext
     ) -> UserModelResponse:
+        check_user_id(request.user_id)
         budget = Budget.of(context.time_remaining(), default_s=self._call_timeout_s)
         user = await self._profiles.user(request.user_id, budget.stage("redis", cap_s=self._call_timeout_s))
         if user is None:
