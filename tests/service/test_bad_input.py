@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from ecrs.bundle import Bundle
 from ecrs.contract.item_info_pb2 import ItemInfo
+from ecrs.contract.recall_pb2 import UpsertVectorsRequest
 from ecrs.contract.user_info_pb2 import Interaction, Totals, UserInfo
 from ecrs.totals import TOTALS
 from tests.hostile import faults
@@ -152,6 +153,24 @@ def test_a_version_that_is_too_long_to_read_is_not_read_out(platform: Platform) 
         request.bundle_version = LONG
         reply = platform.ask(method, request)
         assert (reply.error.code, len(reply.error.text) < 300) == (503, True)
+
+
+VECTORS = {
+    "of another length": ([2.0, *[0.0] * 31], "length 2, expected 1"),
+    "nothing": ([0.0] * 32, "length 0, expected 1"),
+    "far too long": ([3e38] * 32, "length"),
+    "infinite": ([math.inf, *[0.0] * 31], "a value is not finite"),
+    "no number": ([math.nan] * 32, "a value is not finite"),
+    "of another width": ([1.0] + [0.0] * 32, "33 values, expected 32"),
+    "of no width": ([], "0 values, expected 32"),
+}
+
+
+@pytest.mark.parametrize("case", VECTORS)
+def test_a_vector_that_would_spoil_the_search_is_refused(platform: Platform, case: str) -> None:
+    vector, reason = VECTORS[case]
+    pairs = [UpsertVectorsRequest.ItemVector(sku_id="new", vector=vector, cate="70")]
+    refused(platform, UPSERT_VECTORS, f"vectors: sku 'new': {reason}", vectors=pairs)
 
 
 @pytest.mark.parametrize("method", [RECALL, RANK])

@@ -10,6 +10,8 @@ from ecrs.kit.errors import BadRequest
 from ecrs.recall.vectors import VectorStore, check_version
 
 UPDATE_CAP_S = 5.0
+UNIT_TOLERANCE = 1e-3
+"""How far from 1 the length of a vector may be: what the item tower gives is that long."""
 
 
 class Updates:
@@ -32,8 +34,8 @@ class Updates:
     ) -> None:
         """Add products of these categories, or give known ones another vector.
 
-        Raises BadRequest, naming the product, for a vector of a wrong length or with values that are
-        not finite; Unavailable for another version's.
+        Raises BadRequest, naming the product, for a vector of a wrong width, with values that are not
+        finite, or not of unit length; Unavailable for another version's.
         """
         check_version(self.version, version)
         for sku, vector in zip(skus, vectors, strict=True):
@@ -43,6 +45,10 @@ class Updates:
         finite = np.isfinite(table).all(axis=1)
         if not finite.all():
             raise BadRequest(f"vectors: sku {skus[int(np.argmin(finite))]!r}: a value is not finite")
+        lengths = np.linalg.norm(table.astype(np.float64), axis=1)
+        if (off := np.abs(lengths - 1)).max() > UNIT_TOLERANCE:
+            worst = int(np.argmax(off))
+            raise BadRequest(f"vectors: sku {skus[worst]!r}: length {lengths[worst]:.6g}, expected 1")
         new_in = [
             0 if sku in self._known else self._categories.encode(category)
             for sku, category in zip(skus, categories, strict=True)
