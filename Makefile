@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help venv demo evaluate test bench chaos lint contract lock standins secrets up down clean logs ps test-compose
+.PHONY: help venv demo evaluate test fuzz bench chaos lint contract lock standins secrets up down clean logs ps test-compose
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ evaluate: venv ## measure the bundle, built if there is none: artifacts/evaluate
 
 test: venv lint ## every test that needs no Docker
 	.venv/bin/pytest --ignore tests/compose
+
+fuzz: venv ## bad input to all five services, for as long as it takes: 20 times what `make test` tries
+	.venv/bin/pytest --hypothesis-profile fuzz tests/service/test_bad_input.py
 
 chaos: venv ## break each part under load, PROFILE=embedded or compose: artifacts/chaos/chaos.json
 	$(if $(filter compose,$(PROFILE)),images/compose-plugin)

@@ -101,7 +101,9 @@ def _bad_number(packed: bytes) -> st.SearchStrategy[bytes]:
     """Bytes that are float64 values: one is bad, or an end is missing."""
     place = st.integers(0, len(packed) // 8 - 1).map(lambda number: 8 * number)
     bad = st.tuples(place, floats(64).map(lambda number: struct.pack("<d", number)))
-    return bad.map(lambda at: packed[: at[0]] + at[1] + packed[at[0] + 8 :]) | place.map(lambda end: packed[:end])
+    return bad.map(lambda at: packed[: at[0]] + at[1] + packed[at[0] + 8 :]) | place.map(
+        lambda end: packed[:end]
+    )
 
 
 def _bad(field: FieldDescriptor) -> st.SearchStrategy[Any]:

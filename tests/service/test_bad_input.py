@@ -17,10 +17,15 @@ from hypothesis import strategies as st
 
 from ecrs.bundle import Bundle
 from ecrs.contract.item_info_pb2 import ItemInfo
-from ecrs.contract.recall_pb2 import UpsertVectorsRequest
+from ecrs.contract.recall_pb2 import RecallResponse, UpsertVectorsRequest
 from ecrs.contract.user_info_pb2 import Interaction, Totals, UserInfo
+from ecrs.kit.errors import BadRequest
+from ecrs.model.signature import ModelSignature
+from ecrs.rank.inputs import RankerInputs
+from ecrs.ranking_features import Quantiles
 from ecrs.totals import TOTALS
-from tests.hostile import faults
+from ecrs.wire import to_item, to_sources, to_user
+from tests.hostile import faults, hurt
 from tests.platform import (
     AS,
     CM,
@@ -48,6 +53,49 @@ def platform(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield platform
         for method in PROBES:
             platform.answers_as_ever(method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(data=st.data())
+def test_whatever_is_bad_is_answered_and_so_is_the_next_request(
+    platform: Platform, method: str, data: st.DataObject
+) -> None:
+    request = data.draw(hurt(platform.ordinary[method]))
+    if method in (REMOVE, REMOVE_VECTORS, STOCK):  # what the next request asks for must still be there
+        kept = [sku for sku in request.item_ids if sku not in platform.bundle.catalogue.row]
+        del request.item_ids[:]
+        request.item_ids.extend(kept)
+    code, reply = platform.send(method, request.SerializeToString())
+    if code is OK:
+        assert faults(reply) == []
+        assert method not in (RECALL, AS) or no_product_twice(reply)
+    else:
+        assert (code, "larger than max" in reply) == (TOO_MUCH, True), reply
+    platform.answers_as_ever(method)
+
+
+@given(data=st.data())
+def test_no_id_outside_a_models_tables_reaches_it(platform: Platform, data: st.DataObject) -> None:
+    bundle = platform.bundle
+    ranker = RankerInputs(bundle.encoder, bundle.catalogue, Quantiles.load(bundle.path / "quantiles.json"))
+    request = data.draw(hurt(platform.ordinary[RANK]))
+    infos = request.item_infos[:1000] or [ItemInfo()]
+    try:
+        user, records = to_user(request.user_info), ranker.records([to_item(info) for info in infos])
+        ranked = ranker.ids(user, records, to_sources(request.sources, len(infos)), request.now)
+    except BadRequest:
+        return
+    ids = {"user_tower": bundle.encoder.users([user]), "item_tower": records.ids, "ranker": ranked}
+    for model, matrix in ids.items():
+        ModelSignature.load(bundle.path / model).check(matrix)  # InvalidInput, if one is out of bounds
+
+
+def no_product_twice(reply: Any) -> bool:
+    recalled = isinstance(reply, RecallResponse)
+    skus = (
+        [pair.nid for pair in reply.score_pairs] if recalled else [info.sku_id for info in reply.item_infos]
+    )
+    return len(skus) == len(set(skus))
 
 
 def refused(platform: Platform, method: str, reason: str, **changed: Any) -> None:
