@@ -68,12 +68,13 @@ class Journal:
 
     def write(self, changes: list[Change]) -> None:
         """Append `changes`, on disk when this returns; after an OSError the file is as it was before."""
-        lines = [f"{sku}:".encode() + _dump(placed) + b"\n" for sku, placed in changes]
-        with open(self._path, "ab") as file:
+        left = b"".join(f"{sku}:".encode() + _dump(placed) + b"\n" for sku, placed in changes)
+        # Without a buffer: what is left in one by a full disk, closing the file would write after all.
+        with open(self._path, "ab", buffering=0) as file:
             before = file.tell()
             try:
-                file.write(b"".join(lines))
-                file.flush()
+                while left:
+                    left = left[file.write(left) :]
                 os.fsync(file.fileno())
             except OSError:
                 os.truncate(self._path, before)

@@ -1,0 +1,100 @@
+"""A disk that is full, a real one: what was there stays whole, and the error says why."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from ecrs.bundle import CURRENT, Bundle
+from ecrs.kit.errors import Unavailable
+from ecrs.recall.faiss_vectors import FaissVectors
+from ecrs.recall.vectors import read_vectors
+from ecrs_models import export, training
+from ecrs_models.dataset import Dataset
+
+Disk = Callable[[int], Path]
+"""Makes a directory on a disk of so many KiB."""
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    mounted: list[Path] = []
+
+    def mount(kib: int) -> Path:
+        path = tmp_path / f"disk-{len(mounted)}"
+        path.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no small disk without root: {done.stderr.strip()}")
+        mounted.append(path)
+        return path
+
+    yield mount
+    for path in mounted:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def fill(disk: Path, *, leave: int) -> Path:
+    """A file that takes all of the disk but `leave` bytes."""
+    filler = disk / "filler"
+    with open(filler, "wb", buffering=0) as file:
+        with suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        file.truncate(file.tell() - leave)
+    return filler
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Bundle) -> tuple[training.Trained, Dataset]:
+    """What the tiny bundle was exported from."""
+    work = tiny.path.parents[1]
+    return training.load(work / "train"), Dataset.load(work / "data")
+
+
+def bytes_of(bundle: Bundle) -> int:
+    return sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 0.6, 0.9, 0.99])
+def test_a_full_disk_while_exporting_leaves_the_current_bundle(
+    tiny: Bundle, trained: tuple[training.Trained, Dataset], disk: Disk, share: float
+) -> None:
+    bundles = disk(bytes_of(tiny) * 3 // 1024)
+    old = export.export(*trained, bundles, measured=False)
+    before = sorted(path.name for path in bundles.iterdir())
+    fill(bundles, leave=int(bytes_of(tiny) * share))
+    with pytest.raises(OSError, match="No space left on device"):
+        export.export(*trained, bundles, measured=False)
+    assert sorted(path.name for path in bundles.iterdir()) == sorted([*before, "filler"])
+    assert Bundle.open(bundles / CURRENT).version == old
+
+
+@pytest.mark.parametrize("at_once", [1, 200])
+async def test_a_change_that_the_disk_has_no_room_for_is_refused_and_leaves_no_trace(
+    tiny: Bundle, disk: Disk, at_once: int
+) -> None:
+    skus, table = read_vectors(tiny.lines("product_vectors.txt"), tiny.count("product_vectors.txt"))
+    items = disk(256)
+    done = 0
+    with FaissVectors.load(tiny, items) as store:
+        await store.remove(tiny.version, skus[:1], 5.0)
+        filler = fill(items, leave=8192)
+        try:
+            while True:
+                new = [f"new-{done + n}" for n in range(at_once)]
+                await store.upsert(tiny.version, new, -table[:at_once], [1] * at_once, 5.0)
+                done += at_once
+        except Unavailable as fault:
+            reason = fault.text
+        assert reason == "the change cannot be written down (No space left on device)"
+        assert await store.count(5.0) == len(table) - 1 + done
+        assert (await store.search(table[7], 1, 5.0)).skus == [skus[7]]
+        filler.unlink()
+        await store.upsert(tiny.version, ["last"], -table[9:10], [1], 5.0)
+    with FaissVectors.load(tiny, items) as again:
+        assert await again.count(5.0) == len(table) + done
+        assert (await again.search(-table[9], 1, 5.0)).skus == ["last"]
