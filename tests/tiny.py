@@ -5,6 +5,7 @@ category, and some again and again. User "8888" and the products "99654" and "12
 user "1" is `1:5.0:1.0:5.0:20.0:176.0:1933.0` and product "1" is `1:3456:6980:70`.
 """
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from ecrs.actions import ActionType
+from ecrs.bundle import MANIFEST, Bundle, seal
 from ecrs.clock import DAY_S
 from ecrs.domain import ITEM_FIELDS
 from ecrs_models.dataset import (
@@ -80,6 +82,16 @@ def tiny_bundle(tmp_path: Path, *, seed: int = 1) -> Path:
     training.train(data, tmp_path / "train", tiny_settings(data, seed))
     version = export.export(training.load(tmp_path / "train"), data, tmp_path / "bundles")
     return tmp_path / "bundles" / version
+
+
+def resealed(path: Path) -> Bundle:
+    """The bundle at `path` with its files as they are now, as if they had been exported so."""
+    about = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    (path / MANIFEST).unlink()
+    seal(
+        path, about["version"], {key: value for key, value in about.items() if key not in ("files", "format")}
+    )
+    return Bundle.open(path)
 
 
 def tiny_settings(data: Dataset, seed: int = 1, **changed: Any) -> "Settings":

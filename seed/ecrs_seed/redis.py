@@ -81,15 +81,15 @@ async def seed_redis(
 
 
 def _records(bundle: Bundle) -> Iterator[Record]:
-    for user in map(parse_user, bundle.lines("users.dat")):
+    for user in bundle.records("users.dat", parse_user):
         yield user_key(user.id), dump_user(user)
-    for user_id, history in map(parse_history, bundle.lines("histories.dat")):
+    for user_id, history in bundle.records("histories.dat", parse_history):
         yield history_key(user_id), dump_history(history)
     for line in bundle.lines("totals.dat"):
         user_id, _, totals = line.partition(":")
         yield totals_key(user_id), totals.encode()
-    statistics = dict(map(parse_statistics, bundle.lines("statistics.dat")))
-    for item in map(parse_item, bundle.lines("products.dat")):
+    statistics = dict(bundle.records("statistics.dat", parse_statistics))
+    for item in bundle.records("products.dat", parse_item):
         yield item_key(item.sku), dump_item(replace(item, statistics=statistics.get(item.sku, ())))
 
 

@@ -18,13 +18,13 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from ecrs.catalogue import Catalogue
 from ecrs.domain import parse_item
@@ -50,6 +50,11 @@ FILES = (
 )
 """Every bundle has these, and its vocabularies."""
 
+TEXT = (".dat", ".txt")
+"""Files whose lines are counted."""
+
+T = TypeVar("T")
+
 _VERSION = re.compile(r"\d{8}_\d{6}_[0-9a-f]{8}")
 
 
@@ -71,7 +76,7 @@ class Bundle:
     manifest: dict[str, Any]
 
     @classmethod
-    def open(cls, path: str | Path, *, verify: bool = True) -> "Bundle":
+    def open(cls, path: str | Path, *, verify: bool = True) -> Self:
         """Open the bundle at `path`, following `current`.
 
         `verify` compares every file's sha256 with the manifest. Raises BundleError.
@@ -79,21 +84,35 @@ class Bundle:
         path = Path(path).resolve()
         try:
             manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            files, version = manifest["files"], manifest["version"]
         except FileNotFoundError:
             raise BundleError(f"no bundle at {path}: {MANIFEST} is missing") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BundleError(f"{path / MANIFEST}: not a manifest: {error!r}") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise BundleError(f"{path / MANIFEST}: not a manifest: {error}") from error
+        bundle = cls.of(path, manifest)
+        if verify:
+            for name, entry in manifest["files"].items():
+                _verify(path, name, entry)
+        return bundle
+
+    @classmethod
+    def of(cls, path: Path, manifest: Any) -> Self:
+        """The bundle that `manifest` speaks of, its files not looked at; BundleError if it is none."""
+        where = path / MANIFEST
+        if not isinstance(manifest, dict) or not isinstance(files := manifest.get("files"), dict):
+            raise BundleError(f"{where}: not a manifest: it lists no files")
         if manifest.get("format") != FORMAT:
-            raise BundleError(f"{path / MANIFEST}: format {manifest.get('format')}, this code reads {FORMAT}")
-        if not _VERSION.fullmatch(version):
-            raise BundleError(f"{path / MANIFEST}: {version!r} is no version")
+            raise BundleError(f"{where}: format {manifest.get('format')}, this code reads {FORMAT}")
+        version, as_of = manifest.get("version"), manifest.get("as_of")
+        if not isinstance(version, str) or not _VERSION.fullmatch(version):
+            raise BundleError(f"{where}: {version!r} is no version")
         for name in FILES:
             if name not in files:
-                raise BundleError(f"{path / MANIFEST}: {name} is not listed")
-        if verify:
-            for name, entry in files.items():
-                _verify(path, name, entry)
+                raise BundleError(f"{where}: {name} is not listed")
+        if not isinstance(as_of, int) or as_of < 0:
+            raise BundleError(f"{where}: as_of {as_of!r} is no moment")
+        for name, entry in files.items():
+            if not _is_entry(name, entry):
+                raise BundleError(f"{where}: {name} is listed without its sha256, bytes and lines")
         return cls(path, manifest)
 
     @property
@@ -107,8 +126,16 @@ class Bundle:
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        items = [parse_item(line) for line in self.lines("products.dat")]
-        return Catalogue.of([item.sku for item in items], self.encoder.items(items))
+        """BundleError for a line that is no product, a sku that is there twice, and no products at all."""
+        items = list(self.records("products.dat", parse_item))
+        catalogue = Catalogue.of([item.sku for item in items], self.encoder.items(items))
+        path = self.path / "products.dat"
+        if not items:
+            raise BundleError(f"{path}: no lines")
+        for row, sku in enumerate(catalogue.skus):
+            if catalogue.row[sku] != row:
+                raise BundleError(f"{path}:{catalogue.row[sku] + 1}: sku {sku!r} is there twice")
+        return catalogue
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -124,10 +151,21 @@ class Bundle:
         return json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
 
     def lines(self, name: str) -> Iterator[str]:
-        """The lines of a text file of the bundle, without their ends."""
+        """The lines of a text file of the bundle, without their ends; BundleError if it is not UTF-8."""
         with open(self.path / name, encoding="utf-8") as file:
-            for line in file:
-                yield line.rstrip("\n")
+            try:
+                for line in file:
+                    yield line.rstrip("\n")
+            except UnicodeDecodeError as error:
+                raise BundleError(f"{self.path / name}: not UTF-8: {error.reason}") from error
+
+    def records(self, name: str, parse: Callable[[str], T]) -> Iterator[T]:
+        """The lines of a text file as `parse` reads them; BundleError names the line that it cannot."""
+        for number, line in enumerate(self.lines(name), 1):
+            try:
+                yield parse(line)
+            except ValueError as error:
+                raise BundleError(f"{self.path / name}:{number}: {error}") from error
 
     def count(self, name: str) -> int:
         """Lines of a text file, as the manifest says."""
@@ -145,7 +183,7 @@ def writing(bundles: Path, version: str, about: dict[str, Any]) -> Iterator[Path
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=bundles))
     try:
         yield draft
-        _seal(draft, version, about)
+        seal(draft, version, about)
         Bundle.open(draft)
         draft.chmod(0o755)
         draft.rename(bundles / version)
@@ -163,12 +201,13 @@ def make_current(bundles: Path, version: str) -> None:
     link.replace(bundles / CURRENT)
 
 
-def _seal(directory: Path, version: str, about: dict[str, Any]) -> None:
+def seal(directory: Path, version: str, about: dict[str, Any]) -> None:
+    """Write the manifest of the files that are there."""
     files = {}
     for path in sorted(directory.rglob("*")):
         if path.is_file():
             entry: dict[str, Any] = {"sha256": _sha256(path), "bytes": path.stat().st_size}
-            if path.suffix in {".dat", ".txt"}:
+            if path.suffix in TEXT:
                 with open(path, "rb") as file:
                     entry["lines"] = sum(1 for _ in file)
             files[path.relative_to(directory).as_posix()] = entry
@@ -178,6 +217,14 @@ def _seal(directory: Path, version: str, about: dict[str, Any]) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _is_entry(name: str, entry: Any) -> bool:
+    """Whether the manifest says of a file what is asked of it."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
+        return False
+    numbers = ("bytes", "lines") if Path(name).suffix in TEXT else ("bytes",)
+    return all(isinstance(entry.get(number), int) and entry[number] >= 0 for number in numbers)
 
 
 def _verify(root: Path, name: str, entry: dict[str, Any]) -> None:

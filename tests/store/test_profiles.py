@@ -1,12 +1,14 @@
 """The profile store: a fake, Valkey, and Redis where there is one, seeded the same way."""
 
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import orjson
 import pytest
 
-from ecrs.bundle import Bundle
+from ecrs.bundle import Bundle, BundleError
 from ecrs.domain import Item, parse_history, parse_item, parse_statistics, parse_user
 from ecrs.kit.errors import OutOfTime, Unavailable
 from ecrs.kit.settings import RedisSettings
@@ -15,6 +17,7 @@ from ecrs.ranking_features import STATISTICS
 from ecrs_seed.redis import seed_redis
 from tests.fakes import FakeProfiles, Trouble
 from tests.store.conftest import configured
+from tests.tiny import resealed
 
 SERVERS = ["valkey", *(["redis_server"] if configured("ECRS_TEST_REDIS_URL") else [])]
 
@@ -155,6 +158,30 @@ async def test_seeding_mends_a_store_that_lost_records(server: RedisSettings, ti
         assert not (await seed_redis(tiny, redis, wait_s=10)).already_there
         assert await redis.exists(*lost) == len(lost)
         await redis.flushdb()
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "reason"),
+    [
+        ("users.dat", "9:1:2", "expected 7 fields id:age:sex:city_level:province:city:county, found 3"),
+        ("products.dat", "9:1:2:3:4", "expected 4 fields sku:brand:shop:category, found 5"),
+        ("histories.dat", "1:99654,yesterday,2", "invalid literal"),
+        ("statistics.dat", "1:0.5,oops", "could not convert"),
+    ],
+)
+async def test_a_bad_line_is_named_and_the_store_says_the_old_version(
+    valkey: RedisSettings, tiny: Bundle, tmp_path: Path, name: str, line: str, reason: str
+) -> None:
+    copy = Path(shutil.copytree(tiny.path, tmp_path / "copy"))
+    lines = (copy / name).read_text().splitlines()
+    (copy / name).write_text("\n".join([*lines, line]) + "\n")
+    bad = resealed(copy)
+    async with open_redis(valkey) as redis:
+        await seed_redis(tiny, redis, wait_s=10)
+        newer = Bundle(bad.path, bad.manifest | {"version": "20991231_000000_ffffffff"})
+        with pytest.raises(BundleError, match=rf"{name}:{len(lines) + 1}: {reason}"):
+            await seed_redis(newer, redis, wait_s=10)
+        assert await RedisProfiles(redis).version(1.0) == tiny.version
 
 
 async def test_seeding_the_same_bundle_again_undoes_no_change(server: RedisSettings, tiny: Bundle) -> None:

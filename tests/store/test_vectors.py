@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecrs.bundle import Bundle
+from ecrs.bundle import Bundle, BundleError
 from ecrs.kit.errors import Unavailable
 from ecrs.kit.settings import VectorSettings
 from ecrs.recall import faiss_vectors
@@ -271,7 +271,7 @@ async def test_a_large_catalogues_index_finds_nearly_all_neighbours(
 )
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_a_bad_vector_line_is_named(lines: list[str], reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(BundleError, match=reason):
         read_vectors(iter(lines), 2)
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import orjson
 
-from ecrs.bundle import Bundle
+from ecrs.bundle import Bundle, BundleError
 from ecrs.kit.errors import Unavailable, quoted
 from ecrs.kit.settings import VectorSettings
 
@@ -81,8 +81,8 @@ def check_version(held: str, wanted: str) -> None:
 def read_vectors(lines: Iterator[str], count: int) -> tuple[list[str], np.ndarray]:
     """The skus and vectors, float32, shape (count, DIM), of `product_vectors.txt` lines.
 
-    Raises ValueError, with the line's number, for a line that is not `sku:[v1, v2, …]`, for a
-    vector of another length than the first, and for values that are not finite.
+    Raises BundleError, with the line's number, for a line that is not `sku:[v1, v2, …]`, for a vector of
+    another width than the first, for values that are not finite, and for a sku that is there twice.
     """
     skus: list[str] = []
     vectors: np.ndarray | None = None
@@ -96,13 +96,18 @@ def read_vectors(lines: Iterator[str], count: int) -> tuple[list[str], np.ndarra
                 raise ValueError(f"{vector.size} values, expected {vectors.shape[1]}")
             vectors[number - 1] = vector
         except (ValueError, TypeError, IndexError) as error:
-            raise ValueError(f"product_vectors.txt:{number}: {error}") from error
+            raise BundleError(f"product_vectors.txt:{number}: {error}") from error
         skus.append(sku)
-    if vectors is None or len(skus) != count:
-        raise ValueError(f"product_vectors.txt: {len(skus)} lines, expected {count}")
+    if vectors is None:
+        raise BundleError("product_vectors.txt: no lines")
+    if len(skus) != count:
+        raise BundleError(f"product_vectors.txt: {len(skus)} lines, expected {count}")
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
-        raise ValueError(f"product_vectors.txt:{int(np.argmin(finite)) + 1}: a value is not finite")
+        raise BundleError(f"product_vectors.txt:{int(np.argmin(finite)) + 1}: a value is not finite")
+    if len(last := {sku: place for place, sku in enumerate(skus, 1)}) < count:
+        twice = next(sku for place, sku in enumerate(skus, 1) if last[sku] != place)
+        raise BundleError(f"product_vectors.txt:{last[twice]}: sku {twice!r} is there twice")
     return skus, vectors
 
 

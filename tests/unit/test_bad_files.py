@@ -1,0 +1,145 @@
+"""Files of a bundle that are damaged, or as no export would have written them: refused, by name and place."""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ecrs.bundle import MANIFEST, Bundle, BundleError
+from ecrs.recall.vectors import read_vectors
+from tests.tiny import resealed
+
+
+@pytest.fixture
+def copy(tiny: Bundle, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle, to be damaged."""
+    return Path(shutil.copytree(tiny.path, tmp_path / tiny.version))
+
+
+def test_every_file_that_is_cut_short_is_refused_and_named(tiny: Bundle, copy: Path) -> None:
+    for name in tiny.manifest["files"]:
+        content = (copy / name).read_bytes()
+        for cut in (content[:-1], content[: len(content) // 2], b""):
+            (copy / name).write_bytes(cut)
+            with pytest.raises(
+                BundleError, match=f"{name}: {len(cut)} bytes, the manifest says {len(content)}"
+            ):
+                Bundle.open(copy)
+        (copy / name).write_bytes(content)
+    Bundle.open(copy)
+
+
+@pytest.mark.parametrize(
+    "garble",
+    [
+        lambda text: "",
+        lambda text: text[: len(text) // 2],
+        lambda text: "[]",
+        lambda text: "null",
+        lambda text: "\0" * 100,
+        lambda text: text.replace('"files"', '"flies"'),
+        lambda text: text.replace('"version": "', '"version": "../'),
+        lambda text: text.replace('"sha256"', '"sha265"'),
+    ],
+)
+def test_a_garbled_manifest_is_refused(copy: Path, garble: Callable[[str], str]) -> None:
+    manifest = copy / MANIFEST
+    manifest.write_text(garble(manifest.read_text()))
+    with pytest.raises(BundleError, match=r"manifest\.json: "):
+        Bundle.open(copy)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(data=st.data())
+def test_a_manifest_with_anything_in_any_place_opens_or_is_refused(tiny: Bundle, data: st.DataObject) -> None:
+    manifest = json.loads((tiny.path / MANIFEST).read_text())
+    place: Any = manifest
+    while True:
+        key = data.draw(st.sampled_from(sorted(place)))
+        if not isinstance(place[key], dict) or not place[key] or data.draw(st.booleans()):
+            break
+        place = place[key]
+    place[key] = data.draw(anything)
+    with suppress(BundleError):
+        opened = Bundle.of(tiny.path, manifest)
+        assert isinstance(opened.version, str)
+        assert opened.as_of >= 0
+        assert opened.count("products.dat") >= 0
+
+
+BAD_LINES = {
+    "too few fields": (b"9:1:2\n", "expected 4 fields sku:brand:shop:category, found 3"),
+    "too many fields": (b"9:1:2:3:4\n", "expected 4 fields sku:brand:shop:category, found 5"),
+    "no sku": (b":1:2:3\n", "sku is empty"),
+    "an empty line": (b"\n", "expected 4 fields sku:brand:shop:category, found 1"),
+    "a sku twice": (b"1:3456:6980:70\n", "sku '1' is there twice"),
+    "no UTF-8": (b"9:\xff\xfe:2:3\n", "not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LINES)
+def test_a_bad_line_of_products_is_named(copy: Path, case: str) -> None:
+    line, reason = BAD_LINES[case]
+    path = copy / "products.dat"
+    number = path.read_bytes().count(b"\n") + 1
+    path.write_bytes(path.read_bytes() + line)
+    where = "" if case == "no UTF-8" else f":{number}"
+    with pytest.raises(BundleError, match=rf"products\.dat{where}: {reason}"):
+        resealed(copy).catalogue  # noqa: B018
+
+
+def test_a_catalogue_of_nothing_is_refused(copy: Path) -> None:
+    (copy / "products.dat").write_bytes(b"")
+    with pytest.raises(BundleError, match=r"products\.dat: no lines"):
+        resealed(copy).catalogue  # noqa: B018
+
+
+def test_a_last_line_without_an_end_is_a_line(tiny: Bundle, copy: Path) -> None:
+    for name in ("products.dat", "product_vectors.txt"):
+        (copy / name).write_bytes((copy / name).read_bytes().removesuffix(b"\n"))
+    sealed = resealed(copy)
+    assert sealed.catalogue.skus == tiny.catalogue.skus
+    skus, _ = read_vectors(sealed.lines("product_vectors.txt"), sealed.count("product_vectors.txt"))
+    assert skus == tiny.catalogue.skus
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"9:[0.5]\n", ":301: 1 values, expected 32"),
+        (b"9:[NaN]\n", ":301: "),
+        (b"9:0.5, 0.5\n", ":301: "),
+        (b"9\n", ":301: "),
+        (b"\n", ":301: "),
+        (b"9:[" + b"0.5, " * 31 + b"1e39]\n", ":301: a value is not finite"),
+        (b"9:[" + b"0.5, " * 31 + b'"0.5x"]\n', ":301: "),
+        (b"1:[" + b"0.5, " * 31 + b"0.5]\n", ":301: sku '1' is there twice"),
+        (b"\xff:[" + b"0.5, " * 31 + b"0.5]\n", ": not UTF-8"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_a_bad_line_of_vectors_is_named(copy: Path, line: bytes, reason: str) -> None:
+    path = copy / "product_vectors.txt"
+    path.write_bytes(path.read_bytes() + line)
+    sealed = resealed(copy)
+    with pytest.raises(BundleError, match=rf"product_vectors\.txt{reason}"):
+        read_vectors(sealed.lines(path.name), sealed.count(path.name))
+
+
+def test_no_vectors_are_refused(copy: Path) -> None:
+    (copy / "product_vectors.txt").write_bytes(b"")
+    sealed = resealed(copy)
+    with pytest.raises(BundleError, match=r"product_vectors\.txt: no lines"):
+        read_vectors(sealed.lines("product_vectors.txt"), sealed.count("product_vectors.txt"))
