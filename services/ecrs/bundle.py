@@ -176,7 +176,8 @@ class Bundle:
 def writing(bundles: Path, version: str, about: dict[str, Any]) -> Iterator[Path]:
     """A directory to fill with a bundle's files; sealed, moved into place and made `current` at the end.
 
-    Nothing is visible under `bundles` until everything is there; after an error nothing is left.
+    Nothing is visible under `bundles` until everything is there; after an error nothing is left. BundleError
+    where the disk does not take it.
     `about` goes into the manifest (data set, dimensions, settings).
     """
     bundles.mkdir(parents=True, exist_ok=True)
@@ -187,6 +188,13 @@ def writing(bundles: Path, version: str, about: dict[str, Any]) -> Iterator[Path
         Bundle.open(draft)
         draft.chmod(0o755)
         draft.rename(bundles / version)
+    except OSError as error:
+        free = shutil.disk_usage(
+            bundles
+        ).free  # numpy's words for a full disk are "15000 requested and 5088 written"
+        shutil.rmtree(draft, ignore_errors=True)
+        why = f"{error.strerror or error}, {free:,} bytes are free"
+        raise BundleError(f"{bundles}: the bundle cannot be written: {why}") from error
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise

@@ -1,13 +1,14 @@
 """A disk that is full, a real one: what was there stays whole, and the error says why."""
 
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from ecrs.bundle import CURRENT, Bundle
+from ecrs.bundle import CURRENT, Bundle, BundleError
 from ecrs.kit.errors import Unavailable
 from ecrs.recall.faiss_vectors import FaissVectors
 from ecrs.recall.vectors import read_vectors
@@ -67,10 +68,21 @@ def test_a_full_disk_while_exporting_leaves_the_current_bundle(
     old = export.export(*trained, bundles, measured=False)
     before = sorted(path.name for path in bundles.iterdir())
     fill(bundles, leave=int(bytes_of(tiny) * share))
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(BundleError, match=r"the bundle cannot be written: .*, [0-9,]+ bytes are free"):
         export.export(*trained, bundles, measured=False)
     assert sorted(path.name for path in bundles.iterdir()) == sorted([*before, "filler"])
     assert Bundle.open(bundles / CURRENT).version == old
+
+
+def test_the_command_line_says_that_the_disk_has_no_room(tiny: Bundle, disk: Disk) -> None:
+    bundles, work = disk(bytes_of(tiny) // 2048), tiny.path.parents[1]
+    command = [Path(sys.executable).with_name("ecrs"), "export", "--bundles", bundles, "--no-measure"]
+    command += ["--data", work / "data", work / "train"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"ecrs: {bundles}: the bundle cannot be written: ")
+    assert "Traceback" not in done.stderr
+    assert list(bundles.iterdir()) == []
 
 
 @pytest.mark.parametrize("at_once", [1, 200])
