@@ -38,8 +38,9 @@ chaos: venv ## break each part under load, PROFILE=embedded or compose: artifact
 	$(if $(filter compose,$(PROFILE)),images/compose-plugin)
 	.venv/bin/pytest -s tests/$(if $(filter compose,$(PROFILE)),compose,system)/test_chaos.py
 
-bench: venv ## how near ECRS is to the floor of its own stages: artifacts/bench/bench.json
-	@.venv/bin/ecrs build && .venv/bin/python -m tests.bench
+bench: venv ## against the floor of its stages and its ancestor's way, PROFILE=embedded or compose (make up)
+	@$(if $(filter compose,$(PROFILE)),,.venv/bin/ecrs build &&) \
+	  .venv/bin/python -m tests.bench $(if $(PROFILE),--profile $(PROFILE))
 
 lint: venv ## style, types, and that imports point one way
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports

@@ -1,155 +1,137 @@
-"""How near ECRS is to the floor of its own stages, in one interleaved run.
+"""How near ECRS is to the floor of its own stages, and how far from the way it came, in one interleaved run.
 
-python -m tests.bench [BUNDLE] [--rounds N] [--seconds S] [--out FILE]: starts the embedded platform over the
-bundle, prints a table and ratios with 95 % intervals over the rounds, and writes artifacts/bench/bench.json.
+python -m tests.bench [BUNDLE]                 starts the embedded platform over the bundle
+python -m tests.bench --profile compose        takes the containers that run here
+
+Prints tables and ratios with 95 % intervals; writes bench.json, a run a profile, and PROFILE.svg and
+PROFILE.png to artifacts/bench. docs/explanation/speed.md says what is measured.
 """
 
 import argparse
 import asyncio
-import itertools
 import json
 import os
-import platform as machine
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import redis
-
 from ecrs.bundle import Bundle
-from ecrs.embedded import Children, platform
-from tests.bench.floor import CANDIDATES, ROOT, Floor, FloorWithHops, Inputs, echoes
+from tests.bench.figures import GOAL_MS, held_ratio, highest_held, p50, per_s, ratio, row
+from tests.bench.machine import hardware
+from tests.bench.measure import (
+    ANCESTOR,
+    CANDIDATES,
+    CLIENTS,
+    ECRS,
+    HOPS,
+    RATES,
+    RAW,
+    SERVED,
+    Measured,
+    Plan,
+    contender,
+    measure,
+)
+from tests.bench.plots import draw
+from tests.bench.processes import ROOT
+from tests.bench.sites import Site, compose, embedded
 
-GATEWAY = "127.0.0.1:8930"
-CLIENTS = (1, 8, 32)
-USERS = 40
-RAW, HOPS, ECRS = "floor", "floor with hops", "ECRS"
-
-
-def closed_loop(answer: Callable[[Inputs], None], floor: Floor, seconds: float) -> dict[str, Any]:
-    took, end = [], time.monotonic() + seconds
-    for one in itertools.cycle(floor.inputs):
-        if time.monotonic() >= end:
-            break
-        begun = time.perf_counter()
-        answer(one)
-        took.append(time.perf_counter() - begun)
-    return {"took": took, "failed": 0, "degraded": 0}
-
-
-def asked(clients: int, seconds: float, users: Sequence[str]) -> dict[str, Any]:
-    """The gateway, by a process of its own."""
-    command = [sys.executable, "-m", "tests.bench.load", GATEWAY, str(clients), str(seconds)]
-    done = subprocess.run(
-        command, input="\n".join(users), capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    return json.loads(done.stdout)
+COLUMNS = ("calls", "p50_ms", "p99_ms", "p99.9_ms", "per_s", "failed", "shed", "degraded")
 
 
-def summary(rounds: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
-    took = np.concatenate([np.array(one["took"]) for one in rounds]) * 1000
-    p50, p99, p999 = np.percentile(took, [50, 99, 99.9])
+def found(site: Site, plan: Plan, seen: Measured) -> dict[str, Any]:
+    """What bench.json holds."""
     return {
-        "calls": len(took),
-        "p50_ms": round(p50, 2),
-        "p99_ms": round(p99, 2),
-        "p99.9_ms": round(p999, 2),
-        "per_s": round(len(took) / (seconds * len(rounds)), 1),
-        "failed": sum(one["failed"] for one in rounds),
-        "degraded": sum(one["degraded"] for one in rounds),
+        "profile": site.profile,
+        "machine": hardware(),
+        "versions": seen.versions,
+        "bundle": site.bundle.version,
+        "products": site.bundle.count("products.dat"),
+        "candidates": CANDIDATES,
+        "rounds": plan.rounds,
+        "seconds": plan.seconds,
+        "closed": {name: row(samples) for name, samples in seen.closed.items()},
+        "open": {
+            name: {str(rate): row(rates[rate]) for rate in sorted(rates)} for name, rates in seen.open.items()
+        },
+        "held": {name: highest_held(seen.steady[name]) for name in SERVED},
+        "ratios": ratios(seen),
+        "same_items": round(seen.same, 4),
+        "cpu_ms_per_call": seen.cpu_ms_per_call,
+        "rss_mb": seen.rss_mb,
     }
 
 
-def ratio(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Of the medians, round by round: their mean, and a bootstrap's 95 % interval over the rounds."""
-    each = np.array([np.median(a["took"]) / np.median(b["took"]) for a, b in zip(ours, theirs, strict=True)])
-    drawn = np.random.default_rng(0).choice(each, (2000, len(each))).mean(axis=1)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return {"ratio": round(each.mean(), 2), "low": round(low, 2), "high": round(high, 2)}
+def ratios(seen: Measured) -> dict[str, dict[str, float] | None]:
+    one = seen.closed[contender(ECRS, 1)]
+    found = {f"p50, 1 client, to the {floor}": ratio(p50, one, seen.closed[floor]) for floor in (RAW, HOPS)}
+    for clients in CLIENTS:
+        ours, theirs = (seen.closed[contender(name, clients)] for name in SERVED)
+        plural = "client" if clients == 1 else "clients"
+        found[f"p50, {clients} {plural}, to the ancestor"] = ratio(p50, ours, theirs)
+        found[f"calls a second, {clients} {plural}, to the ancestor"] = ratio(per_s, ours, theirs)
+    held = held_ratio(seen.steady[ECRS], seen.steady[ANCESTOR])
+    return found | {f"rate at p99 < {GOAL_MS:.0f} ms, to the ancestor": held}
 
 
-def cpu_s(children: Children) -> dict[str, float]:
-    ticks = os.sysconf("SC_CLK_TCK")
-    used = {}
-    for name, process in children.processes.items():
-        after_name = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-        used[name] = (int(after_name[11]) + int(after_name[12])) / ticks
-    return used
+def lines(result: dict[str, Any]) -> Iterator[str]:
+    """For people."""
+    machine = result["machine"]
+    yield f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB; {result['versions']}"
+    yield (
+        f"{result['profile']}, {result['products']:,} products, {result['candidates']} candidates, "
+        f"bundle {result['bundle']}; {result['rounds']} rounds of {result['seconds']} s"
+    )
+    yield f"\n{'closed loop':18} " + " ".join(f"{name:>9}" for name in COLUMNS)
+    for name, one in result["closed"].items():
+        yield f"{name:18} " + _cells(one)
+    for name, rates in result["open"].items():
+        yield f"\n{name + ', calls/s':18} " + " ".join(f"{column:>9}" for column in COLUMNS)
+        for rate, one in rates.items():
+            yield f"{rate:>18} " + _cells(one)
+    held = ", ".join(f"{name} {rate:g}/s" for name, rate in result["held"].items())
+    yield f"\nHighest rate at p99 < {GOAL_MS:.0f} ms: {held}\nECRS,"
+    for name, one in result["ratios"].items():
+        yield f"  {name}: " + (f"{one['ratio']} ({one['low']} to {one['high']})" if one else "it holds none")
+    yield f"The ancestor's items are the same in {100 * result['same_items']:.1f} % of places."
+    for name in SERVED:
+        cpu, memory = result["cpu_ms_per_call"][name], result["rss_mb"][name]
+        yield f"{name}: CPU {sum(cpu.values()):.1f} ms a call {cpu}; resident, MB {memory}"
 
 
-def rss_mb(children: Children) -> dict[str, int]:
-    pages = {
-        name: int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-        for name, process in children.processes.items()
-    }
-    return {name: count * os.sysconf("SC_PAGE_SIZE") // 2**20 for name, count in pages.items()}
+def _cells(row: dict[str, Any]) -> str:
+    return " ".join(f"{'-' if row[column] is None else row[column]:>9}" for column in COLUMNS)
 
 
-async def bench(bundle: Bundle, rounds: int, seconds: float) -> dict[str, Any]:
-    users = [line.split(":")[0] for line in bundle.lines("users.dat")]
-    users = users[:: max(1, len(users) // USERS)][:USERS]
-    with tempfile.TemporaryDirectory() as run_dir, echoes(5) as targets:
-        async with platform(bundle, Path(run_dir)) as children:
-            store = redis.Redis.from_url(children.redis_url)
-            floor = await asyncio.to_thread(Floor, bundle, users, store)
-            with_hops = FloorWithHops(floor, targets)
-            contenders: dict[str, Callable[[], dict[str, Any]]] = {
-                RAW: lambda: closed_loop(floor.answer, floor, seconds),
-                HOPS: lambda: closed_loop(with_hops.answer, floor, seconds),
-            }
-            for clients in CLIENTS:
-                contenders[f"{ECRS}, {clients}"] = lambda clients=clients: asked(clients, seconds, users)
-            seen: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
-            for contender in contenders.values():  # warm
-                await asyncio.to_thread(contender)
-            used, spent = dict.fromkeys(children.processes, 0.0), 0
-            for _ in range(rounds):
-                for name, contender in contenders.items():
-                    before = cpu_s(children)
-                    seen[name].append(await asyncio.to_thread(contender))
-                    if name.startswith(ECRS):
-                        spent += len(seen[name][-1]["took"])
-                        used = {part: used[part] + s - before[part] for part, s in cpu_s(children).items()}
-            one = seen[f"{ECRS}, 1"]
-            return {
-                "machine": {"cpu": machine.machine(), "cores": os.cpu_count(), "system": machine.platform()},
-                "bundle": bundle.version,
-                "products": bundle.count("products.dat"),
-                "candidates": CANDIDATES,
-                "profile": "embedded",
-                "rounds": rounds,
-                "seconds": seconds,
-                "contenders": {name: summary(of, seconds) for name, of in seen.items()},
-                "p50 against": {RAW: ratio(one, seen[RAW]), HOPS: ratio(one, seen[HOPS])},
-                "cpu_ms_per_call": {part: round(s / spent * 1000, 2) for part, s in used.items()},
-                "rss_mb": rss_mb(children),
-            }
+async def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    plan = Plan(arguments.rounds, arguments.seconds, arguments.up_to)
+    if arguments.profile == "compose":
+        place = compose(arguments.project, arguments.secrets)
+    else:
+        place = embedded(Bundle.open(arguments.bundle))
+    async with place as site:
+        return found(site, plan, await asyncio.to_thread(measure, site, plan))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.bench")
     parser.add_argument("bundle", nargs="?", type=Path, default=ROOT / "artifacts" / "bundles" / "current")
+    parser.add_argument("--profile", choices=["embedded", "compose"], default="embedded")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--out", type=Path, default=ROOT / "artifacts" / "bench" / "bench.json")
+    parser.add_argument("--seconds", type=float, default=2.5, help="of a measurement")
+    parser.add_argument("--up-to", type=float, default=max(RATES), help="the open loop's highest rate")
+    parser.add_argument("--out", type=Path, default=ROOT / "artifacts" / "bench", help="directory of results")
+    parser.add_argument("--project", default="ecrs", help="of compose")
+    secrets = Path(os.environ.get("ECRS_SECRETS", ROOT / ".secrets"))
+    parser.add_argument("--secrets", type=Path, default=secrets, help="of compose: the passwords' directory")
     arguments = parser.parse_args()
-    found = asyncio.run(bench(Bundle.open(arguments.bundle), arguments.rounds, arguments.seconds))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"\n{'':16} {'calls':>7} {'p50 ms':>8} {'p99 ms':>8} {'p99.9':>8} {'per s':>7} failed degraded")
-    for name, row in found["contenders"].items():
-        print(
-            f"{name:16} {row['calls']:7} {row['p50_ms']:8.2f} {row['p99_ms']:8.2f} {row['p99.9_ms']:8.2f} "
-            f"{row['per_s']:7.1f} {row['failed']:6} {row['degraded']:8}"
-        )
-    for name, row in found["p50 against"].items():
-        print(f"p50 of ECRS, one client, against the {name}: {row['ratio']} ({row['low']} to {row['high']})")
-    print(f"CPU a call, ms: {found['cpu_ms_per_call']}; memory, MB: {found['rss_mb']}\n{arguments.out}")
+    result = asyncio.run(run(arguments))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    written = arguments.out / "bench.json"
+    before = json.loads(written.read_text()) if written.exists() else {}
+    written.write_text(json.dumps(before | {arguments.profile: result}, indent=1) + "\n")
+    print("\n".join(lines(result)))
+    print(written, *draw(result, arguments.out))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,204 @@
+"""The ancestor's way: the same answer, come by as in the demo that ECRS descends from.
+
+Written for the benchmark, not for use. What is the demo's: five synchronous gRPC servers, a process
+each, with 40 threads; for every call to another service a new channel and a new stub; products read by
+one GET each, JSON by the standard library, and read anew for every call. What is kept between calls is
+what the demo kept: the stores' clients, and the models in the process, where the profile has them there.
+
+What is computed, and what travels, is ECRS' own (tests/bench/work.py, ecrs.wire), not the demo's, which
+asked the vectors alone and fed the ranker less: so the two differ in the way alone. One read is spared:
+what is out of stock is asked for all products at once, for the demo had no such question.
+
+python -m tests.bench.ancestor SERVICE CANDIDATES [NAME=TARGET …]: prints its port.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+
+from ecrs.bundle import Bundle
+from ecrs.contract.as_pb2 import ASRequest, ASResponse
+from ecrs.contract.as_pb2_grpc import ASServiceServicer, add_ASServiceServicer_to_server
+from ecrs.contract.cm_pb2 import CMRequest, CMResponse
+from ecrs.contract.cm_pb2_grpc import CMServiceServicer, CMServiceStub, add_CMServiceServicer_to_server
+from ecrs.contract.item_info_pb2 import ItemInfo
+from ecrs.contract.rank_pb2 import RankRequest, RankResponse
+from ecrs.contract.rank_pb2_grpc import (
+    RankServiceServicer,
+    RankServiceStub,
+    add_RankServiceServicer_to_server,
+)
+from ecrs.contract.recall_pb2 import RecallRequest, RecallResponse
+from ecrs.contract.recall_pb2_grpc import (
+    RecallServiceServicer,
+    RecallServiceStub,
+    add_RecallServiceServicer_to_server,
+)
+from ecrs.contract.um_pb2 import UserModelRequest, UserModelResponse
+from ecrs.contract.um_pb2_grpc import UMServiceServicer, UMServiceStub, add_UMServiceServicer_to_server
+from ecrs.contract.user_info_pb2 import Interaction, UserInfo
+from ecrs.profiles import OUT_OF_STOCK_KEY, history_key, item_key, totals_key, user_key
+from ecrs.totals import TOTALS, Totals
+from ecrs.wire import from_sources, from_totals, to_item, to_sources, to_user
+from tests.bench.direct import Settings, open_model, open_store, open_vectors
+from tests.bench.processes import serving
+from tests.bench.work import RankWork, RecallWork
+
+THREADS = 40
+"""Of a server, and the calls it takes at a time: more are refused."""
+
+
+class UM(UMServiceServicer):
+    def __init__(self, settings: Settings) -> None:
+        self._store = open_store(settings)
+
+    def um_call(self, request: UserModelRequest, context: grpc.ServicerContext) -> UserModelResponse:
+        user = request.user_id
+        info = UserInfo(**self._read(user_key(user), {}))
+        for sku, ts, action in self._read(history_key(user), []):
+            info.history.append(Interaction(sku_id=sku, ts=ts, type=action))
+        if columns := self._read(totals_key(user), {}):
+            numbers = np.array([columns[name] for name in TOTALS], dtype=np.float64).T
+            info.totals.CopyFrom(from_totals(Totals(tuple(columns["sku_ids"]), numbers)))
+        return UserModelResponse(error={"code": 200}, user_info=info)
+
+    def _read(self, key: str, otherwise: Any) -> Any:
+        raw = self._store.get(key)
+        return otherwise if raw is None else json.loads(raw)
+
+
+class CM(CMServiceServicer):
+    def __init__(self, settings: Settings) -> None:
+        self._store = open_store(settings)
+
+    def cm_call(self, request: CMRequest, context: grpc.ServicerContext) -> CMResponse:
+        reply = CMResponse(error={"code": 200})
+        for sku in request.item_ids:
+            record = json.loads(self._store.get(item_key(sku)))
+            statistics = [math.nan if one is None else one for one in record.pop("statistics", ())]
+            reply.item_infos.append(ItemInfo(**record, statistics=statistics))
+        out_of_stock = self._store.smismember(OUT_OF_STOCK_KEY, list(request.item_ids))
+        for info, out in zip(reply.item_infos, out_of_stock, strict=True):
+            info.out_of_stock = bool(out)
+        return reply
+
+
+class Recall(RecallServiceServicer):
+    def __init__(self, settings: Settings) -> None:
+        bundle = Bundle.open(settings.bundle)
+        self._work = RecallWork(bundle)
+        self._user_tower = open_model(settings.user_tower, bundle, "user_tower")
+        self._nearest = open_vectors(settings, bundle)
+
+    def recall(self, request: RecallRequest, context: grpc.ServicerContext) -> RecallResponse:
+        user = to_user(request.user_info)
+        near, distances = self._nearest(self._user_tower(self._work.user_ids(user)))
+        found = self._work.candidates(user, near, distances, request.request_num)
+        reply = RecallResponse(error={"code": 200}, sources=from_sources(found.sources))
+        for sku, score in zip(found.skus, found.score.tolist(), strict=True):
+            reply.score_pairs.add(nid=sku, score=score)
+        return reply
+
+
+class Rank(RankServiceServicer):
+    def __init__(self, settings: Settings) -> None:
+        bundle = Bundle.open(settings.bundle)
+        self._work = RankWork(bundle)
+        self._model = open_model(settings.ranker, bundle, "ranker")
+
+    def rank_predict(self, request: RankRequest, context: grpc.ServicerContext) -> RankResponse:
+        items = [to_item(info) for info in request.item_infos]
+        sources = to_sources(request.sources, len(items))
+        scores = self._model(self._work.pair_ids(to_user(request.user_info), items, sources))
+        reply = RankResponse(error={"code": 200})
+        for item, score in zip(items, scores[:, 0].tolist(), strict=True):
+            reply.score_pairs.add(nid=item.sku, score=score)
+        reply.score_pairs.sort(key=lambda pair: -pair.score)
+        return reply
+
+
+class AS(ASServiceServicer):
+    def __init__(self, candidates: int, targets: Mapping[str, str]) -> None:
+        self._candidates = candidates
+        self._targets = targets
+
+    def as_call(self, request: ASRequest, context: grpc.ServicerContext) -> ASResponse:
+        with grpc.insecure_channel(self._targets["um"]) as channel:
+            user = UMServiceStub(channel).um_call(UserModelRequest(user_id=request.user_id)).user_info
+        with grpc.insecure_channel(self._targets["recall"]) as channel:
+            asked = RecallRequest(user_info=user, request_num=self._candidates)
+            found = RecallServiceStub(channel).recall(asked)
+        skus = [pair.nid for pair in found.score_pairs]
+        with grpc.insecure_channel(self._targets["cm"]) as channel:
+            items = CMServiceStub(channel).cm_call(CMRequest(item_ids=skus)).item_infos
+        kept = [row for row, item in enumerate(items) if not item.out_of_stock]
+        sources = to_sources(found.sources, len(skus)).rows(kept)
+        known = {items[row].sku_id: items[row] for row in kept}
+        with grpc.insecure_channel(self._targets["rank"]) as channel:
+            ranked = RankRequest(user_info=user, item_infos=known.values(), sources=from_sources(sources))
+            scores = RankServiceStub(channel).rank_predict(ranked).score_pairs
+        proposed = dict(zip(known, sources.proposed(), strict=True))
+        reply = ASResponse(error={"code": 200})
+        for pair in scores:
+            info = reply.item_infos.add()
+            info.CopyFrom(known[pair.nid])
+            info.ClearField("statistics")
+            info.rank_score = pair.score
+            for name, position, score in proposed[pair.nid]:
+                info.sources.add(channel=name, position=position, score=score)
+        return reply
+
+
+GATEWAY = "gateway"
+_PARTS: dict[str, tuple[Callable[[Settings], Any], Callable[[Any, grpc.Server], None]]] = {
+    "um": (UM, add_UMServiceServicer_to_server),
+    "cm": (CM, add_CMServiceServicer_to_server),
+    "recall": (Recall, add_RecallServiceServicer_to_server),
+    "rank": (Rank, add_RankServiceServicer_to_server),
+}
+
+
+def serve(name: str, candidates: int, targets: Mapping[str, str]) -> None:
+    """Until the process is ended."""
+    server = grpc.server(ThreadPoolExecutor(THREADS), maximum_concurrent_rpcs=THREADS)
+    if name == GATEWAY:
+        add_ASServiceServicer_to_server(AS(candidates, targets), server)
+    else:
+        build, register = _PARTS[name]
+        register(build(Settings()), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    print(port, flush=True)
+    server.wait_for_termination()
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """Where it serves, and its processes by name."""
+
+    gateway: str
+    processes: dict[str, int]
+
+
+@contextmanager
+def ancestor(environment: Mapping[str, str], candidates: int) -> Iterator[Ancestor]:
+    """The five services, serving from the stores and models that the environment names."""
+    command = ["tests.bench.ancestor"]
+    with serving({name: [*command, name, str(candidates)] for name in _PARTS}, environment) as parts:
+        targets = [f"{name}={part.target}" for name, part in parts.items()]
+        with serving({GATEWAY: [*command, GATEWAY, str(candidates), *targets]}) as gateway:
+            pids = {name: process.pid for name, process in (parts | gateway).items()}
+            yield Ancestor(gateway[GATEWAY].target, pids)
+
+
+if __name__ == "__main__":
+    service, wanted, *others = sys.argv[1:]
+    serve(service, int(wanted), dict(other.split("=", 1) for other in others))

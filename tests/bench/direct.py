@@ -1,0 +1,97 @@
+"""The stores and models of either profile, called directly, one call at a time waiting for its answer.
+
+Which ones they are, the environment says, as it says it to the services: ECRS_REDIS_URL, ECRS_VECTORS,
+ECRS_USER_TOWER, ECRS_RANKER. Nothing here is ECRS' serving code but the in-process model: these are the
+floors' stages, and the ancestor's.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+
+import grpc
+import numpy as np
+import redis
+from pydantic import Field
+
+from ecrs.bundle import Bundle
+from ecrs.contract.pipeline_service_pb2 import Request, Tensor
+from ecrs.contract.pipeline_service_pb2_grpc import PipelineServiceStub
+from ecrs.kit.settings import BundleSettings, RedisSettings, VectorSettings
+from ecrs.model.signature import ModelSignature
+from ecrs.recall.proposals import DEPTH
+
+Model = Callable[[np.ndarray], np.ndarray]
+"""int64 ids to float32 outputs, as the model's signature has them."""
+
+Nearest = Callable[[np.ndarray], tuple[Sequence[str], Sequence[float]]]
+"""A user's vector, float32 (1, DIM), to the DEPTH nearest products: skus and squared distances."""
+
+
+class Settings(BundleSettings, RedisSettings, VectorSettings):
+    user_tower: str = Field("inprocess", description="`inprocess`, or serving://host:port")
+    ranker: str = Field("inprocess", description="`inprocess`, or serving://host:port")
+
+
+def open_store(settings: RedisSettings) -> redis.Redis:
+    return redis.Redis.from_url(settings.redis_url, password=settings.redis_password)
+
+
+def open_model(url: str, bundle: Bundle, name: str) -> Model:
+    signature = ModelSignature.load(bundle.path / name)
+    if url == "inprocess":
+        from ecrs.model.inprocess import InProcessModel
+
+        model, turn = InProcessModel(bundle.path / name, signature), threading.Lock()
+
+        def run(ids: np.ndarray) -> np.ndarray:
+            with turn:  # a predictor is not thread-safe
+                return model.run(ids)
+
+        return run
+
+    stub = PipelineServiceStub(grpc.insecure_channel(url.removeprefix("serving://")))
+
+    def ask(ids: np.ndarray) -> np.ndarray:
+        tensor = Tensor(name=signature.feed, elem_type=0, shape=ids.shape, int64_data=ids.ravel())
+        reply = stub.inference(Request(name=signature.model, tensors=[tensor]))
+        (answer,) = reply.tensors
+        return np.array(answer.float_data, dtype=np.float32).reshape(answer.shape)
+
+    return ask
+
+
+def open_vectors(settings: VectorSettings, bundle: Bundle) -> Nearest:
+    if settings.vectors == "faiss":
+        import faiss
+
+        # The same index as ECRS builds, whatever the catalogue's size makes of that.
+        from ecrs.recall.faiss_vectors import _build
+        from ecrs.recall.vectors import read_vectors
+
+        skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), bundle.count("product_vectors.txt"))
+        index = _build(vectors)
+
+        def search(vector: np.ndarray) -> tuple[Sequence[str], Sequence[float]]:
+            faiss.omp_set_num_threads(1)  # as ECRS does; OpenMP counts by the calling thread
+            distances, rows = index.search(vector, min(DEPTH, index.ntotal))
+            return [skus[row] for row in rows[0].tolist() if row >= 0], distances[0][rows[0] >= 0].tolist()
+
+        return search
+
+    from pymilvus import MilvusClient
+
+    from ecrs.recall.milvus_vectors import ALIAS, CONSISTENCY, milvus_address, search_params, token
+
+    client = MilvusClient(**milvus_address(settings), token=token(settings.milvus_password))
+
+    def ask(vector: np.ndarray) -> tuple[Sequence[str], Sequence[float]]:
+        (hits,) = client.search(
+            ALIAS,
+            data=vector,
+            limit=DEPTH,
+            search_params=search_params(DEPTH),
+            consistency_level=CONSISTENCY,
+        )
+        return [hit.id for hit in hits], [hit.distance for hit in hits]
+
+    return ask
