@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help venv demo evaluate test fuzz bench chaos lint contract lock standins secrets up down clean logs ps test-compose
+.PHONY: help venv demo evaluate test fuzz bench profile chaos lint contract lock standins secrets up down clean logs ps test-compose
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ chaos: venv ## break each part under load, PROFILE=embedded or compose: artifact
 bench: venv ## against the floor of its stages and its ancestor's way, PROFILE=embedded or compose (make up)
 	@$(if $(filter compose,$(PROFILE)),,.venv/bin/ecrs build &&) \
 	  .venv/bin/python -m tests.bench $(if $(PROFILE),--profile $(PROFILE))
+
+profile: venv ## where the CPU of an answer goes, by process and function: artifacts/bench/profile.md
+	@.venv/bin/ecrs build && .venv/bin/python -m tests.bench.profile
 
 lint: venv ## style, types, and that imports point one way
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
