@@ -56,7 +56,7 @@ def found(site: Site, plan: Plan, seen: Measured) -> dict[str, Any]:
         },
         "held": {name: highest_held(seen.steady[name]) for name in SERVED},
         "ratios": ratios(seen),
-        "same_items": round(seen.same, 4),
+        "same_items": {name: round(share, 4) for name, share in seen.same.items()},
         "cpu_ms_per_call": seen.cpu_ms_per_call,
         "rss_mb": seen.rss_mb,
     }
@@ -93,7 +93,8 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     yield f"\nHighest rate at p99 < {GOAL_MS:.0f} ms: {held}\nECRS,"
     for name, one in result["ratios"].items():
         yield f"  {name}: " + (f"{one['ratio']} ({one['low']} to {one['high']})" if one else "it holds none")
-    yield f"The ancestor's items are the same in {100 * result['same_items']:.1f} % of places."
+    same = ", ".join(f"{name} {100 * share:.1f} %" for name, share in result["same_items"].items())
+    yield f"Asked again, items that ECRS had answered in the same place: {same}"
     for name in SERVED:
         cpu, memory = result["cpu_ms_per_call"][name], result["rss_mb"][name]
         yield f"{name}: CPU {sum(cpu.values()):.1f} ms a call {cpu}; resident, MB {memory}"

@@ -26,7 +26,7 @@ def hardware() -> dict[str, Any]:
 
 
 def versions(store: redis.Redis) -> dict[str, str]:
-    """Of this commit and what it runs on; the store says its own."""
+    """Of this commit and what it runs on; the store says its own, the libraries are those of this process."""
     info: dict[str, Any] = store.info("server")
     name = info.get("server_name", "redis")
     git = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
@@ -34,7 +34,7 @@ def versions(store: redis.Redis) -> dict[str, str]:
     return {
         "commit": commit or "unknown",
         "python": platform.python_version(),
-        name: info.get(f"{name}_version", info["redis_version"]),
+        "store": f"{name} {info.get(f'{name}_version', info['redis_version'])}",
         **{library: version(library) for library in LIBRARIES},
     }
 

@@ -54,8 +54,8 @@ class Measured:
     """What was seen.
 
     `closed`, samples by `contender`, one a round; `open`, by contender and rate; `steady`, those of them that
-    every round has; CPU and resident memory by contender and part; `same`, the share of the ancestor's
-    items that are ECRS' own in the same place.
+    every round has; CPU and resident memory by contender and part; `same`, of each served contender asked
+    again, the share of items that ECRS had answered in the same place.
     """
 
     closed: dict[str, list[Sample]] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Measured:
     steady: dict[str, dict[float, list[Sample]]] = field(default_factory=dict)
     cpu_ms_per_call: dict[str, dict[str, float]] = field(default_factory=dict)
     rss_mb: dict[str, dict[str, int]] = field(default_factory=dict)
-    same: float = 0.0
+    same: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -95,7 +95,8 @@ def measure(site: Site, plan: Plan) -> Measured:
             {ECRS: site.targets["gateway"], ANCESTOR: other.gateway},
             {ECRS: site.parts, ANCESTOR: other.processes | site.stores},
         )
-        run.measured.same = _same(other.gateway, users, [answer for answer, _ in seen])
+        answered = [answer for answer, _ in seen]
+        run.measured.same = {name: _same(gateway, users, answered) for name, gateway in run.gateways.items()}
         run.closed_loops()
         run.open_loops()
         run.measured.rss_mb = {name: rss_mb(parts) for name, parts in run.parts.items()}
