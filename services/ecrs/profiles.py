@@ -171,7 +171,9 @@ class RedisProfiles:
 
 
 async def _answer(command: Awaitable[Any], timeout_s: float) -> Any:
-    return await within(timeout_s, "the profile store", command, away=(RedisError, OSError))
+    return await within(
+        timeout_s, "the profile store", command, dependency="redis", away=(RedisError, OSError)
+    )
 
 
 @asynccontextmanager

@@ -4,8 +4,6 @@ Users and records are the wire's messages: what the gateway hands from one servi
 not take apart.
 """
 
-import asyncio
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain import HISTORY_LENGTH, NEW_USER_IDS
-from ecrs.kit.errors import BadRequest, Fault
-from ecrs.kit.observe import DEGRADED, STAGE_SECONDS
+from ecrs.kit.errors import BadRequest
+from ecrs.kit.observe import DEGRADED, STAGE_SECONDS, timed
 from ecrs.sources import Source, Sources
 from ecrs.totals import Totals
 from ecrs.wire import check_now, check_user_id, from_user, to_user
@@ -136,21 +134,11 @@ class Trace:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        outcome = "error"  # unless it ends in a way that has a name
         try:
-            yield
-            outcome = "ok"
-        except Fault as fault:
-            outcome = fault.outcome
-            raise
-        except asyncio.CancelledError:
-            outcome = "cancelled"
-            raise
+            with timed(STAGE_SECONDS, name) as timing:
+                yield
         finally:
-            took = time.perf_counter() - started
-            self.stages.append(Stage(name, took * 1000, outcome))
-            STAGE_SECONDS.labels(name, outcome).observe(took)
+            self.stages.append(Stage(name, timing.took_s * 1000, timing.outcome))
 
     def skip(self, name: str) -> None:
         self.stages.append(Stage(name, 0.0, "skipped"))

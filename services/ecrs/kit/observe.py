@@ -4,7 +4,9 @@ import asyncio
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -29,6 +31,12 @@ CALL_SECONDS = Histogram("ecrs_rpc_seconds", "Time to answer a call", ["service"
 STAGE_SECONDS = Histogram(
     "ecrs_stage_seconds", "Time a stage of an answer took", ["stage", "outcome"], buckets=SECONDS
 )
+DEPENDENCY_SECONDS = Histogram(
+    "ecrs_dependency_seconds",
+    "Time a store or a model took, checks included",
+    ["dependency", "outcome"],
+    buckets=SECONDS,
+)
 BREAKER = Gauge(
     "ecrs_breaker_state", "Of a dependency: 0 closed, 1 open, 2 half open, which is probing", ["dependency"]
 )
@@ -52,6 +60,33 @@ def show_bundle(service: str, version: str) -> None:
     for labels in [labels for labels, *_ in BUNDLE._metrics.items() if labels[0] == service]:
         BUNDLE.remove(*labels)
     BUNDLE.labels(service, version).set(1)
+
+
+@dataclass
+class Timing:
+    """How something went, once it is over."""
+
+    took_s: float = 0.0
+    outcome: str = "error"  # unless it ends in a way that has a name
+
+
+@contextmanager
+def timed(seconds: Histogram, what: str) -> Iterator[Timing]:
+    """Observe how long the body takes in `seconds`, whose labels are what it is and how it ends."""
+    timing = Timing()
+    started = time.perf_counter()
+    try:
+        yield timing
+        timing.outcome = "ok"
+    except Fault as fault:
+        timing.outcome = fault.outcome
+        raise
+    except asyncio.CancelledError:
+        timing.outcome = "cancelled"
+        raise
+    finally:
+        timing.took_s = time.perf_counter() - started
+        seconds.labels(what, timing.outcome).observe(timing.took_s)
 
 
 class Interceptor(grpc.aio.ServerInterceptor, ABC):

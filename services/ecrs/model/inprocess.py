@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from paddle import inference
 
-from ecrs.kit.errors import OutOfTime
+from ecrs.kit.limit import within
 from ecrs.model.signature import ModelSignature
 
 
@@ -42,11 +42,8 @@ class InProcessModel:
 
     async def infer(self, ids: np.ndarray, timeout_s: float) -> np.ndarray:
         ids = self.signature.check(ids)
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await asyncio.get_running_loop().run_in_executor(self._thread, self.run, ids)
-        except TimeoutError:
-            raise OutOfTime(f"{self.signature.model} took longer than {timeout_s * 1000:.0f} ms") from None
+        done = asyncio.get_running_loop().run_in_executor(self._thread, self.run, ids)
+        return await within(timeout_s, self.signature.model, done, dependency=self.signature.model)
 
     def run(self, ids: np.ndarray) -> np.ndarray:
         """`infer`, blocking and on the calling thread; one at a time, ids as `check` returns them."""

@@ -13,6 +13,7 @@ from ecrs.contract.pipeline_service_pb2 import Request, Tensor
 from ecrs.contract.pipeline_service_pb2_grpc import PipelineServiceStub
 from ecrs.kit.client import open_channel, send
 from ecrs.kit.errors import Unavailable
+from ecrs.kit.observe import DEPENDENCY_SECONDS, timed
 from ecrs.model.signature import InvalidInput, ModelSignature
 
 INT64 = 0
@@ -39,7 +40,8 @@ class PaddleServingModel:
     async def infer(self, ids: np.ndarray, timeout_s: float) -> np.ndarray:
         tensor = Tensor(name=self.signature.feed, elem_type=INT64, shape=ids.shape, int64_data=ids.ravel())
         request = Request(name=self.signature.model, tensors=[tensor])
-        reply = await send(self._peer, self._stub.inference, request, timeout_s)
+        with timed(DEPENDENCY_SECONDS, self.signature.model):
+            reply = await send(self._peer, self._stub.inference, request, timeout_s)
         if reply.err_no == BAD_REQUEST:
             raise InvalidInput(reply.err_msg)
         if reply.err_no:

@@ -12,7 +12,8 @@ import faiss
 import numpy as np
 
 from ecrs.bundle import Bundle
-from ecrs.kit.errors import OutOfTime, Unavailable
+from ecrs.kit.errors import Unavailable
+from ecrs.kit.limit import within
 from ecrs.recall.journal import Change, Journal, Placed
 from ecrs.recall.vectors import (
     EXACT_UP_TO,
@@ -145,11 +146,8 @@ class FaissVectors:
             self._new_in.update(zip(ids[new].tolist(), new_in[new].tolist(), strict=True))
 
     async def _run(self, what: str, job: Callable[[], T], timeout_s: float) -> T:
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await asyncio.get_running_loop().run_in_executor(self._thread, job)
-        except TimeoutError:
-            raise OutOfTime(f"the vector {what} took longer than {timeout_s * 1000:.0f} ms") from None
+        done = asyncio.get_running_loop().run_in_executor(self._thread, job)
+        return await within(timeout_s, f"the vector {what}", done, dependency="faiss")
 
 
 def _build(vectors: np.ndarray) -> faiss.Index:

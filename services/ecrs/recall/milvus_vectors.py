@@ -122,4 +122,5 @@ class MilvusVectors:
 
 
 async def _bounded(call: Awaitable[T], timeout_s: float) -> T:
-    return await within(timeout_s, "Milvus", call, away=(MilvusException, RpcError, OSError))
+    away = (MilvusException, RpcError, OSError)
+    return await within(timeout_s, "Milvus", call, dependency="milvus", away=away)

@@ -1,0 +1,59 @@
+"""A limit on what a store or a model takes, and what the metrics say of it."""
+
+import asyncio
+
+import pytest
+from prometheus_client import REGISTRY
+
+from ecrs.kit.errors import NotFound, OutOfTime, Unavailable
+from ecrs.kit.limit import within
+
+
+async def answer(value: int, fault: Exception | None = None, delay_s: float = 0.0) -> int:
+    await asyncio.sleep(delay_s)
+    if fault:
+        raise fault
+    return value
+
+
+def observed(dependency: str) -> dict[str, float]:
+    """How often it ended in which way."""
+    return {
+        sample.labels["outcome"]: sample.value
+        for metric in REGISTRY.collect()
+        for sample in metric.samples
+        if sample.name == "ecrs_dependency_seconds_count" and sample.labels["dependency"] == dependency
+    }
+
+
+async def test_an_answer_in_time_is_given_and_counted() -> None:
+    assert await within(1.0, "A store", answer(7), dependency="one that answers") == 7
+    assert observed("one that answers") == {"ok": 1}
+
+
+@pytest.mark.parametrize(
+    ("delay_s", "fault", "raised", "outcome"),
+    [
+        (60, None, OutOfTime("A store did not answer within 10 ms"), "out_of_time"),
+        (0, OSError("secret"), Unavailable("A store is unavailable (OSError)"), "unavailable"),
+        (0, NotFound("no such thing"), NotFound("no such thing"), "not_found"),
+        (0, ZeroDivisionError("a bug"), ZeroDivisionError("a bug"), "error"),
+    ],
+)
+async def test_what_goes_wrong_has_a_name_in_fault_and_metric(
+    delay_s: float, fault: Exception | None, raised: Exception, outcome: str
+) -> None:
+    dependency = f"one that ends as {outcome}"
+    with pytest.raises(type(raised)) as caught:
+        await within(0.01, "A store", answer(0, fault, delay_s), dependency=dependency, away=(OSError,))
+    assert str(caught.value) == str(raised)
+    assert observed(dependency) == {outcome: 1}
+
+
+async def test_a_caller_who_goes_away_is_no_ones_failure() -> None:
+    waiting = asyncio.create_task(within(60.0, "A store", answer(0, delay_s=60), dependency="one left alone"))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert observed("one left alone") == {"cancelled": 1}
