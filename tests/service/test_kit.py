@@ -16,6 +16,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
+from prometheus_client import REGISTRY
 
 from ecrs.contract.um_pb2 import UserModelRequest, UserModelResponse
 from ecrs.contract.um_pb2_grpc import UMServiceServicer, UMServiceStub, add_UMServiceServicer_to_server
@@ -57,6 +58,11 @@ def get(port: int, path: str) -> tuple[int, str]:
     connection.request("GET", path)
     reply = connection.getresponse()
     return reply.status, reply.read().decode()
+
+
+def metric(name: str) -> float | None:
+    """Of `um`."""
+    return REGISTRY.get_sample_value(name, {"service": "um"})
 
 
 async def test_success_is_code_200(start: Start) -> None:
@@ -145,12 +151,16 @@ async def test_more_calls_than_are_taken_are_refused_at_once_and_health_is_not(s
     stub = UMServiceStub(channel)
     first = asyncio.ensure_future(stub.um_call(UserModelRequest()))
     await inside.wait()
+    assert metric("ecrs_in_flight") == metric("ecrs_in_flight_limit") == 1
+    shed = metric("ecrs_shed_total")
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await stub.um_call(UserModelRequest())
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     await HealthStub(channel).Check(HealthCheckRequest(), timeout=5)
+    assert metric("ecrs_shed_total") == shed + 1
     leave.set()
     assert (await first).error.code == 200
+    assert metric("ecrs_in_flight") == 0
     assert (await stub.um_call(UserModelRequest())).error.code == 200
 
 

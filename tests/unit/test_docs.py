@@ -12,12 +12,12 @@ from typer.core import TyperGroup, TyperOption
 
 import ecrs.cm.app
 import ecrs.gateway.app
-import ecrs.kit.observe  # registers the metrics
 import ecrs.rank.app
 import ecrs.recall.app
 import ecrs.um.app  # noqa: F401 - with the four above, every Settings class
 from ecrs.cli import app
 from ecrs.kit.settings import Settings
+from tests.metrics import Declared, declared
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -69,12 +69,14 @@ def test_settings_has_every_setting() -> None:
     assert there_are == {word for word in words("settings.md") if re.fullmatch(r"ECRS_[A-Z_]+", word)}
 
 
-def test_metrics_has_every_metric() -> None:
-    there_are = {
-        metric.name + ("_total" if metric.type == "counter" else "")
-        for metric in REGISTRY.collect()
-        if metric.name.startswith("ecrs_")
-    }
-    assert len(there_are) > 3
-    named = re.findall(r"^\| `(ecrs_\w+)` \|", (REFERENCE / "metrics.md").read_text(), re.MULTILINE)
-    assert there_are == set(named)
+def test_metrics_has_every_metric_with_its_type_and_labels() -> None:
+    page = (REFERENCE / "metrics.md").read_text()
+    rows = re.findall(r"^\| `(ecrs_\w+)` \| (\w+) \| (.*) \|$", page, re.MULTILINE)
+    named = {name: Declared(type_, tuple(re.findall(r"`(\w+)`", labels))) for name, type_, labels in rows}
+    assert len(named) > 3
+    assert named == declared()
+
+
+def test_all_metrics_are_declared_in_one_place() -> None:
+    registered = {metric.name for metric in REGISTRY.collect() if metric.name.startswith("ecrs_")}
+    assert registered == {name.removesuffix("_total") for name in declared()}

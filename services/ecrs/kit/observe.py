@@ -42,6 +42,8 @@ BREAKER = Gauge(
 )
 DEGRADED = Counter("ecrs_degraded_total", "Answers in which a fallback stood in", ["stage", "fallback"])
 QUALITY = Gauge("ecrs_quality", "Share of the candidates that the gateway ranks; below 1 under load")
+IN_FLIGHT = Gauge("ecrs_in_flight", "Calls being answered", ["service"])
+IN_FLIGHT_LIMIT = Gauge("ecrs_in_flight_limit", "How many calls are taken at a time", ["service"])
 SHED = Counter("ecrs_shed_total", "Calls refused because too many were in flight", ["service"])
 SERVING = Gauge("ecrs_serving", "1 while the service has all it needs", ["service"])
 BUNDLE = Gauge("ecrs_bundle_info", "The bundle version in use; the value is 1", ["service", "version"])

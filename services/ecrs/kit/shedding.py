@@ -4,7 +4,7 @@ from typing import Any
 
 import grpc
 
-from ecrs.kit.observe import SHED, Handler, Interceptor
+from ecrs.kit.observe import IN_FLIGHT, IN_FLIGHT_LIMIT, SHED, Handler, Interceptor
 
 
 class Shedder(Interceptor):
@@ -14,11 +14,14 @@ class Shedder(Interceptor):
         super().__init__(service)
         self._limit = limit
         self._in_flight = 0
+        self._shed = SHED.labels(service)
+        IN_FLIGHT.labels(service).set_function(lambda: self._in_flight)
+        IN_FLIGHT_LIMIT.labels(service).set(limit)
 
     def around(self, method: str, answer: Handler) -> Handler:
         async def bounded(request: Any, context: grpc.aio.ServicerContext) -> Any:
             if self._in_flight >= self._limit:
-                SHED.labels(self._service).inc()
+                self._shed.inc()
                 await context.abort(
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
                     f"{self._limit} calls are in flight: ask another replica",
