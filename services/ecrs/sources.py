@@ -54,6 +54,10 @@ class Sources:
                 found.scores[:, column] = self.scores[:, mine]
         return found
 
+    def counts(self) -> dict[str, int]:
+        """How many of the candidates each channel proposed."""
+        return dict(zip(self.channels, np.count_nonzero(self.positions, axis=0).tolist(), strict=True))
+
     def proposed(self) -> list[list[Source]]:
         """Of each candidate the channels that proposed it, without those that only have a score for it."""
         said: list[list[Source]] = [[] for _ in range(len(self))]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import grpc
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from ecrs.bundle import Bundle
 from ecrs.contract.recall_pb2 import (
@@ -92,6 +93,16 @@ async def test_candidates_are_the_nearest_vectors_nearest_first(
     assert proposed(reply)[0] == [("vector", 1, reply.score_pairs[0].score)]
 
 
+def counted() -> dict[str, float]:
+    """Candidates so far, by channel; each is there from the start."""
+    counts = {}
+    for channel in (*CHANNELS, "new"):
+        value = REGISTRY.get_sample_value("ecrs_candidates_total", {"channel": channel})
+        assert value is not None
+        counts[channel] = value
+    return counts
+
+
 @pytest.mark.parametrize("channel", CHANNELS)
 async def test_each_channel_can_be_asked_alone(
     start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors, channel: str
@@ -110,6 +121,7 @@ async def test_channels_merge_and_each_candidate_says_who_found_it(
 ) -> None:
     stub = await serving(start, tiny, user_tower, vectors)
     user = known_user(tiny)
+    before = counted()
     reply = await stub.recall(RecallRequest(user_info=from_user(user), request_num=300))
     skus = [pair.nid for pair in reply.score_pairs]
     assert len(skus) == len(set(skus))
@@ -117,6 +129,8 @@ async def test_channels_merge_and_each_candidate_says_who_found_it(
     assert scores == sorted(scores)
     found = {sku: {channel for channel, *_ in of} for sku, of in zip(skus, proposed(reply), strict=True)}
     assert set().union(*found.values()) == set(CHANNELS)
+    for channel, count in counted().items():
+        assert count - before[channel] == sum(channel in channels for channels in found.values())
     assert all(found.values())
     assert all(channels == {"again"} for sku, channels in found.items() if sku in user.totals.skus)
 

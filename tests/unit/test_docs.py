@@ -71,7 +71,7 @@ def test_settings_has_every_setting() -> None:
 
 def test_metrics_has_every_metric_with_its_type_and_labels() -> None:
     page = (REFERENCE / "metrics.md").read_text()
-    rows = re.findall(r"^\| `(ecrs_\w+)` \| (\w+) \| (.*) \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| `(ecrs_\w+)` \| (\w+) \|(.*)\|$", page, re.MULTILINE)
     named = {name: Declared(type_, tuple(re.findall(r"`(\w+)`", labels))) for name, type_, labels in rows}
     assert len(named) > 3
     assert named == declared()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from ecrs.actions import ActionType, Interaction
 from ecrs.bundle import Bundle
@@ -115,6 +116,28 @@ async def test_items_come_best_score_first_with_their_sources() -> None:
     assert [(s.name, s.outcome) for s in answer.stages] == [
         ("user", "ok"), ("recall", "ok"), ("item", "ok"), ("rank", "ok"),
     ]  # fmt: skip
+
+
+def count(name: str, **labels: str) -> float:
+    """The metric's value, 0 before it has one."""
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+async def test_items_count_for_the_channels_that_found_them_not_for_those_with_a_score() -> None:
+    vector = count("ecrs_recommended_total", channel="vector")
+    popular = count("ecrs_recommended_total", channel="popular")
+    await ask(FakePorts(), n=3)
+    assert count("ecrs_recommended_total", channel="vector") == vector + 3
+    assert count("ecrs_recommended_total", channel="popular") == popular
+
+
+async def test_an_answer_without_items_is_counted() -> None:
+    before = count("ecrs_empty_answers_total")
+    await ask(FakePorts())
+    assert count("ecrs_empty_answers_total") == before
+    answer = await ask(FakePorts(out_of_stock=frozenset(SKUS)))
+    assert answer.items == []
+    assert count("ecrs_empty_answers_total") == before + 1
 
 
 async def test_the_best_are_taken_after_ranking_not_before() -> None:

@@ -14,6 +14,7 @@ from ecrs.gateway.service import ASService
 from ecrs.gateway.shelf import Shelf
 from ecrs.kit import server
 from ecrs.kit.client import open_channel
+from ecrs.kit.observe import show_bundle
 from ecrs.kit.settings import BundleSettings, ServerSettings, TargetSettings
 
 
@@ -38,11 +39,12 @@ async def build(settings: Settings, stack: AsyncExitStack) -> server.Service:
         await stack.enter_async_context(open_channel(target))
         for target in (settings.um_target, settings.recall_target, settings.cm_target, settings.rank_target)
     ]
-    shelf = Shelf.of(Bundle.open(settings.bundle))
+    bundle = Bundle.open(settings.bundle)
+    show_bundle("gateway", bundle.version)
     ports = Ports(RemoteUsers(um), RemoteRecall(recall), RemoteItems(cm), RemoteRank(rank))
     caps = Caps(settings.user_cap_s, settings.recall_cap_s, settings.item_cap_s, settings.rank_cap_s)
     quality = Quality(settings.latency_goal_s, settings.least_quality)
-    gateway = Gateway(ports, shelf, caps, settings.candidates, quality)
+    gateway = Gateway(ports, Shelf.of(bundle), caps, settings.candidates, quality)
     servicer = ASService(gateway, settings.call_timeout_s, settings.reserve_s)
     return server.Service(
         name="gateway",

@@ -9,6 +9,7 @@ So only a request that is wrong gets an error.
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +21,7 @@ from ecrs.gateway.quality import Quality
 from ecrs.gateway.shelf import Shelf
 from ecrs.kit.budget import Budget
 from ecrs.kit.errors import BadRequest, Fault, NotFound
+from ecrs.kit.observe import EMPTY, RECOMMENDED, count_channels
 
 
 class Users(Protocol):
@@ -111,6 +113,9 @@ class _Way:
         known = await self._look_up(user, recalled)
         scores = await self._rank(user, known)
         items = assemble(self._query.n, known, scores)
+        count_channels(RECOMMENDED, Counter(channel for item in items for channel, *_ in item.sources))
+        if not items:
+            EMPTY.inc()
         version, ranked = recalled.bundle_version, len(scores)
         return Answer(items, version, ranked, self._trace.stages, self._trace.degraded)
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +37,11 @@ DEPENDENCY_SECONDS = Histogram(
     ["dependency", "outcome"],
     buckets=SECONDS,
 )
+CANDIDATES = Counter("ecrs_candidates_total", "Candidates, by each channel that found them", ["channel"])
+RECOMMENDED = Counter(
+    "ecrs_recommended_total", "Items recommended, by each channel that found them", ["channel"]
+)
+EMPTY = Counter("ecrs_empty_answers_total", "Answers without a single item")
 BREAKER = Gauge(
     "ecrs_breaker_state", "Of a dependency: 0 closed, 1 open, 2 half open, which is probing", ["dependency"]
 )
@@ -89,6 +94,12 @@ def timed(seconds: Histogram, what: str) -> Iterator[Timing]:
     finally:
         timing.took_s = time.perf_counter() - started
         seconds.labels(what, timing.outcome).observe(timing.took_s)
+
+
+def count_channels(counter: Counter, counts: Mapping[str, int]) -> None:
+    """Add what is counted by channel."""
+    for channel, count in counts.items():
+        counter.labels(channel).inc(count)
 
 
 class Interceptor(grpc.aio.ServerInterceptor, ABC):

@@ -14,6 +14,7 @@ VECTOR = "vector"
 NEW = "new"
 """The channel of the products that came after the bundle: ranking, which learned from the bundle's past,
 knows nothing of it."""
+ALL_CHANNELS = (*CHANNELS, NEW)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +49,6 @@ def wanted(request_num: int) -> int:
 
 def channel_of(recall_type: str) -> str:
     """The channel a request means, empty for all of them merged; BadRequest names the ones there are."""
-    channels = (*CHANNELS, NEW)
-    if recall_type and recall_type not in channels:
-        raise BadRequest(f"recall_type: {quoted(recall_type)} is none of {', '.join(sorted(channels))}")
+    if recall_type and recall_type not in ALL_CHANNELS:
+        raise BadRequest(f"recall_type: {quoted(recall_type)} is none of {', '.join(sorted(ALL_CHANNELS))}")
     return recall_type

@@ -11,7 +11,8 @@ from ecrs.contract.recall_pb2 import (
 )
 from ecrs.contract.recall_pb2_grpc import RecallServiceServicer
 from ecrs.kit.budget import Budget
-from ecrs.recall.domain import channel_of, wanted
+from ecrs.kit.observe import CANDIDATES, count_channels
+from ecrs.recall.domain import ALL_CHANNELS, channel_of, wanted
 from ecrs.recall.retriever import Retriever
 from ecrs.recall.updates import Updates
 from ecrs.wire import check_batch, check_now, from_sources, to_user
@@ -22,6 +23,8 @@ class RecallService(RecallServiceServicer):
         self._retriever = retriever
         self._updates = updates
         self._call_timeout_s = call_timeout_s
+        for each in ALL_CHANNELS:
+            CANDIDATES.labels(each)  # one that never finds anything is 0, not absent
 
     async def recall(self, request: RecallRequest, context: grpc.aio.ServicerContext) -> RecallResponse:
         n = wanted(request.request_num)
@@ -32,6 +35,7 @@ class RecallService(RecallServiceServicer):
         found = await self._retriever.candidates(
             user, n, budget, channel=channel, now=request.now, new_only=request.new_only
         )
+        count_channels(CANDIDATES, found.sources.counts())
         reply = RecallResponse(
             sources=from_sources(found.sources),
             bundle_version=self._retriever.version,
