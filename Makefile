@@ -68,16 +68,21 @@ lock: ## compile the lock files anew; needs uv
 standins: ## rebuild the images that compose.yaml names from package registries, and write .env
 	@images/standin/build
 
+# With OBSERVE=1, Prometheus and Grafana beside the platform.
+ifdef OBSERVE
+export COMPOSE_FILE = compose.yaml:compose.observe.yaml
+endif
+
 secrets: ## make .secrets/ with a Redis and a Milvus password, where missing
 	@images/secrets
 
-up: secrets ## build, start and wait for the whole platform; then print what to try
+up: secrets ## build, start, wait, print what to try; OBSERVE=1 with Prometheus and Grafana
 	@images/compose-plugin
 	@images/up
 	@images/try
 
 down: ## stop it all; the data stay
-	docker compose down --timeout 15
+	docker compose down --timeout 15 --remove-orphans
 
 clean: ## stop it all; drop the data, the bundles and the secrets
 	docker compose down --timeout 15 --volumes --remove-orphans
