@@ -54,6 +54,7 @@ class Stack:
             "ECRS_SECRETS": str(secrets),
             "ECRS_GATEWAY_PORT": str(gateway_port),
             "ECRS_BUNDLES": "bundles",
+            "ECRS_PROMETHEUS_PORT": "0",
         }
 
     def compose(self, *arguments: str, limit_s: float = 60, check: bool = True) -> str:
