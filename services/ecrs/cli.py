@@ -16,7 +16,7 @@ from ecrs.kit.errors import Fault
 from ecrs.kit.log import only_warnings
 from ecrs.kit.ports import PORTS
 from ecrs.kit.settings import BundleSettings
-from ecrs.probe import reason
+from ecrs.probe import state
 from ecrs_models.errors import DataError
 
 app = typer.Typer(
@@ -83,11 +83,11 @@ def serve(name: Annotated[str, typer.Argument(help=" | ".join(PORTS))]) -> None:
 
 @app.command()
 def health() -> None:
-    """Print whether each service on this machine is SERVING, and why not; exit 1 if one is not."""
-    reasons = {name: reason(name) for name in PORTS}
-    for name, why in reasons.items():
-        typer.echo(f"{name:8} {why or 'SERVING'}")
-    raise typer.Exit(1 if any(reasons.values()) else 0)
+    """Print whether each service here is SERVING, why not, and what it lacks; exit 1 if one is not."""
+    states = {name: state(name) for name in PORTS}
+    for name, found in states.items():
+        typer.echo(f"{name:8} {found}")
+    raise typer.Exit(1 if any(found.reason for found in states.values()) else 0)
 
 
 def _client(context: typer.Context) -> None:

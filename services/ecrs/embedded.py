@@ -25,7 +25,7 @@ from ecrs.kit.errors import Unavailable
 from ecrs.kit.ports import METRICS_OFFSET, PORTS
 from ecrs.kit.settings import RedisSettings
 from ecrs.kit.waiting import until
-from ecrs.probe import reason
+from ecrs.probe import state
 
 START_LIMIT_S = 90.0
 STOP_LIMIT_S = 8.0
@@ -87,7 +87,7 @@ class Children:
         """Return once the service is SERVING; StartError with its reason after START_LIMIT_S."""
 
         async def probe() -> None:
-            if (why := await asyncio.to_thread(reason, name)) is not None:
+            if (why := (await asyncio.to_thread(state, name)).reason) is not None:
                 raise Unavailable(why)
 
         try:

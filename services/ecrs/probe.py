@@ -1,4 +1,4 @@
-"""`python -m ecrs.probe um`: is the service on this machine SERVING? Exit 0, or 1 with the reason.
+"""`python -m ecrs.probe um`: is the service on this machine SERVING? Exit 0, or 1; prints what it says.
 
 Standard library alone: a health check runs every few seconds and should cost milliseconds.
 """
@@ -6,28 +6,42 @@ Standard library alone: a health check runs every few seconds and should cost mi
 import http.client
 import json
 import sys
+from dataclasses import dataclass, field
 
 from ecrs.kit.ports import METRICS_OFFSET, PORTS
 
 
-def reason(name: str) -> str | None:
-    """Why service `name` on this machine is not SERVING; None when it is."""
+@dataclass(frozen=True)
+class State:
+    """Of a service: why it is not SERVING, or None; what it does without, and why."""
+
+    reason: str | None
+    lacks: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        if self.reason:
+            return self.reason
+        return "SERVING" + "".join(f", without {name}: {why}" for name, why in self.lacks.items())
+
+
+def state(name: str) -> State:
+    """Of service `name` on this machine."""
     port = PORTS[name] + METRICS_OFFSET
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         connection.request("GET", "/health")
-        reply = connection.getresponse()
-        return None if reply.status == 200 else json.loads(reply.read())["reason"]
+        said = json.loads(connection.getresponse().read())
+        return State(said["reason"], said["lacks"])
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return f"no answer on port {port}: {error}"
+        return State(f"no answer on port {port}: {error}")
     finally:
         connection.close()
 
 
 def main() -> int:
-    why = reason(sys.argv[1])
-    print(why or "SERVING")
-    return 1 if why else 0
+    found = state(sys.argv[1])
+    print(found)
+    return 1 if found.reason else 0
 
 
 if __name__ == "__main__":

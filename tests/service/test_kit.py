@@ -20,7 +20,8 @@ from prometheus_client import REGISTRY
 
 from ecrs.contract.um_pb2 import UserModelRequest, UserModelResponse
 from ecrs.contract.um_pb2_grpc import UMServiceServicer, UMServiceStub, add_UMServiceServicer_to_server
-from ecrs.gateway.health import Peers
+from ecrs.gateway.peer import Peer
+from ecrs.kit.breaker import FAILURES
 from ecrs.kit.client import call, open_channel
 from ecrs.kit.errors import Fault, NotFound, OutOfTime, Unavailable
 from ecrs.kit.server import Service, started
@@ -164,30 +165,103 @@ async def test_more_calls_than_are_taken_are_refused_at_once_and_health_is_not(s
     assert (await stub.um_call(UserModelRequest())).error.code == 200
 
 
-async def test_the_gateway_waits_for_its_peers_once_and_stays(start: Start) -> None:
-    async with grpc.aio.insecure_channel("127.0.0.1:1") as nobody:
-        impatient = Peers({"um": nobody}, patience_s=0.0)
-        await impatient.check()
-        patient = Peers({"um": nobody}, patience_s=60.0)
-        with pytest.raises(Unavailable, match="um is unavailable"):
-            await patient.check()
-    state: dict[str, Fault | None] = {"fault": None}
+async def status(channel: grpc.aio.Channel, name: str) -> str:
+    reply = await HealthStub(channel).Check(HealthCheckRequest(service=name), timeout=5)
+    return HealthCheckResponse.ServingStatus.Name(reply.status)
 
-    async def check() -> None:
-        if state["fault"]:
-            raise state["fault"]
 
-    channel, running = await start(scripted(echo, check))
-    peers = Peers({"um": channel}, patience_s=60.0)
+class Part:
+    """A dependency that can be taken away."""
+
+    def __init__(self, fault: Fault | None = None) -> None:
+        self.fault = fault
+
+    async def check(self) -> None:
+        if self.fault:
+            raise self.fault
+
+
+async def test_what_a_service_can_do_without_is_named_and_it_stays(start: Start) -> None:
+    vectors = Part()
+    channel, running = await start(replace(scripted(echo), dependencies={"vectors": vectors.check}))
     await running.serving()
-    await peers.check()
-    state["fault"] = Unavailable("redis is away")
+    assert [await status(channel, name) for name in ("", "full", "vectors")] == ["SERVING"] * 3
+    vectors.fault = Unavailable("Milvus is away")
+
+    async def told() -> bool:
+        return running.lacks == {"vectors": "Milvus is away"}
+
+    await eventually(told)
+    assert await status(channel, "") == await status(channel, "um.UMService") == "SERVING"
+    assert await status(channel, "full") == await status(channel, "vectors") == "NOT_SERVING"
+    code, body = await asyncio.to_thread(get, running.metrics_port, "/health")
+    assert (code, json.loads(body)["lacks"]) == (200, {"vectors": "Milvus is away"})
+    _, metrics = await asyncio.to_thread(get, running.metrics_port, "/metrics")
+    assert 'ecrs_dependency_up{dependency="vectors",service="um"} 0.0' in metrics
+    assert 'ecrs_serving{service="um"} 1.0' in metrics
+
+    vectors.fault = None
+
+    async def whole() -> bool:
+        return await status(channel, "full") == "SERVING"
+
+    await eventually(whole)
+
+
+@pytest.mark.parametrize("patience_s", [0.0, 60.0])
+async def test_at_the_start_a_service_waits_as_long_as_its_patience(patience_s: float) -> None:
+    vectors = Part(Unavailable("Milvus is away"))
+    settings = ServerSettings(port=0, metrics_port=0, check_interval_s=0.02, patience_s=patience_s)
+    async with started(replace(scripted(echo), dependencies={"vectors": vectors.check}), settings) as running:
+
+        async def checked() -> bool:
+            return running.reason != "starting"
+
+        await eventually(checked)
+        assert running.reason == ("Milvus is away" if patience_s else None)
+        vectors.fault = None
+        await running.serving()
+
+
+async def test_a_service_is_live_before_it_is_ready_and_not_when_its_loop_is_stuck(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel, running = await start(scripted(echo, Part(Unavailable("redis is away")).check))
+    assert await status(channel, "live") == "SERVING"
+    assert await status(channel, "") == "NOT_SERVING"
+    assert (await asyncio.to_thread(get, running.metrics_port, "/live"))[0] == 200
+    monkeypatch.setattr("ecrs.kit.server.LIVE_LIMIT_S", 0.1)
+    assert get(running.metrics_port, "/live")[0] == 503  # asked from the loop itself, which waits meanwhile
+
+
+async def test_a_peer_is_lacking_while_it_is_away_lacks_something_or_fails(start: Start) -> None:
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as nobody:
+        with pytest.raises(Unavailable, match="um is unavailable"):
+            await Peer("um", nobody).check()
+    vectors = Part()
+    broken = Unavailable("always")
+
+    async def fail(request: UserModelRequest) -> UserModelResponse:
+        raise broken
+
+    channel, running = await start(replace(scripted(fail), dependencies={"vectors": vectors.check}))
+    await running.serving()
+    peer = Peer("um", channel)
+    await peer.check()
+    for _ in range(FAILURES):
+        with pytest.raises(Unavailable, match="always"):
+            await peer.call(UMServiceStub(channel).um_call, UserModelRequest(), 1.0)
+    with pytest.raises(Unavailable, match="calls to um fail"):
+        await peer.check()
+
+    vectors.fault = Unavailable("Milvus is away")
 
     async def noticed() -> bool:
-        return running.reason is not None
+        return bool(running.lacks)
 
     await eventually(noticed)
-    await peers.check()
+    with pytest.raises(Unavailable, match="um is not in full service"):
+        await Peer("um", channel).check()
 
 
 async def test_reflection_names_the_service(start: Start) -> None:

@@ -53,7 +53,7 @@ async def recall(
         "recall",
         "recall.RecallService",
         lambda server: add_RecallServiceServicer_to_server(servicer, server),
-        retriever.check,
+        dependencies={"vectors": retriever.check},
     )
     channel, running = await start(service)
     return RecallServiceStub(channel), running
@@ -292,7 +292,7 @@ async def test_a_collection_of_another_version_is_not_asked_until_it_is_the_same
     stub, running = await recall(start, tiny, user_tower, vectors)
 
     async def refused() -> bool:
-        return "versions differ" in (running.reason or "")
+        return "versions differ" in running.lacks["vectors"]
 
     await eventually(refused)
     alone = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0"), recall_type="vector"))

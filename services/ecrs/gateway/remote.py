@@ -1,9 +1,6 @@
 """The stages' services over gRPC."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
-
-import grpc
+from collections.abc import Sequence
 
 from ecrs.contract.cm_pb2 import CMRequest
 from ecrs.contract.cm_pb2_grpc import CMServiceStub
@@ -16,28 +13,15 @@ from ecrs.contract.um_pb2 import UserModelRequest
 from ecrs.contract.um_pb2_grpc import UMServiceStub
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.gateway.domain import Candidates, Known, Query
-from ecrs.kit.breaker import Breaker
-from ecrs.kit.client import call
+from ecrs.gateway.peer import Peer
 from ecrs.kit.errors import Fault
 from ecrs.wire import from_sources, to_sources
 
 
-class _Peer:
-    """A service, called behind its breaker."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._breaker = Breaker(name)
-
-    async def call(self, method: Callable[..., Awaitable[Any]], request: Any, timeout_s: float) -> Any:
-        with self._breaker.guard(timeout_s):
-            return await call(self._name, method, request, timeout_s)
-
-
 class RemoteUsers:
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._stub = UMServiceStub(channel)
-        self._peer = _Peer("um")
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._stub = UMServiceStub(peer.channel)
 
     async def profile(self, user_id: str, log_id: str, timeout_s: float) -> UserInfo:
         request = UserModelRequest(log_id=log_id, user_id=user_id)
@@ -46,9 +30,9 @@ class RemoteUsers:
 
 
 class RemoteRecall:
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._stub = RecallServiceStub(channel)
-        self._peer = _Peer("recall")
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._stub = RecallServiceStub(peer.channel)
 
     async def candidates(self, user: UserInfo, n: int, query: Query, timeout_s: float) -> Candidates:
         request = RecallRequest(
@@ -65,9 +49,9 @@ class RemoteRecall:
 
 
 class RemoteItems:
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._stub = CMServiceStub(channel)
-        self._peer = _Peer("cm")
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._stub = CMServiceStub(peer.channel)
 
     async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, ItemInfo]:
         request = CMRequest(log_id=log_id, item_ids=skus)
@@ -76,9 +60,9 @@ class RemoteItems:
 
 
 class RemoteRank:
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._stub = RankServiceStub(channel)
-        self._peer = _Peer("rank")
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._stub = RankServiceStub(peer.channel)
 
     async def scores(self, user: UserInfo, known: Known, query: Query, timeout_s: float) -> Sequence[float]:
         request = RankRequest(

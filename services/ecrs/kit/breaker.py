@@ -31,15 +31,20 @@ class Breaker:
         self._opened = 0.0
         self._become(CLOSED)
 
+    @property
+    def keeps_away(self) -> bool:
+        """Whether a call now would not pass: the dependency failed, and nobody knows it back."""
+        return self.state == HALF_OPEN or (self.state == OPEN and self._now() - self._opened < REST_S)
+
     @contextmanager
     def guard(self, timeout_s: float) -> Iterator[None]:
         """Around a call that may take `timeout_s`; Unavailable, at once, while the breaker is open.
 
         Unavailable and OutOfTime from within are failures; any other fault is an answer.
         """
-        if self.state != CLOSED:
-            if self.state == HALF_OPEN or self._now() - self._opened < REST_S:
-                raise Unavailable(f"{self._dependency} failed {FAILURES} times in a row: not asked")
+        if self.keeps_away:
+            raise Unavailable(f"{self._dependency} failed {FAILURES} times in a row: not asked")
+        if self.state == OPEN:
             self._become(HALF_OPEN)
         answered: bool | None = None  # neither, if the caller went away
         try:

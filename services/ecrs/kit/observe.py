@@ -51,7 +51,12 @@ QUALITY = Gauge("ecrs_quality", "Share of the candidates that the gateway ranks;
 IN_FLIGHT = Gauge("ecrs_in_flight", "Calls being answered", ["service"])
 IN_FLIGHT_LIMIT = Gauge("ecrs_in_flight_limit", "How many calls are taken at a time", ["service"])
 SHED = Counter("ecrs_shed_total", "Calls refused because too many were in flight", ["service"])
-SERVING = Gauge("ecrs_serving", "1 while the service has all it needs", ["service"])
+SERVING = Gauge("ecrs_serving", "1 while the service can do its job", ["service"])
+DEPENDENCY = Gauge(
+    "ecrs_dependency_up",
+    "0 while the service does its job without this dependency",
+    ["service", "dependency"],
+)
 BUNDLE = Gauge("ecrs_bundle_info", "The bundle version in use; the value is 1", ["service", "version"])
 
 log = structlog.get_logger()

@@ -1,7 +1,11 @@
 """Run one service: health, reflection, metrics, graceful end.
 
-Starts NOT_SERVING, turns SERVING when `check` passes, and back whenever it fails. On SIGTERM or
+Starts NOT_SERVING, turns SERVING when `check` passes, and back whenever it fails. What a service can do
+without makes it wait at the start only; from then on it is SERVING, and says what it lacks. On SIGTERM or
 SIGINT health goes first, then calls in flight get `grace_s`, then the program ends with 0.
+
+Names that gRPC's health answers for: the service's own and the empty one, whether it can do its job;
+LIVE, whether the process is there at all; FULL, whether it lacks nothing; and each dependency's.
 """
 
 import asyncio
@@ -9,7 +13,8 @@ import faulthandler
 import json
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from socketserver import ThreadingMixIn
@@ -25,7 +30,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import make_wsgi_app
 
 from ecrs.kit.errors import Fault
-from ecrs.kit.observe import SERVING, Observer
+from ecrs.kit.observe import DEPENDENCY, SERVING, Observer
 from ecrs.kit.ports import METRICS_OFFSET, PORTS
 from ecrs.kit.settings import ServerSettings
 from ecrs.kit.shedding import Shedder
@@ -38,7 +43,16 @@ STOP_STEP_S = 1.0
 MAX_IN_FLIGHT = 1000
 """Of a service that has the gateway before it, which takes fewer."""
 
+LIVE, FULL = "live", "full"
+
+LIVE_LIMIT_S = 2.0
+"""An event loop that does not turn for so long is stuck."""
+
 Check = Callable[[], Awaitable[None]]
+
+
+async def always() -> None:
+    """The check of a service that can do its job whatever is away."""
 
 
 @dataclass
@@ -46,14 +60,16 @@ class Service:
     """One service as `run` wants it.
 
     `full_name` is the protobuf service's; `register` adds the servicer to a server; `check`
-    raises a Fault, whose text is the reason, while the service cannot do its job; `max_in_flight`
-    calls at a time are taken.
+    raises a Fault, whose text is the reason, while the service cannot do its job; so do
+    `dependencies`, by name, while it does its job without one of them; `max_in_flight` calls
+    at a time are taken.
     """
 
     name: str
     full_name: str
     register: Callable[[grpc.aio.Server], None]
-    check: Check
+    check: Check = always
+    dependencies: Mapping[str, Check] = field(default_factory=dict)
     max_in_flight: int = MAX_IN_FLIGHT
 
 
@@ -65,6 +81,7 @@ class Running:
     port: int = 0
     metrics_port: int = 0
     reason: str | None = "starting"  # why not SERVING; None while SERVING
+    lacks: dict[str, str] = field(default_factory=dict)  # dependencies that are away, and why
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serving(self) -> None:
@@ -104,51 +121,76 @@ async def started(service: Service, settings: ServerSettings) -> AsyncIterator[R
     running = Running(service.name)
     wanted = PORTS[service.name] if settings.port is None else settings.port
     running.port = server.add_insecure_port(f"{settings.host}:{wanted}")
-    await _tell(running, health, service, "starting")
+    await health.set(LIVE, HealthCheckResponse.SERVING)
+    await _tell(running, health, service, "starting", dict.fromkeys(service.dependencies, "starting"))
+    loop = asyncio.get_running_loop()
     metrics_port = settings.metrics_port
     if metrics_port is None:
         metrics_port = running.port + METRICS_OFFSET if wanted else 0
-    with _http(settings.host, metrics_port, running) as running.metrics_port:
+    with _http(settings.host, metrics_port, running, loop) as running.metrics_port:
         await server.start()
         log.info("listening", address=f"{settings.host}:{running.port}", metrics_port=running.metrics_port)
-        watch = asyncio.create_task(_watch(running, health, service, settings.check_interval_s))
+        watch = asyncio.create_task(_watch(running, health, service, settings))
         try:
             yield running
         finally:
             watch.cancel()
             await asyncio.wait([watch], timeout=STOP_STEP_S)
-            await _tell(running, health, service, "stopping")
+            await _tell(running, health, service, "stopping", running.lacks)
             await asyncio.wait(
                 [asyncio.ensure_future(server.stop(settings.grace_s))], timeout=settings.grace_s + STOP_STEP_S
             )
 
 
-async def _watch(running: Running, health: HealthServicer, service: Service, interval_s: float) -> None:
+async def _watch(
+    running: Running, health: HealthServicer, service: Service, settings: ServerSettings
+) -> None:
     watch = asyncio.current_task()
+    patient, patience_ends = True, time.monotonic() + settings.patience_s
     while True:
-        try:
-            await service.check()
-            reason = None
-        except Fault as fault:
-            reason = fault.text
-        except Exception:
-            log.exception("check failed")
-            reason = "the check itself failed: see the log"
-        if reason != running.reason:
-            await _tell(running, health, service, reason)
+        reason, *reasons = await asyncio.gather(
+            _why_not(service.check), *map(_why_not, service.dependencies.values())
+        )
+        lacks = {name: why for name, why in zip(service.dependencies, reasons, strict=True) if why}
+        patient = patient and bool(lacks) and time.monotonic() < patience_ends
+        if patient:
+            reason = reason or "; ".join(lacks.values())
+        if (reason, lacks) != (running.reason, running.lacks):
+            await _tell(running, health, service, reason, lacks)
         if watch is not None and watch.cancelling():
             return  # a library under `check` kept the cancellation to itself
-        await asyncio.sleep(interval_s)
+        await asyncio.sleep(settings.check_interval_s)
 
 
-async def _tell(running: Running, health: HealthServicer, service: Service, reason: str | None) -> None:
-    running.reason = reason
-    status = HealthCheckResponse.SERVING if reason is None else HealthCheckResponse.NOT_SERVING
-    for name in ("", service.full_name):
-        await health.set(name, status)
-    SERVING.labels(service.name).set(reason is None)
+async def _why_not(check: Check) -> str | None:
+    """The reason that a check fails for; None if it passes."""
+    try:
+        await check()
+    except Fault as fault:
+        return fault.text
+    except Exception:
+        log.exception("check failed")
+        return "the check itself failed: see the log"
+    return None
+
+
+async def _tell(
+    running: Running, health: HealthServicer, service: Service, reason: str | None, lacks: dict[str, str]
+) -> None:
+    running.reason, running.lacks = reason, lacks
+    answers = {"": not reason, service.full_name: not reason, FULL: not reason and not lacks}
+    for name in service.dependencies:
+        answers[name] = name not in lacks
+        DEPENDENCY.labels(service.name, name).set(name not in lacks)
+    for name, yes in answers.items():
+        await health.set(name, HealthCheckResponse.SERVING if yes else HealthCheckResponse.NOT_SERVING)
+    SERVING.labels(service.name).set(not reason)
     running.changed.set()
-    log.info("health", status=HealthCheckResponse.ServingStatus.Name(status), reason=reason)
+    log.info("health", status=_status(running), reason=reason, lacks=lacks)
+
+
+def _status(running: Running) -> str:
+    return "NOT_SERVING" if running.reason else "SERVING"
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -161,21 +203,27 @@ class _Quiet(WSGIRequestHandler):
 
 
 @contextmanager
-def _http(host: str, port: int, running: Running) -> Iterator[int]:
-    """`/metrics` and `/health` on a thread of their own; yields the port."""
+def _http(host: str, port: int, running: Running, loop: asyncio.AbstractEventLoop) -> Iterator[int]:
+    """`/metrics`, `/health` and `/live` on a thread of their own; yields the port."""
     metrics = make_wsgi_app()
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if environ["PATH_INFO"] == "/metrics":
-            return metrics(environ, start_response)
-        if environ["PATH_INFO"] != "/health":
-            start_response("404 Not Found", [("Content-Type", "text/plain")])
-            return [b"/metrics or /health\n"]
-        status = "NOT_SERVING" if running.reason else "SERVING"
+        match environ["PATH_INFO"]:
+            case "/metrics":
+                return metrics(environ, start_response)
+            case "/health":
+                reply = {"status": _status(running), "reason": running.reason, "lacks": running.lacks}
+                fine = running.reason is None
+            case "/live":
+                fine = _turns(loop)
+                reply = {"status": "LIVE" if fine else "STUCK"}
+            case _:
+                start_response("404 Not Found", [("Content-Type", "text/plain")])
+                return [b"/metrics, /health or /live\n"]
         start_response(
-            "503 Service Unavailable" if running.reason else "200 OK", [("Content-Type", "application/json")]
+            "200 OK" if fine else "503 Service Unavailable", [("Content-Type", "application/json")]
         )
-        return [json.dumps({"service": running.name, "status": status, "reason": running.reason}).encode()]
+        return [json.dumps({"service": running.name} | reply).encode()]
 
     server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="http", daemon=True)
@@ -186,3 +234,10 @@ def _http(host: str, port: int, running: Running) -> Iterator[int]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _turns(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the loop, another thread's, comes to what it is given within LIVE_LIMIT_S."""
+    turned = threading.Event()
+    loop.call_soon_threadsafe(turned.set)
+    return turned.wait(LIVE_LIMIT_S)

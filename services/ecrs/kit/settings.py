@@ -26,6 +26,9 @@ class ServerSettings(Settings):
     metrics_port: int | None = Field(None, description="/metrics and /health; default port + 1")
     grace_s: float = Field(5.0, description="time that calls in flight get at SIGTERM")
     check_interval_s: float = Field(1.0, description="between two checks of what the service needs")
+    patience_s: float = Field(
+        30.0, description="how long to be NOT_SERVING, at the start, for what the service can do without"
+    )
     call_timeout_s: float = Field(1.0, description="for a call whose caller set no deadline")
 
 

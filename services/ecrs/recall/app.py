@@ -34,5 +34,5 @@ async def build(settings: Settings, stack: AsyncExitStack) -> server.Service:
         name="recall",
         full_name="recall.RecallService",
         register=lambda grpc_server: add_RecallServiceServicer_to_server(servicer, grpc_server),
-        check=retriever.check,
+        dependencies={"vectors": retriever.check},
     )

@@ -87,7 +87,8 @@ class Retriever:
         return with_newcomers(Candidates(skus, 1 - merged.chance, sources, missing), new, n)
 
     async def check(self) -> None:
-        """Golden rows come out right and the versions agree; else Unavailable, and no vector is asked for."""
+        """Golden rows come out right and the versions agree; else Unavailable, and no vector is asked for.
+        Unavailable also while the breaker keeps calls away, whatever the parts say of themselves."""
         try:
             await check_golden(self._user_tower, self._bundle.golden["user_tower"], CHECK_TIMEOUT_S)
             held = await self._vectors.version(CHECK_TIMEOUT_S)
@@ -98,6 +99,8 @@ class Retriever:
             self._refusal = fault
             raise
         self._refusal = None
+        if self._breaker.keeps_away:
+            raise Unavailable("calls to user tower or vector store fail")
 
     async def _near(self, user: User, n: int, budget: Budget, share: float) -> tuple[Neighbours, Neighbours]:
         """The `n` nearest of all items, and of the newcomers, in a share of the time left."""
