@@ -43,6 +43,9 @@ STOP_STEP_S = 1.0
 MAX_IN_FLIGHT = 1000
 """Of a service that has the gateway before it, which takes fewer."""
 
+MAX_CONNECTION_AGE_MS = 60_000
+"""A connection ends after a minute, so that its client looks for new replicas."""
+
 LIVE, FULL = "live", "full"
 
 LIVE_LIMIT_S = 2.0
@@ -110,7 +113,7 @@ async def started(service: Service, settings: ServerSettings) -> AsyncIterator[R
     """The service, listening, for the time of the context."""
     server = grpc.aio.server(
         interceptors=[Shedder(service.name, service.max_in_flight), Observer(service.name)],
-        options=[("grpc.so_reuseport", 0), ("grpc.max_connection_age_ms", 300_000)],
+        options=[("grpc.so_reuseport", 0), ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_MS)],
     )
     service.register(server)
     health = HealthServicer()
