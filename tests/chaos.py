@@ -1,10 +1,17 @@
-"""Break a part of a running platform under steady load, mend it, and tell what the shop's users saw."""
+"""Break a part of a running platform under steady load, mend it, and tell what the shop's users saw.
+
+    python -m tests.chaos dns:///gateway:8930 USER…
+
+is the load alone: a line of JSON a call, until standard input ends.
+"""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -14,10 +21,15 @@ import grpc
 
 from ecrs.contract.as_pb2 import ASRequest
 from ecrs.contract.as_pb2_grpc import ASServiceStub
+from ecrs.kit.client import OPTIONS
 
 RATE = 10
 """Calls a second, whatever becomes of those before."""
 DEADLINE_S = 1.0
+SLOW_S = 0.3
+"""How late a slow part is."""
+USERS = ("1", "8888", *map(str, range(101, 120)))
+"""Known to the tiny bundle."""
 CLEAN = 10
 """So many full answers in a row are full service."""
 RESULTS = Path(__file__).parents[1] / "artifacts" / "chaos" / "chaos.json"
@@ -27,7 +39,7 @@ COLUMNS = ("part", "fault", "calls", "valid", "in_deadline", "degraded", "recove
 
 @dataclass(frozen=True)
 class Call:
-    """When it was made, time.monotonic(); how it ended."""
+    """When it was made, time.monotonic(), which all containers of a machine share; how it ended."""
 
     at: float
     took_s: float
@@ -52,42 +64,37 @@ class Case:
 
 @dataclass
 class Load:
-    """Calls for users in turn, at RATE."""
+    """Calls for users in turn, at RATE, by a client that keeps to the platform's advice to clients."""
 
-    stub: ASServiceStub
-    users: Sequence[str]
+    deadline_s: float
     calls: list[Call] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     @contextmanager
-    def on(cls, gateway: str, users: Sequence[str]) -> Iterator["Load"]:
-        with grpc.insecure_channel(gateway) as channel, ThreadPoolExecutor(4 * RATE) as pool:
-            load = cls(ASServiceStub(channel), users)
-            thread = threading.Thread(target=load._run, args=(pool,))
+    def on(cls, gateway: str, users: Sequence[str], deadline_s: float = DEADLINE_S) -> Iterator["Load"]:
+        load = cls(deadline_s)
+        with calling(gateway, users, deadline_s, load.calls.append):
+            yield load
+
+    @classmethod
+    @contextmanager
+    def elsewhere(cls, command: Sequence[str]) -> Iterator["Load"]:
+        """By a process of its own, in a container maybe, that runs this module as a program."""
+        load = cls(DEADLINE_S)
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            thread = threading.Thread(target=load._listen, args=(process.stdout,))
             thread.start()
             try:
                 yield load
             finally:
-                load._stop.set()
+                assert process.stdin is not None
+                process.stdin.close()
                 thread.join()
 
-    def _run(self, pool: ThreadPoolExecutor) -> None:
-        begun, number = time.monotonic(), 0
-        while not self._stop.wait(max(0.0, begun + number / RATE - time.monotonic())):
-            pool.submit(self._call, self.users[number % len(self.users)])
-            number += 1
-
-    def _call(self, user: str) -> None:
-        begun = time.monotonic()
-        try:
-            reply = self.stub.as_call(ASRequest(user_id=user), timeout=DEADLINE_S)
-            valid = reply.error.code == 200 and len(reply.item_infos) > 0
-            degraded = tuple(f"{one.stage}: {one.fallback}" for one in reply.degraded)
-            error = "" if valid else str(reply.error)
-        except grpc.RpcError as failed:
-            valid, degraded, error = False, (), f"{failed.code().name}: {failed.details()}"
-        self.calls.append(Call(begun, time.monotonic() - begun, valid, degraded, error))
+    def _listen(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            call = json.loads(line)
+            self.calls.append(Call(**call | {"degraded": tuple(call["degraded"])}))
 
     def full_service(self, since: float, limit_s: float) -> float:
         """Seconds from `since` to the first of CLEAN full answers in a row, the newest; AssertionError past
@@ -100,6 +107,41 @@ class Load:
             last = newest[-1] if newest else "no call"
             assert time.monotonic() - since < limit_s, f"no full service after {limit_s} s: {last}"
             time.sleep(0.1)
+
+
+@contextmanager
+def calling(
+    gateway: str, users: Sequence[str], deadline_s: float, tell: Callable[[Call], object]
+) -> Iterator[None]:
+    """Calls at RATE for the time of the context; each is told of when it has ended."""
+    ended = threading.Event()
+    with grpc.insecure_channel(gateway, options=OPTIONS) as channel, ThreadPoolExecutor(4 * RATE) as pool:
+        stub = ASServiceStub(channel)
+
+        def call(user: str) -> None:
+            begun = time.monotonic()
+            try:
+                reply = stub.as_call(ASRequest(user_id=user), timeout=deadline_s, wait_for_ready=True)
+                valid = reply.error.code == 200 and len(reply.item_infos) > 0
+                degraded = tuple(f"{one.stage}: {one.fallback}" for one in reply.degraded)
+                error = "" if valid else str(reply.error)
+            except grpc.RpcError as failed:
+                valid, degraded, error = False, (), f"{failed.code().name}: {failed.details()}"
+            tell(Call(begun, time.monotonic() - begun, valid, degraded, error))
+
+        def keep_calling() -> None:
+            begun, number = time.monotonic(), 0
+            while not ended.wait(max(0.0, begun + number / RATE - time.monotonic())):
+                pool.submit(call, users[number % len(users)])
+                number += 1
+
+        thread = threading.Thread(target=keep_calling)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 def suffer(
@@ -115,8 +157,8 @@ def suffer(
     """Do `damage`, hold it, `mend` it, wait for full service."""
     load.full_service(time.monotonic(), recovery_limit_s)
     begun = time.monotonic()
-    damage()
     try:
+        damage()
         time.sleep(hold_s)
     finally:
         mend()
@@ -127,7 +169,7 @@ def suffer(
         fault,
         len(calls),
         sum(call.valid for call in calls),
-        sum(call.took_s <= DEADLINE_S for call in calls),
+        sum(call.took_s <= load.deadline_s for call in calls),
         dict(Counter(one for call in calls for one in call.degraded)),
         round(recovered_s, 2),
         sorted({call.error for call in calls if call.error}),
@@ -146,3 +188,13 @@ def written(profile: str) -> Iterator[list[Case]]:
     print("\n" + " | ".join(COLUMNS))
     for row in rows:
         print(" | ".join(str(row[name]) for name in COLUMNS))
+
+
+def main() -> None:
+    gateway, *users = sys.argv[1:]
+    with calling(gateway, users, DEADLINE_S, lambda call: print(json.dumps(asdict(call)), flush=True)):
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from ecrs.bundle import Bundle
+from tests.chaos import Case, written
 
 ROOT = Path(__file__).parents[2]
 UP_LIMIT_S = 90
@@ -20,12 +21,13 @@ UP_LIMIT_S = 90
 class Up:
     """A running `ecrs up`, and the lines it printed."""
 
-    def __init__(self, bundle: Path, run_dir: Path) -> None:
+    def __init__(self, bundle: Path, run_dir: Path, environment: Mapping[str, str] | None = None) -> None:
         self.run_dir = run_dir
         self.lines: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ecrs", "up", str(bundle), "--run-dir", str(run_dir)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=os.environ,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+            env=os.environ | dict(environment or {}),
         )  # fmt: skip
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -58,6 +60,13 @@ def children(run_dir: Path) -> dict[str, int]:
     """Process ids by name."""
     state = json.loads((run_dir / "children.json").read_text())
     return {name: child["pid"] for name, child in state.items()}
+
+
+@pytest.fixture(scope="session")
+def cases() -> Iterator[list[Case]]:
+    """Of every chaos test of the run."""
+    with written("embedded") as cases:
+        yield cases
 
 
 @pytest.fixture(scope="module")

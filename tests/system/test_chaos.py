@@ -2,13 +2,17 @@
 
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
 
-from tests.chaos import Case, Load, suffer, written
+from ecrs.probe import state
+from tests.chaos import USERS, Case, Load, suffer
 from tests.system.conftest import Up, children
+
+pytestmark = pytest.mark.chaos
 
 DEGRADED = {
     "um": {"user: request"},
@@ -17,24 +21,34 @@ DEGRADED = {
     "rank": {"rank: recall order"},
     "valkey": {"user: request", "item: last seen"},
 }
+LACKS = {"valkey": {"um", "cm"}}
+"""What the gateway says of it, where that is not the part itself."""
+NOTICED_S = 5.0
 RECOVERY_LIMIT_S = 30.0
 """Of a process that is started anew; the goal is 10 s."""
 
 
 @pytest.fixture(scope="module")
 def load(up: Up) -> Iterator[Load]:
-    with Load.on("127.0.0.1:8930", ["1", "8888", *map(str, range(101, 120))]) as load:
+    with Load.on("127.0.0.1:8930", USERS) as load:
         yield load
-
-
-@pytest.fixture(scope="module")
-def cases() -> Iterator[list[Case]]:
-    with written("embedded") as cases:
-        yield cases
 
 
 def nothing() -> None:
     """What is killed, `ecrs up` starts again."""
+
+
+def noticed(condition: Callable[[set[str]], bool]) -> None:
+    """Return once what the gateway's health says that it lacks is so."""
+    deadline = time.monotonic() + NOTICED_S
+    while not condition(set(state("gateway").lacks)):
+        assert time.monotonic() < deadline, state("gateway")
+        time.sleep(0.05)
+
+
+def hang(pid: int, lacks: set[str]) -> None:
+    os.kill(pid, signal.SIGSTOP)
+    noticed(lacks.issubset)
 
 
 @pytest.mark.parametrize("fault", ["kill", "pause"])
@@ -43,11 +57,14 @@ def test_the_shop_shows_products_whatever_dies(
     up: Up, load: Load, cases: list[Case], part: str, fault: str
 ) -> None:
     broken = children(up.run_dir)[part]
-    signals = {"kill": (signal.SIGKILL, None), "pause": (signal.SIGSTOP, signal.SIGCONT)}
-    damage, mend = (partial(os.kill, broken, number) if number else nothing for number in signals[fault])
+    damage, mend = {
+        "kill": (partial(os.kill, broken, signal.SIGKILL), nothing),
+        "pause": (partial(hang, broken, LACKS.get(part, {part})), partial(os.kill, broken, signal.SIGCONT)),
+    }[fault]
     case = suffer(load, part, fault, damage, mend, recovery_limit_s=RECOVERY_LIMIT_S)
     cases.append(case)
     assert case.valid == case.calls, case.errors
     assert case.in_deadline == case.calls
     assert set(case.degraded) <= DEGRADED[part]
     assert case.degraded or fault == "kill"  # a store that is killed is back within a call or two
+    noticed(lambda lacks: not lacks)

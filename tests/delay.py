@@ -1,0 +1,110 @@
+"""A TCP proxy between callers and a part that makes what the part says late, while its connections last.
+
+    python delay.py --host 127.0.0.1 --control 7000 um=7001:127.0.0.1:8910 redis=7002:redis:6379
+
+A line `um 0.3` to the control port makes every byte that um says from now on 0.3 s late, and is answered
+with `ok`; `um 0` mends it. Standard library alone: in the compose profile it runs in a container.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import socket
+from asyncio import StreamReader, StreamWriter
+
+CHUNK = 65_536
+
+
+class Route:
+    """From a port here to a part; any number of connections."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.delay_s = 0.0
+        self._target = (host, port)
+
+    async def carry(self, caller: StreamReader, to_caller: StreamWriter) -> None:
+        """One connection, until either end closes it."""
+        try:
+            part, to_part = await asyncio.open_connection(*self._target)
+        except OSError:
+            to_caller.close()
+            return
+        ways = [
+            asyncio.create_task(self._pump(caller, to_part, late=False)),
+            asyncio.create_task(self._pump(part, to_caller, late=True)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            to_part.close()
+            to_caller.close()
+
+    async def _pump(self, source: StreamReader, sink: StreamWriter, *, late: bool) -> None:
+        """Until the source ends. What waits to be passed on does not keep what follows from being read: the
+        delay is added once, however many pieces an answer comes in."""
+        clock = asyncio.get_running_loop().time
+        waiting: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+        async def read() -> None:
+            with contextlib.suppress(OSError):
+                while chunk := await source.read(CHUNK):
+                    waiting.put_nowait((clock() + (self.delay_s if late else 0.0), chunk))
+            waiting.put_nowait((clock(), b""))
+
+        async def write() -> None:
+            while True:
+                due, chunk = await waiting.get()
+                if not chunk:
+                    return
+                await asyncio.sleep(due - clock())
+                sink.write(chunk)
+                await sink.drain()
+
+        with contextlib.suppress(OSError):
+            reading = asyncio.create_task(read())
+            try:
+                await write()
+            finally:
+                reading.cancel()
+
+
+def set_delay(control: tuple[str, int], part: str, seconds: float) -> None:
+    """Tell the proxy whose control address this is how late `part` is from now on."""
+    with socket.create_connection(control, timeout=5) as connection:
+        connection.sendall(f"{part} {seconds}\n".encode())
+        assert connection.recv(16) == b"ok\n", f"the proxy does not know {part}"
+
+
+async def serve(host: str, control: int, routes: dict[str, tuple[int, Route]]) -> None:
+    async def obey(reader: StreamReader, writer: StreamWriter) -> None:
+        if line := await reader.readline():  # nothing: a health check
+            part, seconds = line.decode().split()
+            routes[part][1].delay_s = float(seconds)
+            writer.write(b"ok\n")
+        writer.close()
+
+    servers = [await asyncio.start_server(route.carry, host, port) for port, route in routes.values()]
+    servers.append(await asyncio.start_server(obey, host, control))
+    print("ready", flush=True)
+    await asyncio.gather(*(server.serve_forever() for server in servers))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--control", type=int, required=True)
+    parser.add_argument("routes", nargs="+", metavar="NAME=PORT:HOST:PORT")
+    options = parser.parse_args()
+    routes = {}
+    for text in options.routes:
+        name, _, rest = text.partition("=")
+        port, host, target = rest.split(":")
+        routes[name] = (int(port), Route(host, int(target)))
+    asyncio.run(serve(options.host, options.control, routes))
+
+
+if __name__ == "__main__":
+    main()

