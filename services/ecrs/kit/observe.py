@@ -57,6 +57,7 @@ DEPENDENCY = Gauge(
     "0 while the service does its job without this dependency",
     ["service", "dependency"],
 )
+TASKS = Gauge("ecrs_tasks", "Of asyncio, under way: a few, and a few a call in hand", ["service"])
 BUNDLE = Gauge("ecrs_bundle_info", "The bundle version in use; the value is 1", ["service", "version"])
 
 log = structlog.get_logger()

@@ -30,7 +30,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import make_wsgi_app
 
 from ecrs.kit.errors import Fault
-from ecrs.kit.observe import DEPENDENCY, SERVING, Observer
+from ecrs.kit.observe import DEPENDENCY, SERVING, TASKS, Observer
 from ecrs.kit.ports import METRICS_OFFSET, PORTS
 from ecrs.kit.settings import ServerSettings
 from ecrs.kit.shedding import Shedder
@@ -127,6 +127,7 @@ async def started(service: Service, settings: ServerSettings) -> AsyncIterator[R
     await health.set(LIVE, HealthCheckResponse.SERVING)
     await _tell(running, health, service, "starting", dict.fromkeys(service.dependencies, "starting"))
     loop = asyncio.get_running_loop()
+    TASKS.labels(service.name).set_function(lambda: len(asyncio.all_tasks(loop)))
     metrics_port = settings.metrics_port
     if metrics_port is None:
         metrics_port = running.port + METRICS_OFFSET if wanted else 0
