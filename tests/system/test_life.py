@@ -9,10 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from ecrs.bundle import Bundle
 from ecrs.embedded import _started
 from ecrs.kit.ports import PORTS
+from tests.held import digest, records
 from tests.system.conftest import Up, children, ecrs
 
 
@@ -98,6 +102,23 @@ def test_a_child_that_dies_is_started_again(tiny: Bundle, tmp_path: Path) -> Non
         while ecrs("health").returncode != 0:
             assert time.monotonic() < deadline
         assert "code: 200" in ecrs("as", "8888").stdout
+    finally:
+        assert up.stop() == 0
+
+
+def test_a_killed_store_has_lost_nothing(tiny: Bundle, tmp_path: Path) -> None:
+    up = Up(tiny.path, tmp_path)
+    try:
+        up.wait_for("up: bundle")
+        assert ecrs("item", "add", "put-just-now", "1", "2", "3").returncode == 0
+        environment = Path(f"/proc/{children(tmp_path)['um']}/environ").read_text()
+        url = dict(pair.partition("=")[::2] for pair in environment.split("\0"))["ECRS_REDIS_URL"]
+        with redis.Redis.from_url(url, retry=Retry(ConstantBackoff(0.2), 50)) as store:
+            before = digest(records(store))
+            os.kill(children(tmp_path)["valkey"], signal.SIGKILL)
+            up.wait_for("valkey ended with -9; starting it again")
+            assert digest(records(store)) == before
+        assert before[0] > tiny.count("products.dat") + tiny.count("users.dat")
     finally:
         assert up.stop() == 0
 
