@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -60,6 +60,10 @@ class Case:
     degraded: dict[str, int]
     recovered_s: float
     errors: list[str]
+
+    def besides(self, wanted: Set[str]) -> int:
+        """How often something else than `wanted` stood in."""
+        return sum(count for fallback, count in self.degraded.items() if fallback not in wanted)
 
 
 @dataclass

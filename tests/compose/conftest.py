@@ -1,7 +1,8 @@
 """The whole platform in containers, from the stand-in images, under a project name of its own.
 
 It is brought up once, and taken down with its volumes whatever happens. Beside a platform that
-`make up` started it shares images alone: project, volumes, secrets and port are its own.
+`make up` started it shares images alone: project, volumes, secrets and port are its own. It trains
+a bundle, unless ECRS_TEST_BUNDLES names a directory, uid 10001's, that holds one.
 """
 
 import json
@@ -10,10 +11,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.chaos import Case, written
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "ecrs-test"
@@ -53,7 +57,7 @@ class Stack:
         self._environment = os.environ | {
             "ECRS_SECRETS": str(secrets),
             "ECRS_GATEWAY_PORT": str(gateway_port),
-            "ECRS_BUNDLES": "bundles",
+            "ECRS_BUNDLES": os.environ.get("ECRS_TEST_BUNDLES", "bundles"),
             "ECRS_PROMETHEUS_PORT": "0",
         }
 
@@ -68,6 +72,17 @@ class Stack:
         ]
         command = ["docker", "compose", *options, *arguments]
         return run(*command, limit_s=limit_s, check=check, cwd=ROOT, env=self._environment)
+
+    @contextmanager
+    def overlaid(self, *files: str, **settings: str) -> Iterator[None]:
+        """Compose commands read these files too, and these settings, for the time of the context."""
+        before = self._environment
+        read = ":".join((before.get("COMPOSE_FILE", "compose.yaml"), *files))
+        self._environment = before | {"COMPOSE_FILE": read} | settings
+        try:
+            yield
+        finally:
+            self._environment = before
 
     def up(self) -> None:
         limit = ["--wait", "--wait-timeout", str(UP_LIMIT_S)]
@@ -97,6 +112,14 @@ class Stack:
         state = self.inspect(service)["State"]
         return state["Running"] and state.get("Health", {}).get("Status", "healthy") == "healthy"
 
+    def wait_until_healthy(self, limit_s: float) -> None:
+        wait_until("every container healthy", lambda: all(map(self.is_healthy, SERVICES)), limit_s)
+
+    def users(self) -> list[str]:
+        """Ids of some users that the stores hold."""
+        lines = self.compose("exec", "-T", "client", "head", "-n", "200", "/bundles/current/users.dat")
+        return [line.split(":")[0] for line in lines.splitlines()]
+
     def address(self, service: str) -> str:
         """The container's address on the internal network, which this host reaches by its bridge."""
         return self.inspect(service)["NetworkSettings"]["Networks"][f"{PROJECT}_internal"]["IPAddress"]
@@ -105,7 +128,7 @@ class Stack:
         return (self.secrets / name).read_text()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -115,13 +138,20 @@ def _free_port() -> int:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     secrets = tmp_path_factory.mktemp("secrets")
     run("images/secrets", cwd=ROOT, env=os.environ | {"ECRS_SECRETS": str(secrets)})
-    stack = Stack(secrets, _free_port())
+    stack = Stack(secrets, free_port())
     stack.down("--volumes", "--remove-orphans")  # what a killed run left
     try:
         stack.up()
         yield stack
     finally:
         stack.down("--volumes", "--remove-orphans")
+
+
+@pytest.fixture(scope="session")
+def cases() -> Iterator[list[Case]]:
+    """Of every chaos test of the run."""
+    with written("compose") as cases:
+        yield cases
 
 
 @pytest.fixture(scope="session")

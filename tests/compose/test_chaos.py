@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.chaos import Case, Load, suffer, written
-from tests.compose.conftest import PROJECT, SERVICES, Stack, run, wait_until
+from tests.chaos import Case, Load, suffer
+from tests.compose.conftest import PROJECT, Stack, run
+
+pytestmark = pytest.mark.chaos
 
 DEGRADED = {
     "um": {"user: request"},
@@ -24,16 +26,9 @@ RECOVERY_LIMIT_S = 90.0
 
 @pytest.fixture(scope="module")
 def load(stack: Stack) -> Iterator[Load]:
-    listed = stack.compose("exec", "-T", "client", "head", "-n", "200", "/bundles/current/users.dat")
-    with Load.on(stack.gateway, [line.split(":")[0] for line in listed.splitlines()]) as load:
+    with Load.on(stack.gateway, stack.users()) as load:
         yield load
-    wait_until("every container healthy", lambda: all(map(stack.is_healthy, SERVICES)), RECOVERY_LIMIT_S)
-
-
-@pytest.fixture(scope="module")
-def cases() -> Iterator[list[Case]]:
-    with written("compose") as cases:
-        yield cases
+    stack.wait_until_healthy(RECOVERY_LIMIT_S)
 
 
 def means(stack: Stack, part: str, fault: str) -> tuple[Callable[[], object], Callable[[], object]]:

@@ -104,5 +104,4 @@ def test_the_shop_shows_products_in_time_however_slow_a_part_is(
     assert case.in_deadline == case.calls
     wanted = DEGRADED[deadline_s][part]
     assert wanted <= set(case.degraded)
-    hurried = sum(count for name, count in case.degraded.items() if name not in wanted)
-    assert hurried <= (HURRIED if deadline_s == SHORT_DEADLINE_S else 0)
+    assert case.besides(wanted) <= (HURRIED if deadline_s == SHORT_DEADLINE_S else 0)
