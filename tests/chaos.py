@@ -32,6 +32,8 @@ USERS = ("1", "8888", *map(str, range(101, 120)))
 """Known to the tiny bundle."""
 CLEAN = 10
 """So many full answers in a row are full service."""
+KEPT = {"item: last seen"}
+"""Need not stand in when the profile store is away: cm keeps records for ECRS_ITEM_AGE_S."""
 RESULTS = Path(__file__).parents[1] / "artifacts" / "chaos" / "chaos.json"
 
 COLUMNS = ("part", "fault", "calls", "valid", "in_deadline", "degraded", "recovered_s")

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from tests.chaos import SLOW_S, Case, Load, suffer
+from tests.chaos import KEPT, SLOW_S, Case, Load, suffer
 from tests.compose.conftest import Stack
 from tests.delay import set_delay
 
@@ -32,6 +32,7 @@ DEGRADED: dict[str, set[str]] = {
     "serving-user-tower": {"recall: without vector"},
     "serving-ranker": set(),
 }
+MAY = {"redis": KEPT}
 
 
 @pytest.fixture(scope="module")
@@ -56,5 +57,5 @@ def test_the_shop_shows_products_in_time_however_slow_a_part_is(
     cases.append(case)
     assert case.valid == case.calls, case.errors
     assert case.in_deadline == case.calls
-    assert DEGRADED[part] <= set(case.degraded)
+    assert DEGRADED[part] - MAY.get(part, set()) <= set(case.degraded)
     assert case.besides(DEGRADED[part]) <= HURRIED
