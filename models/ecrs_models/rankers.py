@@ -36,8 +36,9 @@ class _Ranker(nn.Layer, ABC):
         super().__init__()
         self.vocabularies = len(cardinality) - len(FEATURES)
         sizes = cardinality[: self.vocabularies]
-        self.register_buffer("offsets", _offsets(sizes))
-        self.register_buffer("bin_offsets", _offsets([BINS] * len(FEATURES)))
+        # Not persistable: they are of the vocabularies that the network was made for, not of its weights.
+        self.register_buffer("offsets", _offsets(sizes), persistable=False)
+        self.register_buffer("bin_offsets", _offsets([BINS] * len(FEATURES)), persistable=False)
         self.ids = _embedding(sum(sizes), DIM)
         self.bins = _embedding(BINS * len(FEATURES), DIM)
         self.width = len(cardinality) * DIM + len(FEATURES)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from ecrs.bundle import Bundle
-from ecrs.features import OUT_OF_VOCABULARY, Encoder, Vocabulary
+from ecrs.features import FIRST_KNOWN, OUT_OF_VOCABULARY, Encoder, Vocabulary
 from ecrs_models import export, training
 from ecrs_models.dataset import Dataset
 from ecrs_models.errors import DataError
 from ecrs_models.gate import compare
+from ecrs_models.training import in_batches
 from ecrs_models.warm import Start, moved, shortened
 from tests.tiny import tiny_data, tiny_settings
 
@@ -57,6 +58,18 @@ def test_a_start_gives_the_weights_that_it_has(data: Dataset, earlier: Bundle) -
     for newcomer in newcomers:
         assert now[encoder.vocabularies["sku"].encode(newcomer)].tolist() == was[OUT_OF_VOCABULARY].tolist()
     assert np.array_equal(ranker.out.weight.numpy(), start.states["ranker"]["out.weight"])
+
+
+def test_a_started_ranker_knows_what_it_knew(data: Dataset, earlier: Bundle) -> None:
+    """Its vocabularies share one table, and grow: each must be looked up where it begins now."""
+    known = earlier.encoder.vocabularies["sku"].ids
+    newer = Vocabulary(known | {"new": len(known) + FIRST_KNOWN})
+    encoder = Encoder(earlier.encoder.vocabularies | {"sku": newer})
+    _, ranker = training.networks(encoder, tiny_settings(data))
+    Start.of(earlier).give("ranker", ranker, encoder)
+    ranker.eval()
+    golden = earlier.golden["ranker"]
+    assert in_batches(ranker, np.array(golden["ids"])) == pytest.approx(np.array(golden["outputs"]), abs=1e-5)
 
 
 def test_a_training_from_a_bundle_is_short_and_makes_a_bundle(
