@@ -1,0 +1,174 @@
+"""A trained bundle with any number of products: scale is measured without training at that scale.
+
+python -m tests.bench.grow BUNDLE PRODUCTS BUNDLES: writes the bundle under BUNDLES and prints its directory.
+
+Grown, the first products are the bundle's own, and each further one is a twin of one of these: of the
+same brand, shop, category and statistics, selling more or less, its vector near. All are in the
+vocabulary, as after a training that saw each, so that models and tables are as large as they would be;
+users took what they took. Shrunk, the products behind PRODUCTS are gone, what users took of them is one
+of the first instead, and models and vocabularies stay as they are.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from ecrs import bundle
+from ecrs.bundle import Bundle
+from ecrs.catalogue import NO_ID
+from ecrs.domain import ITEM_FIELDS, Item, format_item, parse_item
+from ecrs.features import FIRST_KNOWN, ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS, Encoder, Vocabulary
+from ecrs.model.signature import ModelSignature
+from ecrs.ranking_features import RANKER_COLUMNS, ranker_cardinality
+from ecrs_models import export
+from ecrs_models.inference import SavedModel
+from ecrs_models.training import Settings, networks
+from ecrs_models.warm import Start
+
+SEED = 1
+SPREAD = 0.5
+"""How far a twin's embedding is from its original's, in standard deviations of the table."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`original`, int64 (products,): the bundle's row that each product is, or is a twin of. `home`, int64
+    (the bundle's products,): where each of them is now."""
+
+    original: np.ndarray
+    home: np.ndarray
+
+    @classmethod
+    def of(cls, before: int, products: int) -> "Plan":
+        return cls(np.arange(products) % before, np.arange(before) % products)
+
+
+def grow(base: Bundle, products: int, bundles: Path) -> Path:
+    """Write `base` with so many products under `bundles` and make it current there; its directory."""
+    rng = np.random.default_rng(SEED)
+    items = [parse_item(line) for line in base.lines("products.dat")]
+    plan = Plan.of(len(items), products)
+    grown = [_twin(items[row], number // len(items)) for number, row in enumerate(plan.original.tolist())]
+    version = bundle.new_version(f"{base.version} {products}".encode())
+    about = {key: of for key, of in base.manifest.items() if key not in {"files", "format", "version"}}
+    with bundle.writing(bundles, version, about | {"grown_from": base.version}) as draft:
+        encoder = _encoder(base, grown)
+        _save_models(base, encoder, version, rng, draft)
+        encoder.save(draft / "vocabulary")
+        for name in ("users.dat", "quantiles.json", "golden.json", "metrics.json"):
+            shutil.copyfile(base.path / name, draft / name)
+        _write(draft / "products.dat", map(format_item, grown))
+        _write(draft / "statistics.dat", _statistics(base, items, grown, plan))
+        skus = {item.sku: grown[home].sku for item, home in zip(items, plan.home.tolist(), strict=True)}
+        _write(draft / "histories.dat", (_history(line, skus) for line in base.lines("histories.dat")))
+        _write(draft / "totals.dat", (_totals(line, skus) for line in base.lines("totals.dat")))
+        _save_tables(base, plan, rng, draft / "recall")
+        ids = encoder.item_table({name: [getattr(item, name) for item in grown] for name in ITEM_FIELDS})
+        vectors = SavedModel(draft / "item_tower")(ids)
+        export.write_vectors([item.sku for item in grown], vectors, draft / "product_vectors.txt")
+    return bundles / version
+
+
+def _twin(item: Item, number: int) -> Item:
+    return Item(f"{item.sku}-{number}", item.brand, item.shop, item.category) if number else item
+
+
+def _encoder(base: Bundle, grown: list[Item]) -> Encoder:
+    """The bundle's, with the twins' skus behind the others, so that no id changes."""
+    known = base.encoder.vocabularies["sku"].ids
+    twins = [item.sku for item in grown[base.count("products.dat") :]]
+    sku = Vocabulary(known | {twin: number for number, twin in enumerate(twins, len(known) + FIRST_KNOWN)})
+    return Encoder(base.encoder.vocabularies | {"sku": sku})
+
+
+def _save_models(
+    base: Bundle, encoder: Encoder, version: str, rng: np.random.Generator, directory: Path
+) -> None:
+    """With room for the twins in their tables: near their originals in the towers', unknown to the ranker."""
+    start = Start.of(base)
+    two_tower, ranker = networks(encoder, Settings.read(base.manifest["training"]))
+    start.give("two_tower", two_tower, encoder)
+    start.give("ranker", ranker, encoder)
+    table = two_tower.item_tower.sku.weight
+    rows = table.numpy()
+    known = len(base.encoder.vocabularies["sku"])
+    originals = encoder.vocabularies["sku"].encode_all(
+        sku.rpartition("-")[0] for sku in list(encoder.vocabularies["sku"].ids)[known - FIRST_KNOWN :]
+    )
+    noise = rng.normal(scale=SPREAD * rows[FIRST_KNOWN:known].std(), size=(len(originals), rows.shape[1]))
+    rows[known:] = rows[originals] + noise
+    table.set_value(rows)
+    for name, network, columns, fetch in (
+        ("user_tower", two_tower.user_tower, USER_TOWER_COLUMNS, "embedding"),
+        ("item_tower", two_tower.item_tower, ITEM_TOWER_COLUMNS, "embedding"),
+        ("ranker", ranker, RANKER_COLUMNS, "score"),
+    ):
+        was = ModelSignature.load(base.path / name)
+        bounds = ranker_cardinality(encoder) if name == "ranker" else encoder.cardinality(columns)
+        signature = ModelSignature(name, version, was.feed, fetch, columns, bounds, was.width)
+        export.save_model(network, signature, directory / name)
+        export.check_golden(SavedModel(directory / name), base.golden[name])
+
+
+def _save_tables(base: Bundle, plan: Plan, rng: np.random.Generator, directory: Path) -> None:
+    directory.mkdir()
+    products, before = len(plan.original), len(plan.home)
+    tables = ("similar_items", "similar_scores", "popular")
+    items, scores, share = (np.load(base.path / "recall" / f"{name}.npy") for name in tables)
+    similar = np.where(items == NO_ID, NO_ID, plan.home[items])[plan.original]
+    # A neighbour's twins are neighbours as good as it: one of them, so that each is some product's.
+    twin = similar + before * rng.integers(-(-products // before), size=similar.shape)
+    similar = np.where((similar == NO_ID) | (twin >= products), similar, twin)
+    np.save(directory / "similar_items.npy", similar.astype(items.dtype))
+    np.save(directory / "similar_scores.npy", scores[plan.original])
+    sold = np.bincount(plan.home, share, products) if products < before else share[plan.original]
+    sold *= rng.uniform(0.5, 1.5, products)
+    np.save(directory / "popular.npy", sold / sold.sum())
+    shutil.copyfile(base.path / "recall" / "curves.npy", directory / "curves.npy")
+
+
+def _statistics(base: Bundle, items: list[Item], grown: list[Item], plan: Plan) -> Iterator[str]:
+    known = dict(line.split(":", 1) for line in base.lines("statistics.dat"))
+    for item, original in zip(grown, plan.original.tolist(), strict=True):
+        if (of := known.get(items[original].sku)) is not None:
+            yield f"{item.sku}:{of}"
+
+
+def _history(line: str, skus: dict[str, str]) -> str:
+    user_id, _, rest = line.partition(":")
+    taken = (part.split(",", 1) for part in rest.split(";") if part)
+    return f"{user_id}:" + ";".join(f"{skus[sku]},{then}" for sku, then in taken)
+
+
+def _totals(line: str, skus: dict[str, str]) -> str:
+    user_id, _, text = line.partition(":")
+    columns = json.loads(text)
+    columns["sku_ids"] = [skus[sku] for sku in columns["sku_ids"]]
+    # Of two products that became one, what was done to the first counts.
+    rows = sorted({sku: row for row, sku in reversed(list(enumerate(columns["sku_ids"])))}.values())
+    columns = {name: [of[row] for row in rows] for name, of in columns.items()}
+    return f"{user_id}:" + orjson.dumps(columns).decode()
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests.bench.grow")
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("products", type=int)
+    parser.add_argument("bundles", type=Path)
+    arguments = parser.parse_args()
+    print(grow(Bundle.open(arguments.bundle), arguments.products, arguments.bundles))
+
+
+if __name__ == "__main__":
+    main()
