@@ -26,8 +26,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import numpy as np
+
 from ecrs.catalogue import Catalogue
-from ecrs.domain import parse_item
+from ecrs.domain import ITEM_FIELDS, parse_item
 from ecrs.features import Encoder
 
 FORMAT = 2
@@ -127,12 +129,20 @@ class Bundle:
     @cached_property
     def catalogue(self) -> Catalogue:
         """BundleError for a line that is no product, a sku that is there twice, and no products at all."""
-        items = list(self.records("products.dat", parse_item))
-        catalogue = Catalogue.of([item.sku for item in items], self.encoder.items(items))
+        skus: list[str] = []
+
+        def ids() -> Iterator[int]:
+            for item in self.records("products.dat", parse_item):
+                skus.append(item.sku)
+                yield from self.encoder.item_row(item)
+
+        # One by one: a million items at a time are 260 MB that the process never gives back.
+        table = np.fromiter(ids(), dtype=np.int64).reshape(-1, len(ITEM_FIELDS))
+        catalogue = Catalogue.of(skus, table)
         path = self.path / "products.dat"
-        if not items:
+        if not skus:
             raise BundleError(f"{path}: no lines")
-        for row, sku in enumerate(catalogue.skus):
+        for row, sku in enumerate(skus):
             if catalogue.row[sku] != row:
                 raise BundleError(f"{path}:{catalogue.row[sku] + 1}: sku {sku!r} is there twice")
         return catalogue
@@ -189,9 +199,8 @@ def writing(bundles: Path, version: str, about: dict[str, Any]) -> Iterator[Path
         draft.chmod(0o755)
         draft.rename(bundles / version)
     except OSError as error:
-        free = shutil.disk_usage(
-            bundles
-        ).free  # numpy's words for a full disk are "15000 requested and 5088 written"
+        # numpy's words for a full disk are "15000 requested and 5088 written".
+        free = shutil.disk_usage(bundles).free
         shutil.rmtree(draft, ignore_errors=True)
         why = f"{error.strerror or error}, {free:,} bytes are free"
         raise BundleError(f"{bundles}: the bundle cannot be written: {why}") from error
