@@ -86,7 +86,7 @@ class Proposer:
         new = np.ones(len(self.catalogue) + 1, dtype=bool)  # the last is for NO_ID and unknown products
         new[had] = False
         new[NO_ID] = True
-        along = np.flatnonzero(similar)
+        along = np.flatnonzero(similar > 0)  # of a million floats themselves it takes 2.5 ms, of bools .3
         along = along[new[along]]
         sellers = self.popular.sellers
         sellers = sellers[new[sellers]]
