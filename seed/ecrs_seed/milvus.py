@@ -6,11 +6,13 @@ readers never see half a catalogue and a failed seed leaves the old one serving.
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from grpc import RpcError
 from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
+from pymilvus.milvus_client.index import IndexParams
 
 from ecrs.bundle import Bundle
 from ecrs.domain import SKU_BYTES
@@ -26,7 +28,7 @@ from ecrs.recall.milvus_vectors import (
     search_params,
     token,
 )
-from ecrs.recall.vectors import EXACT_UP_TO, LEAST_RECALL, NEIGHBOURS, SAMPLE, read_vectors
+from ecrs.recall.vectors import EXACT_UP_TO, LEAST_RECALL, NEIGHBOURS, SAME, read_vectors, sampled
 from ecrs_seed.report import Seeded
 
 BATCH = 5_000
@@ -90,25 +92,39 @@ def _fill(
     client: MilvusClient, name: str, skus: list[str], vectors: np.ndarray, advance: Callable[[int], None]
 ) -> None:
     client.drop_collection(name)  # what a failed seed left; no error when there is none
-    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field("sku", DataType.VARCHAR, is_primary=True, max_length=SKU_BYTES)
-    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=vectors.shape[1])
-    schema.add_field("new_in", DataType.INT64)  # of items that come later; see VectorStore.upsert
-    client.create_collection(name, schema=schema, consistency_level=CONSISTENCY)
+    create(client, name, vectors.shape[1])
     for start in range(0, len(skus), BATCH):
-        batch = zip(skus[start : start + BATCH], vectors[start : start + BATCH], strict=True)
-        client.insert(name, [{"sku": sku, "vector": vector, "new_in": 0} for sku, vector in batch])
+        client.insert(name, batch_of(skus, vectors, start))
         advance(min(BATCH, len(skus) - start))
     client.flush(name)
+    client.create_index(name, index_for(client, len(skus)))
+    client.load_collection(name)
+
+
+def create(client: MilvusClient, name: str, width: int) -> None:
+    """An empty collection of products' vectors, without an index."""
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("sku", DataType.VARCHAR, is_primary=True, max_length=SKU_BYTES)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=width)
+    schema.add_field("new_in", DataType.INT64)  # of items that come later; see VectorStore.upsert
+    client.create_collection(name, schema=schema, consistency_level=CONSISTENCY)
+
+
+def batch_of(skus: list[str], vectors: np.ndarray, start: int) -> list[dict[str, Any]]:
+    """A batch as `insert` takes it, from `start` on."""
+    batch = zip(skus[start : start + BATCH], vectors[start : start + BATCH], strict=True)
+    return [{"sku": sku, "vector": vector, "new_in": 0} for sku, vector in batch]
+
+
+def index_for(client: MilvusClient | type[MilvusClient], products: int) -> IndexParams:
+    """Exact while a scan takes about a millisecond; see docs/decisions/0006-the-index-follows-the-size.md."""
     index = client.prepare_index_params()
-    if len(skus) <= EXACT_UP_TO:
+    if products <= EXACT_UP_TO:
         index.add_index("vector", index_type="FLAT", metric_type="L2")
     else:
-        index.add_index(
-            "vector", index_type="HNSW", metric_type="L2", params={"M": 16, "efConstruction": 200}
-        )
-    client.create_index(name, index)
-    client.load_collection(name)
+        parameters = {"M": 16, "efConstruction": 200}
+        index.add_index("vector", index_type="HNSW", metric_type="L2", params=parameters)
+    return index
 
 
 def _check(client: MilvusClient, name: str, skus: list[str], vectors: np.ndarray) -> None:
@@ -128,15 +144,16 @@ def _recall(client: MilvusClient, name: str, skus: list[str], vectors: np.ndarra
     Counted by distance: of equally near items it does not matter which is found.
     """
     n = min(NEIGHBOURS, len(skus))
-    sample = vectors[:: max(len(skus) // SAMPLE, 1)][:SAMPLE]
+    sample = sampled(vectors)
+    lengths = np.square(vectors).sum(axis=1)
     hits = client.search(
         name, data=list(sample), limit=n, consistency_level="Strong", search_params=search_params(n)
     )
     found = 0
     for vector, neighbours in zip(sample, hits, strict=True):
-        distances = np.square(vectors - vector).sum(axis=1)
+        distances = lengths - 2 * (vectors @ vector) + vector @ vector
         farthest = np.partition(distances, n - 1)[n - 1]
-        found += sum(hit["distance"] <= farthest + 1e-5 for hit in neighbours)
+        found += sum(hit["distance"] <= farthest + SAME for hit in neighbours)
     return found / (len(sample) * n)
 
 

@@ -3,6 +3,9 @@
 python -m tests.bench.seeding [BUNDLE] [--rounds N] [--out FILE]: starts Valkey as `ecrs up` does. The bulk
 rate is that of the very bytes which the seed writes, packed before the clock starts and sent down one
 connection without waiting for an answer.
+
+python -m tests.bench.seeding [BUNDLE] --milvus: the Milvus that ECRS_VECTORS and ECRS_MILVUS_PASSWORD name,
+once. The bulk rate is that of rows made before the clock starts.
 """
 
 import argparse
@@ -25,10 +28,16 @@ import redis
 
 from ecrs.bundle import Bundle
 from ecrs.embedded import valkey_command
-from ecrs.kit.settings import RedisSettings
+from ecrs.kit.settings import RedisSettings, VectorSettings
 from ecrs.profiles import open_redis
+from ecrs.recall.milvus_vectors import MilvusVectors
+from ecrs.recall.proposals import DEPTH
+from ecrs.recall.vectors import read_vectors, sampled
+from ecrs_seed import milvus
 from ecrs_seed.redis import FILES, batches, seed_redis
 from tests.bench.processes import ROOT
+
+SCRATCH = "bench_seeding"
 
 
 @contextmanager
@@ -98,13 +107,50 @@ def measure(bundle: Bundle, rounds: int) -> dict[str, Any]:
     }
 
 
+def measure_milvus(bundle: Bundle) -> dict[str, Any]:
+    settings = VectorSettings()
+    client = asyncio.run(milvus.connect(settings, wait_s=60))
+    skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), bundle.count("product_vectors.txt"))
+    client.drop_collection(SCRATCH)
+    milvus.create(client, SCRATCH, vectors.shape[1])
+    made = [milvus.batch_of(skus, vectors, start) for start in range(0, len(skus), milvus.BATCH)]
+    begun = time.monotonic()
+    for batch in made:
+        client.insert(SCRATCH, batch)
+    bulk_s = time.monotonic() - begun
+    client.drop_collection(SCRATCH)
+    written: list[float] = []
+    begun = time.monotonic()
+    seeded = milvus.seed_milvus(bundle, client, advance=lambda rows: written.append(time.monotonic()))
+    return {
+        "bundle": bundle.version,
+        "products": len(skus),
+        "rows_per_s": {"bulk": round(len(skus) / bulk_s), "seed": round(len(skus) / (written[-1] - begun))},
+        "ratio": round(bulk_s / (written[-1] - begun), 2),
+        "seed_s": round(seeded.took_s, 1),
+        "search_p50_ms": asyncio.run(searches(settings, vectors)),
+    }
+
+
+async def searches(settings: VectorSettings, vectors: np.ndarray) -> float:
+    took = []
+    async with MilvusVectors.connect(settings) as store:
+        for vector in sampled(vectors):
+            begun = time.perf_counter()
+            await store.search(vector, DEPTH, 5.0)
+            took.append(time.perf_counter() - begun)
+    return round(float(np.median(took)) * 1000, 2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.bench.seeding")
     parser.add_argument("bundle", nargs="?", type=Path, default=ROOT / "artifacts" / "bundles" / "current")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=ROOT / "artifacts" / "bench" / "seeding.json")
+    parser.add_argument("--milvus", action="store_true")
     arguments = parser.parse_args()
-    found = measure(Bundle.open(arguments.bundle), arguments.rounds)
+    bundle = Bundle.open(arguments.bundle)
+    found = measure_milvus(bundle) if arguments.milvus else measure(bundle, arguments.rounds)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))

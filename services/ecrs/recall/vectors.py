@@ -15,8 +15,11 @@ from ecrs.kit.settings import VectorSettings
 EXACT_UP_TO = 100_000
 """Items up to which both stores scan every vector, which takes about a millisecond and is exact."""
 
-SAMPLE, NEIGHBOURS, LEAST_RECALL = 50, 100, 0.99
+SAMPLE, NEIGHBOURS, LEAST_RECALL = 200, 100, 0.99
 """An approximate index must find this share of a sample's true nearest neighbours before it serves."""
+
+SAME = 1e-5
+"""How far two distances that mean the same may be apart: of equally near items any is right."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +79,11 @@ def check_version(held: str, wanted: str) -> None:
     """Unavailable unless a store that holds version `held` may take vectors of version `wanted`."""
     if held != wanted:
         raise Unavailable(f"versions differ: the vectors held are {held}, those given are {quoted(wanted)}")
+
+
+def sampled(vectors: np.ndarray) -> np.ndarray:
+    """SAMPLE of the vectors, or fewer where there are not so many, from across all of them."""
+    return vectors[:: max(len(vectors) // SAMPLE, 1)][:SAMPLE]
 
 
 def read_vectors(lines: Iterator[str], count: int) -> tuple[list[str], np.ndarray]:
