@@ -56,11 +56,19 @@ async def connect(settings: VectorSettings, *, wait_s: float | None = None) -> M
 
     async def attempt() -> MilvusClient:
         try:
-            return _signed_in(address, token(password))
+            client = _signed_in(address, token(password))
         except (MilvusException, RpcError, OSError) as error:
             if password:  # what a refused password looks like differs from version to version
                 _change_password(address, password)
             raise Unavailable(f"{type(error).__name__}: {error}") from error
+        try:
+            if live := _live(client):
+                _count(
+                    client, live
+                )  # after a start Milvus takes a password before it has loaded what it holds
+        except (MilvusException, RpcError, OSError) as error:
+            raise Unavailable(f"{type(error).__name__}: {error}") from error
+        return client
 
     return await until(f"Milvus at {address['uri']}", attempt, limit_s=wait_s)
 
