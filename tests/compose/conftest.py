@@ -30,6 +30,10 @@ SERVICES = (
 ONE_SHOTS = ("train", "seed-redis", "seed-milvus")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every-part", action="store_true", help="start the stack with each part late, in turn")
+
+
 def wait_until(what: str, condition: Callable[[], Any], limit_s: float) -> Any:
     """The condition's first true value; fails naming `what` after `limit_s`."""
     deadline = time.monotonic() + limit_s
