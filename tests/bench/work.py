@@ -35,7 +35,7 @@ class RecallWork:
         interest = Interest.of(had, user.totals.numbers, self._clock.now())
         known = rows != NO_ID
         vector = Found(rows[known], np.array(distances, dtype=np.float32)[known])
-        merged = self._proposer.merged(interest, had, vector, n)
+        merged = self._proposer.merged(self._proposer.asked(interest, had), vector, n)
         positions = np.nan_to_num(merged.positions).astype(np.int64)
         skus = [catalogue.skus[row] for row in merged.item.tolist()]
         return Candidates(skus, 1 - merged.chance, Sources(CHANNELS, positions, merged.scores))
