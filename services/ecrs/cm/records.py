@@ -8,7 +8,8 @@ from ecrs.profiles import Profiles
 from ecrs.seeded import Seeded
 from ecrs.wire import from_item
 
-MAX_RECORDS = 50_000
+MAX_RECORDS = 20_000
+"""Records kept: 20 MB were seen of them."""
 
 
 class Records:
@@ -42,7 +43,8 @@ class Records:
         changes, until = self._changes, time.monotonic() + self._age_s
         items = await self._profiles.items(skus, timeout_s)
         read = {item.sku: from_item(item) for item in items if item is not None}
-        if changes == self._changes:  # else what was read may be of before a change
+        # After a change what was read may be of before it.
+        if self._age_s and changes == self._changes:
             if len(self._kept) + len(read) > MAX_RECORDS:
                 self._kept.clear()
             self._kept |= {sku: (info, until) for sku, info in read.items()}
