@@ -70,6 +70,7 @@ class RankerInputs:
 
 
 def _statistics(items: Sequence[Item]) -> np.ndarray:
+    """float32 (N, STATISTICS), NaN for items that bring none."""
     none = (np.nan,) * len(STATISTICS)
     wrong = next((item for item in items if len(item.statistics) not in (0, len(none))), None)
     if wrong is not None:

@@ -8,7 +8,7 @@ from ecrs.rank.inputs import RankerInputs, Records
 from ecrs.wire import to_item
 
 MAX_RECORDS = 50_000
-"""Records kept: 20 MB were seen of them."""
+"""Records kept: 12 MB were seen of them."""
 RECORD_BYTES = 1024
 """More than any record that cm has taken."""
 
