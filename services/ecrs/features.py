@@ -154,10 +154,3 @@ class Encoder:
         """Item tower input, int64, shape (len(items), len(ITEM_TOWER_COLUMNS))."""
         rows = [self.item_row(item) for item in items]
         return np.array(rows, dtype=np.int64).reshape(-1, len(ITEM_TOWER_COLUMNS))
-
-    def pairs(self, user: User, items: Sequence[Item]) -> np.ndarray:
-        """User and items for the ranker, int64, shape (len(items), len(PAIR_COLUMNS))."""
-        columns = np.empty((len(items), len(PAIR_COLUMNS)), dtype=np.int64)
-        columns[:, : len(PROFILE_FIELDS) + 1] = self.user_row(user)
-        columns[:, len(PROFILE_FIELDS) + 1 :] = self.items(items)
-        return columns

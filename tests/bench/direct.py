@@ -65,11 +65,11 @@ def open_vectors(settings: VectorSettings, bundle: Bundle) -> Nearest:
         import faiss
 
         # The same index as ECRS builds, whatever the catalogue's size makes of that.
-        from ecrs.recall.faiss_vectors import _build
+        from ecrs.recall.faiss_vectors import build_index
         from ecrs.recall.vectors import read_vectors
 
         skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), bundle.count("product_vectors.txt"))
-        index = _build(vectors)
+        index = build_index(vectors)
 
         def search(vector: np.ndarray) -> tuple[Sequence[str], Sequence[float]]:
             faiss.omp_set_num_threads(1)  # as ECRS does; OpenMP counts by the calling thread

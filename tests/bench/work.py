@@ -9,7 +9,7 @@ from ecrs.catalogue import NO_ID
 from ecrs.clock import BundleClock
 from ecrs.domain import Item, User
 from ecrs.rank.inputs import RankerInputs
-from ecrs.ranking_features import CHANNELS, Quantiles
+from ecrs.ranking_features import Quantiles
 from ecrs.recall.channels import Found, Interest
 from ecrs.recall.domain import Candidates
 from ecrs.recall.tables import load_proposer
@@ -36,9 +36,7 @@ class RecallWork:
         known = rows != NO_ID
         vector = Found(rows[known], np.array(distances, dtype=np.float32)[known])
         merged = self._proposer.merged(self._proposer.asked(interest, had), vector, n)
-        positions = np.nan_to_num(merged.positions).astype(np.int64)
-        skus = [catalogue.skus[row] for row in merged.item.tolist()]
-        return Candidates(skus, 1 - merged.chance, Sources(CHANNELS, positions, merged.scores))
+        return Candidates.merged(merged, [catalogue.skus[row] for row in merged.item.tolist()])
 
 
 class RankWork:

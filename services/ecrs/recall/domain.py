@@ -6,6 +6,7 @@ import numpy as np
 
 from ecrs.kit.errors import BadRequest, quoted
 from ecrs.ranking_features import CHANNELS
+from ecrs.recall.proposals import Proposals
 from ecrs.sources import Sources
 
 DEFAULT_CANDIDATES = 100
@@ -32,6 +33,12 @@ class Candidates:
         """Of one channel, in its order."""
         positions = np.arange(1, len(skus) + 1)[:, None]
         return cls(skus, score, Sources((channel,), positions, score[:, None]))
+
+    @classmethod
+    def merged(cls, merged: Proposals, skus: list[str], missing: tuple[str, ...] = ()) -> "Candidates":
+        """Of all channels; `skus`, the proposals' own. A score is the chance of not being taken."""
+        positions = np.nan_to_num(merged.positions).astype(np.int64)
+        return cls(skus, 1 - merged.chance, Sources(CHANNELS, positions, merged.scores), missing)
 
     def __len__(self) -> int:
         return len(self.skus)

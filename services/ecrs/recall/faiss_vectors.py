@@ -48,7 +48,7 @@ class FaissVectors:
         self._version = version
         self._skus = list(skus)
         self._id = {sku: number for number, sku in enumerate(skus)}
-        self._index = _build(vectors)
+        self._index = build_index(vectors)
         self._newcomers = faiss.IndexIDMap(faiss.IndexFlatL2(vectors.shape[1]))
         self._new_in: dict[int, int] = {}  # of the newcomers' ids
         self._journal = journal
@@ -155,7 +155,7 @@ class FaissVectors:
         return await within(timeout_s, f"the vector {what}", done, dependency="faiss")
 
 
-def _build(vectors: np.ndarray) -> faiss.Index:
+def build_index(vectors: np.ndarray) -> faiss.Index:
     """An index of the vectors under the ids 0, 1, …, that can `add_with_ids` and `remove_ids`."""
     faiss.omp_set_num_threads(1)
     width = vectors.shape[1]

@@ -27,7 +27,7 @@ def collection_name(version: str) -> str:
 
 
 EXPLORED = 800
-"""Items that HNSW looks at, at least: with 200, a 1 in 20 of the neighbours among 350,000 was missed."""
+"""Items that HNSW looks at, at least: with 200, one in twenty neighbours among 350,000 was missed."""
 
 
 def search_params(n: int) -> dict[str, dict[str, int]]:

@@ -18,7 +18,7 @@ from ecrs.recall.channels import Found, Interest, Popular, Similar, again, best
 
 DEPTH = 400
 """How deep a channel is asked, and how far `curves` go; `again` gives all there is."""
-_AGAIN, _SIMILAR, _POPULAR, _VECTOR = range(len(CHANNELS))
+_SIMILAR, _POPULAR = CHANNELS.index("similar"), CHANNELS.index("popular")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Proposer:
         sellers = self.popular.sellers
         return best(sellers, self.popular.scores(sellers, self.popular.lift(interest)), n)
 
-    def asked(self, interest: Interest, had: np.ndarray, *, new_only: bool = False) -> "Asked":
+    def asked(self, interest: Interest, had: np.ndarray, *, new_only: bool = False) -> Asked:
         """What the tables say, all channels but `vector`.
 
         `had`, int64, rows of all that is in the user's totals: those are for `again` to propose, the
@@ -101,12 +101,12 @@ class Proposer:
             ],
         )
 
-    def lists(self, asked: "Asked", vector: Found) -> list[Found]:
+    def lists(self, asked: Asked, vector: Found) -> list[Found]:
         """What each of CHANNELS proposes; `vector` is what the vector channel found, nearest first."""
         discovered = asked.new[np.minimum(vector.item, len(self.catalogue))]
         return [*asked.lists, Found(vector.item[discovered], vector.score[discovered]).best(DEPTH)]
 
-    def merged(self, asked: "Asked", vector: Found, n: int) -> Proposals:
+    def merged(self, asked: Asked, vector: Found, n: int) -> Proposals:
         """At most `n` candidates of all channels."""
         found = self.lists(asked, vector)
         item, chance = self._chances(found)

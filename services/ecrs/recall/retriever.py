@@ -13,13 +13,11 @@ from ecrs.kit.breaker import Breaker
 from ecrs.kit.budget import Budget
 from ecrs.kit.errors import Fault, OutOfTime, Unavailable
 from ecrs.model.served import ServedModel, check_golden
-from ecrs.ranking_features import CHANNELS
 from ecrs.recall.channels import Found, Interest
 from ecrs.recall.domain import NEW, VECTOR, Candidates
 from ecrs.recall.newcomers import SHARE, best_newcomers, with_newcomers
-from ecrs.recall.proposals import DEPTH, Proposer
+from ecrs.recall.proposals import DEPTH, Asked, Proposer
 from ecrs.recall.vectors import NO_NEIGHBOURS, Neighbours, VectorStore
-from ecrs.sources import Sources
 
 CHECK_TIMEOUT_S = 2.0
 
@@ -70,21 +68,22 @@ class Retriever:
     async def _merged(
         self, user: User, interest: Interest, had: np.ndarray, n: int, budget: Budget, *, new_only: bool
     ) -> Candidates:
-        searching = asyncio.create_task(self._near(user, max(n, DEPTH), budget, VECTOR_SHARE))
-        await asyncio.sleep(0)  # until it waits for the user tower; the tables are asked meanwhile
-        asked = self._proposer.asked(interest, had, new_only=new_only)
-        missing: tuple[str, ...] = ()
-        try:
-            near, newcomers = await searching
-        except (Unavailable, OutOfTime):
-            near, newcomers, missing = NO_NEIGHBOURS, NO_NEIGHBOURS, (VECTOR,)
-        vector, new_skus = self._found(near)
-        merged = self._proposer.merged(asked, vector, n)
-        positions = np.nan_to_num(merged.positions).astype(np.int64)
-        sources = Sources(CHANNELS, positions, merged.scores)
-        skus = self._skus(merged.item, new_skus)
+        async def near() -> tuple[Neighbours, Neighbours, tuple[str, ...]]:
+            try:
+                return *await self._near(user, max(n, DEPTH), budget, VECTOR_SHARE), ()
+            except (Unavailable, OutOfTime):
+                return NO_NEIGHBOURS, NO_NEIGHBOURS, (VECTOR,)
+
+        async def asked() -> Asked:
+            return self._proposer.asked(interest, had, new_only=new_only)
+
+        # In this order: the tables are asked while the other waits for the user tower.
+        (all_items, newcomers, missing), tables = await asyncio.gather(near(), asked())
+        vector, new_skus = self._found(all_items)
+        merged = self._proposer.merged(tables, vector, n)
+        candidates = Candidates.merged(merged, self._skus(merged.item, new_skus), missing)
         new = best_newcomers(newcomers, interest, self._proposer.popular, n // SHARE)
-        return with_newcomers(Candidates(skus, 1 - merged.chance, sources, missing), new, n)
+        return with_newcomers(candidates, new, n)
 
     async def check(self) -> None:
         """Golden rows come out right and the versions agree; else Unavailable, and no vector is asked for.
