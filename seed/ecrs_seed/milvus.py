@@ -62,10 +62,9 @@ async def connect(settings: VectorSettings, *, wait_s: float | None = None) -> M
                 _change_password(address, password)
             raise Unavailable(f"{type(error).__name__}: {error}") from error
         try:
+            # After a start Milvus takes a password before it has loaded what it holds.
             if live := _live(client):
-                _count(
-                    client, live
-                )  # after a start Milvus takes a password before it has loaded what it holds
+                _count(client, live)
         except (MilvusException, RpcError, OSError) as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
         return client

@@ -142,9 +142,9 @@ class Bundle:
         path = self.path / "products.dat"
         if not skus:
             raise BundleError(f"{path}: no lines")
-        for row, sku in enumerate(skus):
-            if catalogue.row[sku] != row:
-                raise BundleError(f"{path}:{catalogue.row[sku] + 1}: sku {sku!r} is there twice")
+        if len(catalogue.row) < len(skus):
+            twice = next(sku for row, sku in enumerate(skus) if catalogue.row[sku] != row)
+            raise BundleError(f"{path}:{catalogue.row[twice] + 1}: sku {twice!r} is there twice")
         return catalogue
 
     @cached_property

@@ -11,8 +11,8 @@ RISE, FALL = 0.02, 0.1
 class Quality:
     """A share of the candidates, from `least` to 1: it falls while answers take longer than `goal_s`.
 
-    Ranking half of the candidates costs a little accuracy; refusing half of the calls costs half of the
-    shop. Source: the quality factor of Twitter's home-mixer (the-algorithm, 2023).
+    Better to choose among fewer than to refuse a call. Source: the quality factor of Twitter's home-mixer
+    (the-algorithm, 2023).
     """
 
     def __init__(self, goal_s: float, least: float) -> None:
