@@ -102,8 +102,15 @@ async def _held(redis: Redis) -> tuple[dict[str, Any], set[str]]:
 
 async def _is_there(bundle: Bundle, redis: Redis, rows: int, changed: set[str]) -> bool:
     step = max(rows // SAMPLE, 1)
-    keys = [key for key, _ in islice(_records(bundle), 0, None, step) if key not in changed]
+    keys = [key for key in islice(_keys(bundle), 0, None, step) if key not in changed]
     return not keys or None not in await redis.mget(keys)
+
+
+def _keys(bundle: Bundle) -> Iterator[str]:
+    """Of all records, in their order, without making one."""
+    for name, key in zip(FILES, (user_key, history_key, totals_key, item_key), strict=True):
+        for line in bundle.lines(name):
+            yield key(line.partition(":")[0].strip())
 
 
 def batches(bundle: Bundle) -> Iterator[list[Record]]:

@@ -300,3 +300,7 @@ async def test_a_store_that_hangs_is_out_of_time(server: RedisSettings) -> None:
 async def test_the_fake_fails_as_the_servers_do() -> None:
     with pytest.raises(OutOfTime):
         await FakeProfiles(trouble=Trouble(delay_s=9)).user("1", 0.01)
+
+
+def test_the_keys_looked_at_are_those_of_the_records(tiny: Bundle) -> None:
+    assert list(seed._keys(tiny)) == [key for batch in seed.batches(tiny) for key, _ in batch]
