@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import grpc
 
@@ -87,15 +88,18 @@ class Load:
     def elsewhere(cls, command: Sequence[str]) -> Iterator["Load"]:
         """By a process of its own, in a container maybe, that runs this module as a program."""
         load = cls(DEADLINE_S)
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-            thread = threading.Thread(target=load._listen, args=(process.stdout,))
-            thread.start()
+        with (
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            assert process.stdin is not None
+            assert process.stdout is not None
+            heard = pool.submit(load._listen, process.stdout)
             try:
                 yield load
             finally:
-                assert process.stdin is not None
                 process.stdin.close()
-                thread.join()
+            heard.result()
 
     def _listen(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -196,9 +200,20 @@ def written(profile: str) -> Iterator[list[Case]]:
         print(" | ".join(str(row[name]) for name in COLUMNS))
 
 
+def teller(file: TextIO) -> Callable[[Call], None]:
+    """Writes a line of JSON a call, whole, whichever threads make the calls."""
+    one_at_a_time = threading.Lock()
+
+    def tell(call: Call) -> None:
+        with one_at_a_time:
+            print(json.dumps(asdict(call)), file=file, flush=True)
+
+    return tell
+
+
 def main() -> None:
     gateway, *users = sys.argv[1:]
-    with calling(gateway, users, DEADLINE_S, lambda call: print(json.dumps(asdict(call)), flush=True)):
+    with calling(gateway, users, DEADLINE_S, teller(sys.stdout)):
         sys.stdin.read()
 
 
