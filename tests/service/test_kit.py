@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -163,6 +164,35 @@ async def test_more_calls_than_are_taken_are_refused_at_once_and_health_is_not(s
     assert (await first).error.code == 200
     assert metric("ecrs_in_flight") == 0
     assert (await stub.um_call(UserModelRequest())).error.code == 200
+
+
+async def test_calls_beyond_what_can_be_answered_in_time_are_refused_at_once(start: Start) -> None:
+    """33 calls a second can be answered, six in a caller's 200 ms, and forty callers ask on and on."""
+    turn = asyncio.Lock()
+
+    async def slow(request: UserModelRequest) -> UserModelResponse:
+        async with turn:
+            await asyncio.sleep(0.03)
+        return UserModelResponse()
+
+    channel, _ = await start(replace(scripted(slow), max_in_flight=40))
+    stub, ends = UMServiceStub(channel), asyncio.get_running_loop().time() + 4.0
+    codes: list[tuple[float, grpc.StatusCode]] = []
+
+    async def ask_on() -> None:
+        while (begun := asyncio.get_running_loop().time()) < ends:
+            try:
+                await stub.um_call(UserModelRequest(), timeout=0.2)
+                codes.append((begun, grpc.StatusCode.OK))
+            except grpc.aio.AioRpcError as error:
+                codes.append((begun, error.code()))
+                await asyncio.sleep(0.02)
+
+    await asyncio.gather(*(ask_on() for _ in range(40)))
+    settled = Counter(code for begun, code in codes if begun > ends - 2.0)
+    assert settled[grpc.StatusCode.OK] > 2 * settled[grpc.StatusCode.DEADLINE_EXCEEDED], settled
+    assert settled[grpc.StatusCode.RESOURCE_EXHAUSTED], settled
+    assert metric("ecrs_in_flight_limit") <= 8
 
 
 async def status(channel: grpc.aio.Channel, name: str) -> str:

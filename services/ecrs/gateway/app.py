@@ -20,7 +20,9 @@ from ecrs.kit.settings import BundleSettings, ServerSettings, TargetSettings
 
 class Settings(ServerSettings, TargetSettings, BundleSettings):
     call_timeout_s: float = Field(0.2, description="for an answer whose caller set no deadline")
-    max_in_flight: int = Field(64, ge=1, description="answers at a time; more are refused at once")
+    max_in_flight: int = Field(
+        64, ge=1, description="answers at a time, fewer while they are late; more are refused at once"
+    )
     candidates: int = Field(100, ge=1, le=1000, description="recalled and ranked for an answer, at least")
     latency_goal_s: float = Field(0.1, description="while answers take longer, fewer candidates are ranked")
     least_quality: float = Field(0.3, gt=0, le=1, description="but at least this share of them")

@@ -64,8 +64,8 @@ class Service:
 
     `full_name` is the protobuf service's; `register` adds the servicer to a server; `check`
     raises a Fault, whose text is the reason, while the service cannot do its job; so do
-    `dependencies`, by name, while it does its job without one of them; `max_in_flight` calls
-    at a time are taken.
+    `dependencies`, by name, while it does its job without one of them; at most `max_in_flight`
+    calls at a time are taken, fewer while they are late.
     """
 
     name: str
@@ -112,7 +112,10 @@ async def run(service: Service, settings: ServerSettings) -> None:
 async def started(service: Service, settings: ServerSettings) -> AsyncIterator[Running]:
     """The service, listening, for the time of the context."""
     server = grpc.aio.server(
-        interceptors=[Shedder(service.name, service.max_in_flight), Observer(service.name)],
+        interceptors=[
+            Shedder(service.name, service.max_in_flight, settings.call_timeout_s),
+            Observer(service.name),
+        ],
         options=[("grpc.so_reuseport", 0), ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_MS)],
     )
     service.register(server)
