@@ -233,9 +233,10 @@ def golden_rows(trained: Trained, data: Dataset, moment: Moment) -> dict[str, An
 
 
 def raw_user(user: User) -> dict[str, Any]:
-    """As JSON can hold it; `ecrs.bundle.golden_user` reads it."""
+    """As JSON can hold it."""
     totals = {"skus": user.totals.skus, "numbers": user.totals.numbers.tolist()}
-    return asdict(replace(user, totals=Totals())) | {"totals": totals}
+    history = [interaction._asdict() for interaction in user.history]
+    return asdict(replace(user, totals=Totals(), history=())) | {"totals": totals, "history": history}
 
 
 def golden_users(data: Dataset, moment: Moment) -> list[User]:

@@ -1,7 +1,7 @@
 """What users do to products."""
 
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 
 class ActionType(IntEnum):
@@ -25,8 +25,7 @@ class ActionType(IntEnum):
         return named
 
 
-@dataclass(frozen=True, slots=True)
-class Interaction:
+class Interaction(NamedTuple):
     sku: str
     ts: int  # Unix seconds
     type: ActionType = ActionType.ORDER

@@ -205,9 +205,12 @@ def check_batch(field: str, skus: Sequence[str]) -> None:
         seen.add(sku)
 
 
+_ACTIONS = {int(action): action for action in ActionType}
+
+
 def _no_moment(ts: int) -> str:
     return f"expected Unix seconds, 0 to {LAST_TS}, got {ts}"
 
 
 def _action(number: int) -> ActionType:
-    return ActionType(number) if number in ActionType._value2member_map_ else ActionType.UNKNOWN
+    return _ACTIONS.get(number, ActionType.UNKNOWN)
