@@ -89,16 +89,19 @@ class _Features:
         self.touch_since = _days(now - numbers[:, LAST_TOUCH], numbers[:, TOUCHES] > 0)
         self.short, self.long, self.touch = faded(numbers, now)
         self.total = max(float(self.long.sum()), 1e-9)
+        self.own, self.had = match(past.item, candidates.item)
+        self.groups = _Groups.of_both(past.groups, candidates.groups)
 
     def matrix(self) -> np.ndarray:
+        sums = self._sums()
         n = len(self.candidates.item)
-        groups = [self._sums(group) for group in range(len(ITEM_GROUPS))]
+        of_groups = np.where(self.groups.known[..., None], sums[self.groups.row], _NEVER)
         columns = [
             self.candidates.statistics,
             np.broadcast_to(self._user(), (n, 6)),
             self._item(),
-            *(of_group.of_candidates for of_group in groups),
-            self._within_category(groups[ITEM_GROUPS.index("category")]),
+            of_groups.reshape(n, -1),
+            self._within_category(sums),
             self._channels(),
         ]
         return np.concatenate(columns, axis=1, dtype=np.float32, casting="same_kind")
@@ -115,7 +118,7 @@ class _Features:
         return np.array([
             np.log1p(products),
             np.log1p(orders),
-            np.nanmin(self.since),
+            self.since[bought].min(),
             (self.now - numbers[bought, FIRST_ORDER].min()) / DAY_S,
             new.sum() / lately.sum() if lately.any() else np.nan,
             orders / products,
@@ -123,20 +126,20 @@ class _Features:
 
     def _item(self) -> np.ndarray:
         """What the user did to the candidate itself."""
-        row, known = match(self.past.item, self.candidates.item)
+        row, had = self.own, self.had
         numbers = self.past.numbers[row]
-        orders = np.where(known, numbers[:, ORDERS], 0)
+        orders = np.where(had, numbers[:, ORDERS], 0)
         bought = orders > 0
         since = np.where(bought, self.since[row], np.nan)
         span = (numbers[:, LAST_ORDER] - numbers[:, FIRST_ORDER]) / DAY_S
         interval = np.where(orders > 1, span / np.maximum(orders - 1, 1), np.nan)
         first_since = np.where(bought, (self.now - numbers[:, FIRST_ORDER]) / DAY_S, np.nan)
-        long = np.where(known, self.long[row], 0)
+        long = np.where(had, self.long[row], 0)
         usual = self.candidates.statistics[:, INTERVAL_DAYS]
         return np.stack([
             orders,
             long,
-            np.where(known, self.short[row], 0),
+            np.where(had, self.short[row], 0),
             long / self.total,
             since,
             interval,
@@ -144,43 +147,38 @@ class _Features:
             orders / np.maximum(first_since, 7),
             since / np.maximum(usual, 0.5),
             first_since,
-            np.where(known, numbers[:, TOUCHES], 0),
-            np.where(known, self.touch[row], 0),
-            np.where(known, self.touch_since[row], np.nan),
+            np.where(had, numbers[:, TOUCHES], 0),
+            np.where(had, self.touch[row], 0),
+            np.where(had, self.touch_since[row], np.nan),
         ], axis=1)  # fmt: skip
 
-    def _sums(self, group: int) -> "_Group":
-        """What the user did to products of a brand, shop or category."""
-        ids, of = np.unique(self.past.groups[:, group], return_inverse=True)
-        count, numbers = len(ids), self.past.numbers
-        since = np.full(count, np.inf)
-        np.minimum.at(since, of, np.where(np.isnan(self.since), np.inf, self.since))
-        long = np.bincount(of, self.long, count)
-        columns = [
-            np.bincount(of, numbers[:, ORDERS], count),
+    def _sums(self) -> np.ndarray:
+        """What the user did to products of each brand, shop and category: float64 (groups, GROUP_NUMBERS)."""
+        numbers, groups = self.past.numbers, self.groups
+        since = groups.least(np.where(np.isnan(self.since), np.inf, self.since))
+        long = groups.sum(self.long)
+        return np.stack([
+            groups.sum(numbers[:, ORDERS]),
             long,
-            np.bincount(of, self.short, count),
+            groups.sum(self.short),
             long / self.total,
             np.where(np.isinf(since), np.nan, since),
-            np.bincount(of, numbers[:, ORDERS] > 0, count),
-            np.bincount(of, self.touch, count),
-        ]
-        row, known = match(ids, self.candidates.groups[:, group])
-        return _Group(of, np.stack(columns, axis=1), row, known)
+            groups.sum(numbers[:, ORDERS] > 0),
+            groups.sum(self.touch),
+        ], axis=1)  # fmt: skip
 
-    def _within_category(self, category: "_Group") -> np.ndarray:
+    def _within_category(self, sums: np.ndarray) -> np.ndarray:
         """How due the category is, and the candidate's place in it."""
-        numbers, sums, row = self.past.numbers, category.sums, category.row
-        first = np.full(len(sums), np.inf)
-        np.minimum.at(first, category.of, np.where(numbers[:, ORDERS] > 0, numbers[:, FIRST_ORDER], np.inf))
+        numbers, category = self.past.numbers, ITEM_GROUPS.index("category")
+        row, known = self.groups.row[:, category], self.groups.known[:, category]
+        first = self.groups.least(np.where(numbers[:, ORDERS] > 0, numbers[:, FIRST_ORDER], np.inf))
         orders, since = sums[:, 0], sums[:, 4]
         span = np.where(np.isinf(first), np.nan, (self.now - first) / DAY_S - since)
         due = since * np.maximum(orders - 1, 1) / np.maximum(span, 0.5)
-        own, mine = match(self.past.item, self.candidates.item)
-        share = np.where(mine, self.long[own], 0) / np.maximum(sums[row, 1], 1e-9)
-        between = np.where(mine, self.since[own], np.nan) - since[row]
+        share = np.where(self.had, self.long[self.own], 0) / np.maximum(sums[row, 1], 1e-9)
+        between = np.where(self.had, self.since[self.own], np.nan) - since[row]
         found = np.stack([np.where(orders > 1, due, np.nan)[row], share, between], axis=1)
-        return np.where(category.known[:, None], found, np.nan)
+        return np.where(known[:, None], found, np.nan)
 
     def _channels(self) -> np.ndarray:
         positions, scores = self.candidates.positions, self.candidates.scores
@@ -192,19 +190,36 @@ class _Features:
 
 
 @dataclass(frozen=True)
-class _Group:
-    """The past by brand, shop or category: `of`, (M,), each product's row of `sums`, (values,
-    GROUP_NUMBERS); `row` and `known`, (N,), each candidate's, as `match` has them."""
+class _Groups:
+    """The past by brand, shop and category at once, each value of each a group.
 
+    `count`; `of`, int64 (M · ITEM_GROUPS,), the groups of each product of the past; `row` and `known`,
+    (N, ITEM_GROUPS), those of each candidate, and whether the past has them.
+    """
+
+    count: int
     of: np.ndarray
-    sums: np.ndarray
     row: np.ndarray
     known: np.ndarray
 
-    @property
-    def of_candidates(self) -> np.ndarray:
-        """GROUP_NUMBERS of each candidate's, float64 (N, GROUP_NUMBERS)."""
-        return np.where(self.known[:, None], self.sums[self.row], _NEVER)
+    @classmethod
+    def of_both(cls, past: np.ndarray, candidates: np.ndarray) -> "_Groups":
+        """From the ids of ITEM_GROUPS: int64, (M, ITEM_GROUPS) and (N, ITEM_GROUPS)."""
+        apart = np.arange(len(ITEM_GROUPS))  # NO_ID stays below 0, and so unknown
+        keys, of = np.unique((past * len(ITEM_GROUPS) + apart).ravel(), return_inverse=True)
+        wanted = candidates * len(ITEM_GROUPS) + apart
+        row = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        return cls(len(keys), of, row, (keys[row] == wanted) & (wanted >= 0))
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Of a value for each product of the past, (M,), the sum over each group's: float64 (count,)."""
+        return np.bincount(self.of, values.repeat(len(ITEM_GROUPS)), self.count)
+
+    def least(self, values: np.ndarray) -> np.ndarray:
+        """As `sum`, the least."""
+        least = np.full(self.count, np.inf)
+        np.minimum.at(least, self.of, values.repeat(len(ITEM_GROUPS)))
+        return least
 
 
 _NEVER = np.array([np.nan if number == "since" else 0 for number in GROUP_NUMBERS])
