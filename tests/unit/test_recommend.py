@@ -329,15 +329,27 @@ async def test_quality_comes_back_with_answers_in_time_and_is_not_lost_to_a_part
 
 def test_the_shelf_forgets_what_was_not_seen_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ecrs.gateway.shelf.MAX_RECORDS", 2)
+    monkeypatch.setattr("ecrs.gateway.shelf.FRESH_S", -1.0)
     shelf = Shelf([], "v0")
     for sku in "abac":
-        shelf.remember([ItemInfo(sku_id=sku)])
+        shelf.remember({sku: ItemInfo(sku_id=sku)})
     assert set(shelf.records("abc")) == {"a", "c"}
+
+
+@pytest.mark.parametrize(("fresh_s", "kept"), [(60.0, "1"), (-1.0, "2")])
+def test_the_shelf_keeps_a_record_anew_unless_it_did_so_lately(
+    monkeypatch: pytest.MonkeyPatch, fresh_s: float, kept: str
+) -> None:
+    monkeypatch.setattr("ecrs.gateway.shelf.FRESH_S", fresh_s)
+    shelf = Shelf([], "v0")
+    for brand in "12":
+        shelf.remember({"a": ItemInfo(sku_id="a", brand=brand)})
+    assert shelf.records("a")["a"].brand == kept
 
 
 def test_the_shelf_keeps_records_and_not_the_replies_that_they_came_in() -> None:
     shelf, reply = Shelf([], "v0"), CMResponse(item_infos=[ItemInfo(sku_id="a", brand="1")])
-    shelf.remember(reply.item_infos)
+    shelf.remember({item.sku_id: item for item in reply.item_infos})
     reply.item_infos[0].brand = "2"  # what is of the reply shows it
     assert shelf.records("a") == {"a": ItemInfo(sku_id="a", brand="1")}
 

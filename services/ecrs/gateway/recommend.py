@@ -171,7 +171,7 @@ class _Way:
             self._trace.degrade("item", POPULAR)  # which has its records with it
             popular = self._popular(user)
             return _in_stock(popular, self._shelf.records(popular.skus))
-        self._shelf.remember(items.values())
+        self._shelf.remember(items)
         return _in_stock(recalled, items)
 
     async def _rank(self, user: UserInfo, known: Known) -> Sequence[float]:

@@ -40,9 +40,11 @@ def _response(log_id: str, answer: Answer) -> ASResponse:
     for degraded in answer.degraded:
         response.degraded.add(stage=degraded.stage, fallback=degraded.fallback)
     for recommendation in answer.items:
-        info = response.item_infos.add(rank_score=recommendation.score)
+        info = response.item_infos.add()  # by keyword it would take twice as long
         info.MergeFrom(recommendation.item)
         info.ClearField("statistics")  # of no use to a shop
+        info.rank_score = recommendation.score
         for channel, position, score in recommendation.sources:
-            info.sources.add(channel=channel, position=position, score=score)
+            source = info.sources.add()
+            source.channel, source.position, source.score = channel, position, score
     return response

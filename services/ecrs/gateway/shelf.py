@@ -1,6 +1,7 @@
 """What the gateway itself can put before a shop's customers: what sells, and the records it has seen."""
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from ecrs.wire import from_item, to_totals
 
 MAX_RECORDS = 20_000
 """Records kept: 4 MB were seen of them."""
+FRESH_S = 1.0
+"""A record that was kept so lately is not kept anew."""
 SPARE = 2 * MAX_ITEMS
 """Of what sells, so many: what a user bought already can be left out and enough remains."""
 
@@ -25,8 +28,9 @@ class Shelf:
     def __init__(self, popular: Sequence[ItemInfo], bundle_version: str) -> None:
         self._skus = [item.sku_id for item in popular]
         self._popular = {item.sku_id: item for item in popular}
-        # The longest not seen first. Serialised: a message out of a reply keeps all of the reply alive.
-        self._seen: dict[str, bytes] = {}
+        # With when it was kept, time.monotonic(), the longest ago first. Serialised: a message out of a reply
+        # keeps all of the reply alive.
+        self._seen: dict[str, tuple[bytes, float]] = {}
         self._bundle_version = bundle_version
 
     @classmethod
@@ -49,11 +53,14 @@ class Shelf:
         sources = Sources.of([[("popular", place, 0.0)] for place in range(1, len(skus) + 1)], ["popular"])
         return Candidates(skus, sources, self._bundle_version)
 
-    def remember(self, items: Iterable[ItemInfo]) -> None:
-        """Keep the newest MAX_RECORDS."""
-        for item in items:
-            self._seen.pop(item.sku_id, None)
-            self._seen[item.sku_id] = item.SerializeToString()
+    def remember(self, items: Mapping[str, ItemInfo]) -> None:
+        """Keep the newest MAX_RECORDS; `items`, by sku."""
+        now = time.monotonic()
+        for sku, item in items.items():
+            seen = self._seen.get(sku)
+            if seen is None or now - seen[1] > FRESH_S:
+                self._seen.pop(sku, None)
+                self._seen[sku] = item.SerializeToString(), now
         while len(self._seen) > MAX_RECORDS:
             del self._seen[next(iter(self._seen))]
 
@@ -64,4 +71,4 @@ class Shelf:
 
     def _record(self, sku: str) -> ItemInfo | None:
         seen = self._seen.get(sku)
-        return self._popular.get(sku) if seen is None else ItemInfo.FromString(seen)
+        return self._popular.get(sku) if seen is None else ItemInfo.FromString(seen[0])

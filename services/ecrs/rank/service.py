@@ -30,5 +30,6 @@ class RankService(RankServiceServicer):
         scores = await self._ranker.scores(user, records, sources, budget, request.now)
         reply = RankResponse(bundle_version=self._ranker.version)
         for info, score in zip(infos, scores.tolist(), strict=True):
-            reply.score_pairs.add(nid=info.sku_id, score=score)
+            pair = reply.score_pairs.add()
+            pair.nid, pair.score = info.sku_id, score
         return reply

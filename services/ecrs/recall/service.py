@@ -42,7 +42,8 @@ class RecallService(RecallServiceServicer):
             missing_channels=found.missing,
         )
         for sku, score in zip(found.skus, found.score.tolist(), strict=True):
-            reply.score_pairs.add(nid=sku, score=score)
+            pair = reply.score_pairs.add()
+            pair.nid, pair.score = sku, score
         return reply
 
     async def upsert_vectors(
