@@ -32,8 +32,7 @@ async def open_model(url: str, bundle: Bundle, name: str) -> AsyncIterator[Serve
     if url == "inprocess":
         from ecrs.model.inprocess import InProcessModel  # Paddle is there in the embedded profile only
 
-        with InProcessModel(bundle.path / name, signature) as model:
-            yield model
+        yield InProcessModel(bundle.path / name, signature)
     elif url.startswith("serving://"):
         from ecrs.model.paddle_serving import PaddleServingModel
 
