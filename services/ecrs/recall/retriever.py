@@ -75,9 +75,9 @@ class Retriever:
                 return NO_NEIGHBOURS, NO_NEIGHBOURS, (VECTOR,)
 
         async def asked() -> Asked:
+            await asyncio.sleep(0)  # the question to the vector store, or the user tower's server, goes first
             return self._proposer.asked(interest, had, new_only=new_only)
 
-        # In this order: the tables are asked while the other waits for the user tower.
         (all_items, newcomers, missing), tables = await asyncio.gather(near(), asked())
         vector, new_skus = self._found(all_items)
         merged = self._proposer.merged(tables, vector, n)
