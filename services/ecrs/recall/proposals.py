@@ -107,39 +107,26 @@ class Proposer:
         return [*asked.lists, Found(vector.item[discovered], vector.score[discovered]).best(DEPTH)]
 
     def merged(self, asked: Asked, vector: Found, n: int) -> Proposals:
-        """At most `n` candidates of all channels."""
+        """At most `n` candidates of all channels, by 1 - Π(1 - chance of its position) over channels."""
         found = self.lists(asked, vector)
-        item, chance = self._chances(found)
+        counts = [len(of.item) for of in found]
+        channel = np.repeat(np.arange(len(found)), counts)
+        place = np.concatenate([np.arange(count) for count in counts])  # of its channel's best it is 0
+        item, one = np.unique(np.concatenate([of.item for of in found]), return_inverse=True)
+        chances = self.curves[channel, np.minimum(place, self.curves.shape[1] - 1)]
+        chance = -np.expm1(np.bincount(one, np.log1p(-chances), len(item))).astype(np.float32)
         order = np.argsort(-chance, kind="stable")[:n]
+        row = np.full(len(item), -1)
+        row[order] = np.arange(len(order))
+        row = row[one]
         item, chance = item[order], chance[order]
-        positions = np.full((len(item), len(CHANNELS)), np.nan, dtype=np.float32)
-        scores = np.full((len(item), len(CHANNELS)), np.nan, dtype=np.float32)
+
+        shape = (len(item), len(CHANNELS))
+        positions, scores = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
         inside = item < len(self.catalogue)
         scores[inside, _SIMILAR] = asked.similar[item[inside]]
         scores[inside, _POPULAR] = self.popular.scores(item[inside], asked.lift)
-        for channel, of in enumerate(found):
-            _place(item, of, channel, positions, scores)
+        kept = row >= 0
+        positions[row[kept], channel[kept]] = place[kept] + 1
+        scores[row[kept], channel[kept]] = np.concatenate([of.score for of in found])[kept]
         return Proposals(item, positions, scores, chance)
-
-    def _chances(self, found: list[Found]) -> tuple[np.ndarray, np.ndarray]:
-        """All that was found, once, and 1 - Π(1 - chance of the position) over its channels."""
-        items = np.concatenate([of.item for of in found])
-        last = self.curves.shape[1] - 1
-        chances = [
-            self.curves[channel, np.minimum(np.arange(len(of.item)), last)]
-            for channel, of in enumerate(found)
-        ]
-        item, place = np.unique(items, return_inverse=True)
-        missed = np.bincount(place, np.log1p(-np.concatenate(chances)), len(item))
-        return item, -np.expm1(missed).astype(np.float32)
-
-
-def _place(item: np.ndarray, found: Found, channel: int, positions: np.ndarray, scores: np.ndarray) -> None:
-    """Write a channel's positions and scores into the rows of the items that are among the merged."""
-    if not len(item):
-        return
-    order = np.argsort(item)
-    row = order[np.minimum(np.searchsorted(item, found.item, sorter=order), len(item) - 1)]
-    kept = item[row] == found.item
-    positions[row[kept], channel] = np.flatnonzero(kept) + 1
-    scores[row[kept], channel] = found.score[kept]
