@@ -106,7 +106,7 @@ class DCN(_Ranker):
     def logit(self, ids: paddle.Tensor) -> paddle.Tensor:
         _, seen = self.embedded(ids)
         crossed = seen
-        for down, up in zip(self.down, self.up, strict=True):
+        for down, up in zip(self.down, self.up):  # noqa: B905 - Paddle's export knows no `strict`
             crossed = seen * up(down(crossed)) + crossed
         return self.out(paddle.concat([crossed, self.deep(seen)], axis=1))
 
