@@ -34,6 +34,7 @@ from ecrs_models.gate import compare
 from ecrs_models.inference import SavedModel
 from ecrs_models.moments import Moment, Tables
 from ecrs_models.platform import Models
+from ecrs_models.served import multiply_by_onednn, served
 from ecrs_models.training import MODELS, Settings, Trained, fingerprint
 from ecrs_models.warm import WEIGHTS
 
@@ -120,13 +121,17 @@ def measure(data: Dataset, models: Models, now: Moment, settings: Settings) -> d
 
 
 def save_model(network: Any, signature: ModelSignature, directory: Path) -> None:
-    """`inference.pdmodel`, `.pdiparams`, the server's and the client's `.prototxt`, `signature.json`."""
+    """`inference.pdmodel`, `.pdiparams`, the server's and the client's `.prototxt`, `signature.json`; of
+    the trained network, in its served form."""
     directory.mkdir()
     spec = paddle.static.InputSpec([None, len(signature.columns)], "int64", name=signature.feed)
+    network = served(network)
     network.eval()
     with unique_name.guard():  # the output's name does not depend on what was exported before
         paddle.jit.save(network, str(directory / "inference"), input_spec=[spec])
     (directory / "inference.pdiparams.info").unlink(missing_ok=True)
+    if signature.model == "ranker":  # a tower's products, of one row, are faster without
+        multiply_by_onednn(directory / "inference.pdmodel")
     signature.save(directory)
     program = inference.Config(str(directory / "inference.pdmodel"), str(directory / "inference.pdiparams"))
     program.disable_glog_info()

@@ -1,0 +1,67 @@
+"""The served form of a ranker answers as the trained network."""
+
+import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from ecrs.model.served import TOLERANCE
+from ecrs.model.signature import ModelSignature
+from ecrs.ranking_features import FEATURES, LEVELS, RANKER_COLUMNS
+from ecrs_models.export import save_model
+from ecrs_models.inference import SavedModel
+from ecrs_models.rankers import RANKERS
+from ecrs_models.served import ServedDeepFM, served
+
+VOCABULARIES = len(RANKER_COLUMNS) - len(FEATURES)
+CARDINALITY = (*range(2, 2 + VOCABULARIES), *[LEVELS] * len(FEATURES))
+EDGE_LEVELS = (0, 1, 16, 17, LEVELS - 1)
+
+
+def ranker(name: str) -> paddle.nn.Layer:
+    """With every parameter random, those that start from zero too, so that none goes unseen."""
+    network, rng = RANKERS[name](CARDINALITY), np.random.default_rng(1)
+    for parameter in network.parameters():
+        parameter.set_value(rng.normal(scale=0.1, size=parameter.shape).astype(np.float32))
+    network.eval()
+    return network
+
+
+def ids() -> np.ndarray:
+    """Random ones, and the edges: a row of each column's lowest, one of its highest, one an edge level."""
+    rows = np.random.default_rng(2).integers(CARDINALITY, size=(200, len(CARDINALITY)))
+    rows[0], rows[1] = 0, np.array(CARDINALITY) - 1
+    for row, level in enumerate(EDGE_LEVELS, 2):
+        rows[row, VOCABULARIES:] = level
+    return rows
+
+
+def test_the_served_deepfm_is_the_trained_one() -> None:
+    network = ranker("deepfm")
+    form = served(network)
+    assert isinstance(form, ServedDeepFM)
+    expected = network(paddle.to_tensor(ids())).numpy()
+    assert expected.std() > 0.05
+    assert form(paddle.to_tensor(ids())).numpy() == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_its_table_is_little_larger_with_many_products() -> None:
+    """An id's row has one number more than the trained tables have for it."""
+    network = ranker("deepfm")
+    fixed = LEVELS * len(FEATURES)
+    rows, width = served(network).rows.weight.shape
+    assert rows == network.ids.weight.shape[0] + fixed
+    assert width == network.ids.weight.shape[1] + network.first.weight.shape[1] + 1
+
+
+@pytest.mark.parametrize("name", RANKERS)
+def test_a_saved_ranker_is_the_trained_one(name: str, tmp_path: Path) -> None:
+    network = ranker(name)
+    signature = ModelSignature("ranker", "1", "ids", "score", RANKER_COLUMNS, CARDINALITY, 1)
+    save_model(network, signature, tmp_path / "ranker")
+    expected = network(paddle.to_tensor(ids())).numpy()
+    saved = SavedModel(tmp_path / "ranker")
+    assert saved(ids()) == pytest.approx(expected, abs=TOLERANCE)
+    assert saved(ids()[:1]) == pytest.approx(expected[:1], abs=TOLERANCE)
