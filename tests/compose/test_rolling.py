@@ -1,4 +1,4 @@
-"""Every service restarted, one container after the other, with two replicas of the gateway, under load.
+"""Every service restarted, one container after the other, with two replicas of gateway and rank, under load.
 
 The client is in a container, where the name `gateway` has the addresses of both.
 """
@@ -17,16 +17,17 @@ SERVED = [service for service in SERVICES if service != "client"]
 
 
 @pytest.fixture(scope="module")
-def two_gateways(stack: Stack) -> Iterator[None]:
-    scale = ["up", "--detach", "--no-build", "--no-deps", "--no-recreate", "--wait", "--scale"]
-    with stack.overlaid(ECRS_GATEWAY_PORT=str(free_port())):
-        stack.compose(*scale, "gateway=2", "gateway", limit_s=180)
+def replicas(stack: Stack) -> Iterator[None]:
+    up = ["up", "--detach", "--no-build", "--no-deps", "--no-recreate", "--wait"]
+    with stack.overlaid(ECRS_GATEWAY_PORT=str(free_port()), ECRS_RANK_REPLICAS="2"):
+        stack.compose(*up, "--scale", "gateway=2", "gateway", "rank", limit_s=180)
         yield
-        stack.compose(*scale, "gateway=1", "gateway", limit_s=180)
+    with stack.overlaid(ECRS_GATEWAY_PORT=str(free_port())):
+        stack.compose(*up, "gateway", "rank", limit_s=180)
 
 
 @pytest.fixture(scope="module")
-def load(stack: Stack, two_gateways: None) -> Iterator[Load]:
+def load(stack: Stack, replicas: None) -> Iterator[Load]:
     image = stack.inspect("client")["Config"]["Image"]
     mounts = ["--volume", f"{ROOT}/tests:/app/tests:ro", "--workdir", "/app"]
     container = ["docker", "run", "--rm", "--interactive", "--network", f"{PROJECT}_internal", *mounts]
@@ -42,8 +43,24 @@ def restart(stack: Stack, service: str) -> None:
         wait_until(f"{service} healthy", lambda container=container: healthy(container), RECOVERY_LIMIT_S)
 
 
+def ranked(container: str) -> int:
+    """How many calls it has answered."""
+    return run("docker", "logs", container).count("/RankService/rank_predict")
+
+
 def healthy(container: str) -> bool:
     return run("docker", "inspect", "--format", "{{.State.Health.Status}}", container).strip() == "healthy"
+
+
+def test_replicas_by_setting_share_the_calls(stack: Stack, load: Load) -> None:
+    containers = stack.compose("ps", "--quiet", "rank").split()
+    assert len(containers) == 2
+    before = list(map(ranked, containers))
+
+    def answers() -> list[int]:
+        return [now - then for now, then in zip(map(ranked, containers), before, strict=True)]
+
+    wait_until("calls at each", lambda: min(answers()) >= 20, 90)
 
 
 @pytest.mark.parametrize("service", SERVED)
