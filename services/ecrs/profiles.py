@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import orjson
+import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -25,13 +26,19 @@ from redis.exceptions import RedisError
 
 from ecrs.actions import ActionType, Interaction
 from ecrs.domain import Item, User
+from ecrs.kit.errors import Fault, quoted
 from ecrs.kit.limit import within
 from ecrs.kit.settings import RedisSettings
 from ecrs.totals import TOTALS, WHOLE, Totals
 
+log = structlog.get_logger()
+
 BUNDLE_KEY = "ecrs##bundle"
 CHANGED_KEY = "ecrs##changed"
 OUT_OF_STOCK_KEY = "ecrs##out_of_stock"
+
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
+"""What reading a stored value raises that somebody else wrote."""
 
 
 def user_key(user_id: str) -> str:
@@ -50,18 +57,20 @@ def item_key(sku: str) -> str:
     return f"{sku}##product_info"
 
 
+_USER_NAMES = {
+    "id": "user_id",
+    "age": "age",
+    "sex": "sex",
+    "city_level": "city_level",
+    "province": "province",
+    "city": "city",
+    "county": "country",
+}
+"""What the fields of a User are called in a stored record."""
+
+
 def dump_user(user: User) -> bytes:
-    return orjson.dumps(
-        {
-            "user_id": user.id,
-            "age": user.age,
-            "sex": user.sex,
-            "city_level": user.city_level,
-            "province": user.province,
-            "city": user.city,
-            "country": user.county,
-        }
-    )
+    return orjson.dumps({name: getattr(user, field) for field, name in _USER_NAMES.items()})
 
 
 def dump_history(history: Sequence[Interaction]) -> bytes:
@@ -87,10 +96,10 @@ class Profiles(Protocol):
     """
 
     async def user(self, user_id: str, timeout_s: float) -> User | None:
-        """The user with history and totals, or None if unknown."""
+        """The user with history and totals, or None if unknown; Fault if what is stored cannot be read."""
 
     async def items(self, skus: Sequence[str], timeout_s: float) -> list[Item | None]:
-        """The items in the order of `skus`, None where unknown."""
+        """The items in the order of `skus`, None where unknown, or where the record cannot be read."""
 
     async def version(self, timeout_s: float) -> str | None:
         """The bundle version the store was seeded with; None before the first seeding."""
@@ -118,7 +127,12 @@ class RedisProfiles:
     async def user(self, user_id: str, timeout_s: float) -> User | None:
         keys = [user_key(user_id), history_key(user_id), totals_key(user_id)]
         profile, history, totals = await self._mget(keys, timeout_s)
-        return None if profile is None else _load_user(profile, history, totals)
+        if profile is None:
+            return None
+        try:
+            return _load_user(profile, history, totals)
+        except UNREADABLE as error:
+            raise Fault(f"what is stored of user {quoted(user_id)} cannot be read") from error
 
     async def items(self, skus: Sequence[str], timeout_s: float) -> list[Item | None]:
         if not skus:
@@ -128,8 +142,8 @@ class RedisProfiles:
         pipeline.smismember(OUT_OF_STOCK_KEY, list(skus))
         records, out_of_stock = await _answer(pipeline.execute(), timeout_s)
         return [
-            None if raw is None else _load_item(raw, out_of_stock=bool(out))
-            for raw, out in zip(records, out_of_stock, strict=True)
+            None if raw is None else _item(sku, raw, out_of_stock=bool(out))
+            for sku, raw, out in zip(skus, records, out_of_stock, strict=True)
         ]
 
     async def put(self, items: Sequence[Item], timeout_s: float) -> None:
@@ -199,18 +213,21 @@ async def open_redis(settings: RedisSettings, **options: Any) -> AsyncIterator[R
         await redis.aclose()
 
 
+def _item(sku: str, raw: bytes, *, out_of_stock: bool) -> Item | None:
+    """None also for a record that cannot be read: the others of an answer are fine without it."""
+    try:
+        return _load_item(raw, out_of_stock=out_of_stock)
+    except UNREADABLE as error:
+        log.warning("a stored product cannot be read", sku=sku, error=repr(error))
+        return None
+
+
 def _load_user(profile: bytes, history: bytes | None, totals: bytes | None) -> User:
     raw = orjson.loads(profile)
     interactions = orjson.loads(history) if history else []
     return User(
-        id=raw["user_id"],
-        age=raw["age"],
-        sex=raw["sex"],
-        city_level=raw["city_level"],
-        province=raw["province"],
-        city=raw["city"],
-        county=raw["country"],
-        history=tuple(Interaction(sku, ts, ActionType(kind)) for sku, ts, kind in interactions),
+        **{field: _text(raw, name) for field, name in _USER_NAMES.items()},
+        history=tuple(Interaction(str(sku), int(ts), ActionType(kind)) for sku, ts, kind in interactions),
         totals=_load_totals(totals) if totals else Totals(),
     )
 
@@ -223,7 +240,13 @@ def _load_totals(raw: bytes) -> Totals:
 
 def _load_item(raw: bytes, *, out_of_stock: bool) -> Item:
     record = orjson.loads(raw)
-    statistics = (math.nan if number is None else number for number in record.get("statistics", ()))
-    return Item(
-        record["sku_id"], record["brand"], record["shopid"], record["cate"], tuple(statistics), out_of_stock
-    )
+    statistics = tuple(math.nan if one is None else float(one) for one in record.get("statistics", ()))
+    sku, brand, shop, category = (_text(record, name) for name in ("sku_id", "brand", "shopid", "cate"))
+    return Item(sku, brand, shop, category, statistics, out_of_stock)
+
+
+def _text(record: Any, name: str) -> str:
+    """Of a stored object; KeyError or TypeError if it is not there or is no text."""
+    if not isinstance(text := record[name], str):
+        raise TypeError(f"{name}: expected a text, got {text!r:.80}")
+    return text

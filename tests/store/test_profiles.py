@@ -10,7 +10,7 @@ import pytest
 
 from ecrs.bundle import Bundle, BundleError
 from ecrs.domain import Item, parse_history, parse_item, parse_statistics, parse_user
-from ecrs.kit.errors import OutOfTime, Unavailable
+from ecrs.kit.errors import Fault, OutOfTime, Unavailable
 from ecrs.kit.settings import RedisSettings
 from ecrs.profiles import ItemStore, RedisProfiles, open_redis
 from ecrs.ranking_features import STATISTICS
@@ -123,6 +123,49 @@ async def test_an_empty_store_holds_no_version(server: RedisSettings) -> None:
     async with open_redis(server) as redis:
         await redis.flushdb()
         assert await RedisProfiles(redis).version(1.0) is None
+
+
+BROKEN = (b"{", b"\xff", b"[]", b"7", b'{"sku_id": "1"}', b'{"user_id": "1"}')
+NOBODY = dict.fromkeys(("user_id", "age", "sex", "city_level", "province", "city", "country"), "1")
+
+
+@pytest.mark.parametrize("broken", [*BROKEN, orjson.dumps(NOBODY | {"age": 5})])
+async def test_a_user_that_cannot_be_read_is_a_fault_that_says_so(
+    server: RedisSettings, broken: bytes
+) -> None:
+    async with open_redis(server) as redis:
+        await redis.set("1##user_info", broken)
+        with pytest.raises(Fault, match="what is stored of user '1' cannot be read"):
+            await RedisProfiles(redis).user("1", 1.0)
+        await redis.flushdb()
+
+
+@pytest.mark.parametrize("key", ["history", "totals"])
+@pytest.mark.parametrize(
+    "broken", [b"{", b'[["1"]]', b'{"sku_ids": ["1"], "orders": ["x"]}', b'[["1", 1, 99]]']
+)
+async def test_a_past_that_cannot_be_read_is_a_fault_too(
+    server: RedisSettings, key: str, broken: bytes
+) -> None:
+    async with open_redis(server) as redis:
+        await redis.mset({"1##user_info": orjson.dumps(NOBODY), f"1##{key}": broken})
+        with pytest.raises(Fault, match="cannot be read"):
+            await RedisProfiles(redis).user("1", 1.0)
+        await redis.flushdb()
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+async def test_a_product_that_cannot_be_read_is_unknown_and_the_others_are_not(
+    server: RedisSettings, broken: bytes
+) -> None:
+    async with open_redis(server) as redis:
+        store = RedisProfiles(redis)
+        await store.put([Item("1"), Item("2")], 1.0)
+        await redis.set("1##product_info", broken)
+        assert await store.items(["1", "2"], 1.0) == [None, Item("2")]
+        await store.put([Item("1", "mended")], 1.0)
+        assert await store.items(["1", "2"], 1.0) == [Item("1", "mended"), Item("2")]
+        await redis.flushdb()
 
 
 async def test_records_lie_under_the_originals_keys_and_names(server: RedisSettings, tiny: Bundle) -> None:

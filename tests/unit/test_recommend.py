@@ -15,6 +15,7 @@ from ecrs.actions import ActionType, Interaction
 from ecrs.bundle import Bundle
 from ecrs.contract.cm_pb2 import CMResponse
 from ecrs.contract.item_info_pb2 import ItemInfo
+from ecrs.contract.user_info_pb2 import Interaction as InteractionInfo
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain import User
 from ecrs.gateway.domain import (
@@ -290,10 +291,18 @@ async def test_a_stage_that_hangs_leaves_time_for_the_others(stage: str) -> None
     assert {one.stage for one in answer.degraded} == {stage}
 
 
-@pytest.mark.parametrize("stage", ["user", "recall", "rank"])
-async def test_what_is_wrong_with_the_request_stays_an_error(stage: str) -> None:
-    with pytest.raises(BadRequest, match="totals"):
-        await ask(FakePorts(fails={stage: BadRequest("totals of different lengths")}))
+@pytest.mark.parametrize("stage", ["user", "recall", "item", "rank"])
+async def test_what_a_service_refuses_is_no_fault_of_the_callers(stage: str) -> None:
+    """Such as a stored record that is not as it should be."""
+    answer = await ask(FakePorts(fails={stage: BadRequest("totals of different lengths")}))
+    assert answer.items
+    assert [one.stage for one in answer.degraded] == [stage]
+
+
+def test_a_user_who_cannot_be_is_refused_before_any_service_is_asked() -> None:
+    session = UserInfo(history=[InteractionInfo(sku_id="a", ts=-1)])
+    with pytest.raises(BadRequest, match=r"user_info\.history\[0\]\.ts"):
+        Query.of("", "alice", session, 10)
 
 
 def late(quality: Quality, times: int = 1) -> Quality:

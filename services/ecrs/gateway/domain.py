@@ -79,8 +79,10 @@ class Query:
         """A valid query, or BadRequest saying what is wrong."""
         check_user_id(user_id)
         check_now(now)
-        if described is not None and (size := described.ByteSize()) > MAX_USER_BYTES:
-            raise BadRequest(f"user_info: at most {MAX_USER_BYTES} bytes, got {size}")
+        if described is not None:
+            if (size := described.ByteSize()) > MAX_USER_BYTES:
+                raise BadRequest(f"user_info: at most {MAX_USER_BYTES} bytes, got {size}")
+            to_user(described)  # for what it says of one who cannot be
         user_id = "" if user_id in NEW_USER_IDS else user_id
         if not user_id and described is None:
             raise BadRequest("neither user_id nor user_info says for whom: give one of them")

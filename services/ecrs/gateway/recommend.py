@@ -5,7 +5,8 @@ recall  what sells, held in memory since the start
 item    records as they were last seen; if none was, what sells
 rank    recall's order
 
-So only a request that is wrong gets an error.
+So only a request that is wrong gets an error, and that is found before any stage is asked: what a service
+refuses then is no fault of the caller's.
 """
 
 import time
@@ -20,7 +21,7 @@ from ecrs.gateway.domain import Answer, Candidates, Known, Query, Trace, assembl
 from ecrs.gateway.quality import Quality
 from ecrs.gateway.shelf import Shelf
 from ecrs.kit.budget import Budget
-from ecrs.kit.errors import BadRequest, Fault, NotFound
+from ecrs.kit.errors import Fault, NotFound
 from ecrs.kit.observe import EMPTY, RECOMMENDED, count_channels
 
 
@@ -85,8 +86,7 @@ async def recommend(query: Query, gateway: Gateway, budget: Budget) -> Answer:
     """At most `query.n` items, best first, without duplicates, within `budget`.
 
     Fewer than `query.n` are answered when some of them were removed or are out of stock. Raises NotFound
-    only if a user id was given, is unknown, and the request does not describe the user; BadRequest as the
-    services do.
+    only if a user id was given, is unknown, and the request does not describe the user.
     """
     begun = time.monotonic()
     answer = await _Way(query, gateway, budget).through()
@@ -133,8 +133,6 @@ class _Way:
             if query.described is None:
                 raise
             return with_totals(query.described)
-        except BadRequest:
-            raise
         except Fault:
             self._trace.degrade("user", REQUEST)
             user = UserInfo()
@@ -147,8 +145,6 @@ class _Way:
             with self._trace.stage("recall"):
                 timeout_s = self._budget.stage("recall", self._caps.recall_s, SHARE)
                 recalled = await self._ports.recall.candidates(user, self._n, self._query, timeout_s)
-        except BadRequest:
-            raise
         except Fault:
             self._trace.degrade("recall", POPULAR)
             return self._popular(user)
@@ -184,8 +180,6 @@ class _Way:
                 timeout_s = self._budget.stage("rank", self._caps.rank_s)
                 first = known.first(self._to_rank)
                 return await self._ports.rank.scores(user, first, self._query, timeout_s)
-        except BadRequest:
-            raise
         except Fault:
             self._trace.degrade("rank", RECALL_ORDER)
             return []
