@@ -36,7 +36,7 @@ fuzz: venv ## bad input to all five services, for as long as it takes: 20 times 
 
 chaos: venv ## break each part under load, PROFILE=embedded or compose: artifacts/chaos/chaos.json
 	$(if $(filter compose,$(PROFILE)),images/compose-plugin)
-	.venv/bin/pytest -s -m chaos tests/$(if $(filter compose,$(PROFILE)),compose --every-part,system)
+	.venv/bin/pytest -s -m chaos tests/$(if $(filter compose,$(PROFILE)),compose --every-case,system)
 
 bench: venv ## against the floor of its stages and its ancestor's way, PROFILE=embedded or compose (make up)
 	@$(if $(filter compose,$(PROFILE)),,.venv/bin/ecrs build &&) \

@@ -31,7 +31,9 @@ ONE_SHOTS = ("train", "seed-redis", "seed-milvus")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--every-part", action="store_true", help="start the stack with each part late, in turn")
+    parser.addoption(
+        "--every-case", action="store_true", help="every fault of every part, and each part late"
+    )
 
 
 def wait_until(what: str, condition: Callable[[], Any], limit_s: float) -> Any:

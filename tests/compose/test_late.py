@@ -16,12 +16,12 @@ NOT_ASKED = ("serving-item-tower",)
 """For new products alone."""
 PARTS = [service for service in SERVICES if service != "client"]
 ALWAYS = ("redis", "recall")
-"""Tested without --every-part too: one that others cannot do without, one that the gateway can."""
+"""Tested without --every-case too: one that others cannot do without, one that the gateway can."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "late" in metafunc.fixturenames:
-        metafunc.parametrize("late", PARTS if metafunc.config.getoption("every_part", False) else ALWAYS)
+        metafunc.parametrize("late", PARTS if metafunc.config.getoption("every_case", False) else ALWAYS)
 
 
 def test_the_platform_comes_up_when_a_part_is_late(stack: Stack, late: str) -> None:
