@@ -336,6 +336,13 @@ async def test_quality_comes_back_with_answers_in_time_and_is_not_lost_to_a_part
     assert quality.of(100) == 100
 
 
+@pytest.mark.parametrize(("fault", "quality"), [(OutOfTime("slow"), 0.9), (Unavailable("away"), 1.0)])
+async def test_too_little_time_is_load_and_a_part_that_is_away_is_not(fault: Fault, quality: float) -> None:
+    seen = Quality(goal_s=-1.0, least=0.3)  # every answer is late
+    await ask(FakePorts(fails={"rank": fault}), quality=seen)
+    assert seen.of(10) == 10 * quality
+
+
 def test_the_shelf_forgets_what_was_not_seen_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ecrs.gateway.shelf.MAX_RECORDS", 2)
     monkeypatch.setattr("ecrs.gateway.shelf.FRESH_S", -1.0)

@@ -40,7 +40,15 @@ def test_it_falls_no_lower_than_the_least(most: int, least: int) -> None:
     assert int(limit) == least
 
 
-def test_a_few_late_calls_say_nothing_of_it() -> None:
+def test_it_falls_to_what_was_in_flight_with_a_late_answer() -> None:
+    limit = Limit(64)
+    limit.ended(time.monotonic(), 20, late=True)
+    assert int(limit) == 20 * CUT
+
+
+def test_a_few_calls_in_time_say_nothing_of_more() -> None:
     limit = Limit(20)
-    limit.ended(time.monotonic(), 10, late=True)
-    assert int(limit) == 20
+    full(limit, late=True)
+    for _ in range(100):
+        limit.ended(time.monotonic(), 8, late=False)
+    assert int(limit) == 16

@@ -10,17 +10,17 @@ from ecrs.kit.observe import IN_FLIGHT, IN_FLIGHT_LIMIT, SHED, Handler, Intercep
 LATE = 0.75
 """Of its caller's time, an answer that takes more is late."""
 CUT = 0.8
-"""What is left of the limit after a late answer."""
-LEAST = 4
+"""Of the calls in flight with a late answer, so many are still taken."""
+LEAST = 8
 """No limit falls lower: a part that hangs makes answers late as well, and is no reason to take none."""
 
 
 class Limit:
     """How many calls to take at a time: at most `most`, and as many as are answered in time.
 
-    A late answer cuts it; answers in time raise it, by 1 in as many of them as it allows. Of calls that
-    were in flight together only the first late one counts, and of fewer than half of the limit none: it is
-    then not their number that makes them late.
+    A late answer says that so many as were in flight with it are too many; of these only the first counts.
+    Answers in time, while more than half of the limit are in flight, raise it by 1 in as many of them as it
+    allows.
     Source: additive increase, multiplicative decrease, Jacobson, "Congestion avoidance and control",
     SIGCOMM 1988; Netflix' concurrency-limits has it for calls.
     """
@@ -35,12 +35,10 @@ class Limit:
 
     def ended(self, begun: float, in_flight: int, *, late: bool) -> None:
         """A call that began at `begun`, time.monotonic(), has ended; `in_flight` were, with it."""
-        if in_flight * 2 <= self._limit:
-            return
-        if not late:
+        if not late and in_flight * 2 > self._limit:
             self._limit = min(self._most, self._limit + 1 / self._limit)
-        elif begun > self._cut:
-            self._limit = max(min(LEAST, self._most), CUT * self._limit)
+        elif late and begun > self._cut:
+            self._limit = max(min(LEAST, self._most), CUT * min(in_flight, self._limit))
             self._cut = time.monotonic()
 
 
