@@ -16,11 +16,11 @@ from paddle.utils import unique_name
 from ecrs import bundle
 from ecrs.actions import ActionType, Interaction
 from ecrs.bundle import Bundle
-from ecrs.domain import HISTORY_LENGTH, PROFILE_FIELDS, UNKNOWN, Item, User, format_history, format_statistics
+from ecrs.domain import HISTORY_LENGTH, PROFILE_FIELDS, UNKNOWN, Item, User, format_history, parse_item
 from ecrs.features import ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS
 from ecrs.model.served import TOLERANCE
 from ecrs.model.signature import ModelSignature
-from ecrs.profiles import dump_totals
+from ecrs.profiles import dump_item, dump_totals
 from ecrs.rank.inputs import RankerInputs
 from ecrs.ranking_features import CHANNELS, RANKER_COLUMNS, ranker_cardinality
 from ecrs.recall.tables import save_proposer
@@ -88,7 +88,7 @@ def export(
 
         moment = Moment.of(data.log, now, tables, settings.tables, trained.curves)
         write_totals(moment, data, draft / "totals.dat")
-        write_statistics(moment, data, draft / "statistics.dat")
+        write_records(moment, data, draft / "product_info.dat")
         save_proposer(moment.proposer, draft / "recall")
         trained.quantiles.save(draft / "quantiles.json")
         (draft / WEIGHTS).mkdir()
@@ -172,13 +172,16 @@ def totals_of(moment: Moment, user: int, skus: Sequence[str]) -> Totals:
     return Totals(tuple(skus[row] for row in item), numbers)
 
 
-def write_statistics(moment: Moment, data: Dataset, path: Path) -> None:
-    """Lines `sku:s1,s2,…` in the order of STATISTICS, empty where there is no such number; the products
-    that were bought."""
-    skus = data.items["sku"].to_list()
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        for row in np.flatnonzero(moment.sold).tolist():
-            file.write(format_statistics(skus[row], moment.statistics[row].tolist()) + "\n")
+def write_records(moment: Moment, data: Dataset, path: Path) -> None:
+    """Lines `sku:JSON`, the JSON as the profile store holds it, with statistics if it was bought; a line for
+    each product."""
+    sold, statistics = moment.sold.tolist(), moment.statistics.tolist()
+    with open(data.path / PRODUCTS, encoding="utf-8") as products, open(path, "wb") as file:
+        for line, was_sold, numbers in zip(products, sold, statistics, strict=True):
+            # Nine digits bring every float32 back exactly, in half the bytes of a float64's.
+            known = tuple(float(f"{number:.9g}") for number in numbers) if was_sold else ()
+            item = replace(parse_item(line), statistics=known)
+            file.write(item.sku.encode() + b":" + dump_item(item) + b"\n")
 
 
 def interactions(data: Dataset, user: int, skus: Sequence[str]) -> tuple[Interaction, ...]:

@@ -4,7 +4,7 @@ BUNDLES/20261124_041530_1a2b3c4d/
     manifest.json                 version, data set, sha256 and size of every other file
     user_tower/ item_tower/ ranker/   Paddle Serving's layout and signature.json
     vocabulary/*.txt              one value a line
-    users.dat products.dat histories.dat totals.dat statistics.dat product_vectors.txt
+    users.dat products.dat histories.dat totals.dat product_info.dat product_vectors.txt
     recall/*.npy                  the channels' tables (ecrs.recall.tables)
     quantiles.json                of the ranker's features
     golden.json                   inputs with the outputs seen at training
@@ -32,7 +32,7 @@ from ecrs.catalogue import Catalogue
 from ecrs.domain import ITEM_FIELDS, parse_item
 from ecrs.features import Encoder
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 CURRENT = "current"
 MODELS = ("user_tower", "item_tower", "ranker")
@@ -43,7 +43,7 @@ FILES = (
     "products.dat",
     "histories.dat",
     "totals.dat",
-    "statistics.dat",
+    "product_info.dat",
     *(f"recall/{table}.npy" for table in ("similar_items", "similar_scores", "popular", "curves")),
     "quantiles.json",
     "product_vectors.txt",
@@ -123,7 +123,7 @@ class Bundle:
 
     @property
     def as_of(self) -> int:
-        """The moment of its histories, totals, statistics and tables, Unix seconds."""
+        """The moment of its histories, totals, products' statistics and tables, Unix seconds."""
         return self.manifest["as_of"]
 
     @cached_property

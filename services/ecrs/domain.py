@@ -3,9 +3,7 @@
 Also the lines of `users.dat`, `products.dat` and `histories.dat`, which are these in text.
 """
 
-import math
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ecrs.actions import ActionType, Interaction
@@ -83,18 +81,6 @@ def parse_item(line: str) -> Item:
 
 def format_item(item: Item) -> str:
     return ":".join((item.sku, item.brand, item.shop, item.category))
-
-
-def parse_statistics(line: str) -> tuple[str, tuple[float, ...]]:
-    """`sku:s1,s2,…`, NaN where there is nothing between the commas; ValueError names the fault."""
-    sku, separator, rest = line.rstrip("\r\n").partition(":")
-    if not sku or not separator:
-        raise ValueError("expected sku:s1,s2,…")
-    return sku, tuple(float(part) if part else math.nan for part in rest.split(","))
-
-
-def format_statistics(sku: str, statistics: Sequence[float]) -> str:
-    return f"{sku}:" + ",".join("" if math.isnan(one) else f"{one:.9g}" for one in statistics)
 
 
 def parse_history(line: str) -> tuple[str, tuple[Interaction, ...]]:

@@ -64,7 +64,7 @@ def grow(base: Bundle, products: int, bundles: Path) -> Path:
         for name in ("users.dat", "quantiles.json", "golden.json", "metrics.json"):
             shutil.copyfile(base.path / name, draft / name)
         _write(draft / "products.dat", map(format_item, grown))
-        _write(draft / "statistics.dat", _statistics(base, items, grown, plan))
+        _write(draft / "product_info.dat", _records(base, grown, plan))
         skus = {item.sku: grown[home].sku for item, home in zip(items, plan.home.tolist(), strict=True)}
         _write(draft / "histories.dat", (_history(line, skus) for line in base.lines("histories.dat")))
         _write(draft / "totals.dat", (_totals(line, skus) for line in base.lines("totals.dat")))
@@ -133,11 +133,10 @@ def _save_tables(base: Bundle, plan: Plan, rng: np.random.Generator, directory: 
     shutil.copyfile(base.path / "recall" / "curves.npy", directory / "curves.npy")
 
 
-def _statistics(base: Bundle, items: list[Item], grown: list[Item], plan: Plan) -> Iterator[str]:
-    known = dict(line.split(":", 1) for line in base.lines("statistics.dat"))
+def _records(base: Bundle, grown: list[Item], plan: Plan) -> Iterator[str]:
+    records = [orjson.loads(line.partition(":")[2]) for line in base.lines("product_info.dat")]
     for item, original in zip(grown, plan.original.tolist(), strict=True):
-        if (of := known.get(items[original].sku)) is not None:
-            yield f"{item.sku}:{of}"
+        yield f"{item.sku}:" + orjson.dumps(records[original] | {"sku_id": item.sku}).decode()
 
 
 def _history(line: str, skus: dict[str, str]) -> str:

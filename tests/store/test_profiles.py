@@ -1,5 +1,6 @@
 """The profile store: a fake, Valkey, and Redis where there is one, seeded the same way."""
 
+import math
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -7,12 +8,13 @@ from pathlib import Path
 
 import orjson
 import pytest
+from redis.exceptions import ResponseError
 
 from ecrs.bundle import Bundle, BundleError
-from ecrs.domain import Item, parse_history, parse_item, parse_statistics, parse_user
+from ecrs.domain import Item, parse_history, parse_item, parse_user
 from ecrs.kit.errors import Fault, OutOfTime, Unavailable
 from ecrs.kit.settings import RedisSettings
-from ecrs.profiles import ItemStore, RedisProfiles, open_redis
+from ecrs.profiles import ItemStore, RedisProfiles, dump_item, open_redis
 from ecrs.ranking_features import STATISTICS
 from ecrs_seed import redis as seed
 from ecrs_seed.redis import seed_redis
@@ -21,6 +23,18 @@ from tests.store.conftest import configured
 from tests.tiny import resealed
 
 SERVERS = ["valkey", *(["redis_server"] if configured("ECRS_TEST_REDIS_URL") else [])]
+
+
+def products(bundle: Bundle) -> dict[str, Item]:
+    """By sku, as the bundle's records say."""
+    records = [orjson.loads(line.partition(":")[2]) for line in bundle.lines("product_info.dat")]
+    return {
+        record["sku_id"]: Item(
+            *(record[name] for name in ("sku_id", "brand", "shopid", "cate")),
+            tuple(math.nan if one is None else one for one in record.get("statistics", ())),
+        )
+        for record in records
+    }
 
 
 @pytest.fixture(params=["fake", *SERVERS])
@@ -34,12 +48,7 @@ async def profiles(request: pytest.FixtureRequest, tiny: Bundle) -> AsyncIterato
                 **{name: getattr(users[user_id], name) for name in users[user_id].__slots__}
                 | {"history": history}
             )
-        statistics = dict(map(parse_statistics, tiny.lines("statistics.dat")))
-        items = {
-            item.sku: replace(item, statistics=statistics.get(item.sku, ()))
-            for item in map(parse_item, tiny.lines("products.dat"))
-        }
-        yield FakeProfiles(users, items, tiny.version)
+        yield FakeProfiles(users, products(tiny), tiny.version)
         return
     async with open_redis(request.getfixturevalue(request.param)) as redis:
         await redis.flushdb()
@@ -208,14 +217,25 @@ async def test_seeding_mends_a_store_that_lost_records(server: RedisSettings, ti
     ("name", "line", "reason"),
     [
         ("users.dat", "9:1:2", "expected 7 fields id:age:sex:city_level:province:city:county, found 3"),
-        ("products.dat", "9:1:2:3:4", "expected 4 fields sku:brand:shop:category, found 5"),
         ("histories.dat", "1:99654,yesterday,2", "invalid literal"),
-        ("statistics.dat", "1:0.5,oops", "could not convert"),
+        ("product_info.dat", "oops", "Input is a zero-length, empty document"),
+        ("product_info.dat", '1:{"sku_id":"1"', "unexpected end of data"),
+        ("product_info.dat", '1:["sku_id"]', "expected sku:JSON, an object whose sku_id is '1'"),
+        ("product_info.dat", '1:{"brand":"3456"}', "expected sku:JSON, an object whose sku_id is '1'"),
+        ("product_info.dat", '1:{"sku_id":"12"}', "expected sku:JSON, an object whose sku_id is '1'"),
+        ("product_info.dat", '1:{"sku_id":1}', "expected sku:JSON, an object whose sku_id is '1'"),
     ],
 )
 async def test_a_bad_line_is_named_and_the_store_says_the_old_version(
-    valkey: RedisSettings, tiny: Bundle, tmp_path: Path, name: str, line: str, reason: str
+    valkey: RedisSettings,
+    tiny: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    line: str,
+    reason: str,
 ) -> None:
+    monkeypatch.setattr(seed, "BATCH", 10)  # so that there is an answer to come when the line is met
     copy = Path(shutil.copytree(tiny.path, tmp_path / "copy"))
     lines = (copy / name).read_text().splitlines()
     (copy / name).write_text("\n".join([*lines, line]) + "\n")
@@ -248,6 +268,46 @@ async def test_seeding_the_same_bundle_again_undoes_no_change(server: RedisSetti
         await redis.flushdb()
 
 
+async def test_every_row_is_told_also_where_whole_batches_were_changed(
+    server: RedisSettings, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seed, "BATCH", 10)
+    every = [parse_item(line).sku for line in tiny.lines("products.dat")]
+    for removed in (every[:100], every[100:200], every[200:]):
+        async with open_redis(server) as redis:
+            await redis.flushdb()
+            await seed_redis(tiny, redis, wait_s=10)
+            await RedisProfiles(redis).remove(removed, 1.0)
+            await redis.delete("1##user_info")
+            told: list[int] = []
+            seeded = await seed_redis(tiny, redis, wait_s=10, advance=told.append)
+            assert sum(told) == seeded.rows == sum(tiny.count(name) for name in seed.FILES)
+            assert await redis.exists("1##user_info") == 1
+            assert await redis.exists(*(f"{sku}##product_info" for sku in removed)) == 0
+            await redis.flushdb()
+
+
+async def test_a_store_that_refuses_rows_is_heard_and_holds_no_version(
+    valkey: RedisSettings, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seed, "BATCH", 10)
+    async with open_redis(valkey) as redis:
+        await redis.flushdb()
+
+        told: list[int] = []
+        try:
+            await redis.config_set("maxmemory", "1")
+            with pytest.raises(ResponseError, match="maxmemory"):
+                await seed_redis(tiny, redis, wait_s=10, advance=told.append)
+        finally:
+            await redis.config_set("maxmemory", "0")
+        assert told == []
+        assert await RedisProfiles(redis).version(1.0) is None
+        await seed_redis(tiny, redis, wait_s=10)
+        assert await RedisProfiles(redis).version(1.0) == tiny.version
+        await redis.flushdb()
+
+
 async def test_another_bundle_starts_from_its_own_catalogue_and_keeps_the_stock(
     server: RedisSettings, tiny: Bundle
 ) -> None:
@@ -274,13 +334,12 @@ async def test_another_bundle_starts_from_its_own_catalogue_and_keeps_the_stock(
 
 @pytest.fixture
 def odd(tiny: Bundle, tmp_path: Path) -> Bundle:
-    """The tiny bundle with products whose values JSON must escape, or that are untidy."""
+    """The tiny bundle with products whose values JSON must escape, or that are no ASCII."""
     shutil.copytree(tiny.path, tmp_path / "odd")
-    path = tmp_path / "odd" / "products.dat"
+    path = tmp_path / "odd" / "product_info.dat"
     lines = path.read_text().splitlines()
-    sku = lines[7].split(":")[0]
-    lines[7] = f'{sku}:1 2" tall:back\\slash: ümlaut\u2028'
-    lines[8] = lines[8].split(":")[0] + ":::7"
+    item = Item("1ü\u2028", '1 2" tall', "back\\slash", "ümlaut")
+    lines[7] = f"{item.sku}:{dump_item(item).decode()}"
     path.write_text("\n".join(lines) + "\n")
     return Bundle(tmp_path / "odd", tiny.manifest)
 
@@ -289,16 +348,16 @@ async def test_every_product_is_kept_as_its_lines_say(
     server: RedisSettings, odd: Bundle, tiny: Bundle
 ) -> None:
     for bundle in (tiny, odd):
-        statistics = dict(map(parse_statistics, bundle.lines("statistics.dat")))
-        items = [parse_item(line) for line in bundle.lines("products.dat")]
+        items = products(bundle)
         async with open_redis(server) as redis:
             await redis.flushdb()
             await seed_redis(bundle, redis, wait_s=10)
-            found = await RedisProfiles(redis).items([item.sku for item in items], 1.0)
+            found = await RedisProfiles(redis).items(list(items), 1.0)
             await redis.flushdb()
-        assert [item and replace(item, statistics=()) for item in found] == items
-        for item in filter(None, found):
-            assert item.statistics == pytest.approx(statistics.get(item.sku, ()), nan_ok=True)
+        for item, expected in zip(found, items.values(), strict=True):
+            assert item is not None
+            assert item.statistics == pytest.approx(expected.statistics, nan_ok=True)
+            assert replace(item, statistics=()) == replace(expected, statistics=())
 
 
 async def test_a_seed_that_breaks_off_leaves_no_version_and_a_client_in_order(

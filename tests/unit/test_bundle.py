@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ecrs.bundle import MODELS, Bundle, BundleError, new_version, writing
-from ecrs.domain import HISTORY_LENGTH, Item
+from ecrs.domain import HISTORY_LENGTH, Item, parse_item
 from ecrs.ranking_features import RANKER_COLUMNS
 from ecrs.recall.vectors import read_vectors
 from ecrs_models.inference import SavedModel
@@ -80,6 +80,20 @@ def test_vectors_are_the_item_towers_of_unit_length_and_exact(tiny: Bundle) -> N
     assert skus == [item.sku for item in items]
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert np.array_equal(vectors, SavedModel(tiny.path / "item_tower")(tiny.encoder.items(items)))
+
+
+def test_each_product_has_its_record_with_statistics_to_the_last_bit(tiny: Bundle) -> None:
+    lines = [line.partition(":") for line in tiny.lines("product_info.dat")]
+    records = {sku: json.loads(text) for sku, _, text in lines}
+    assert list(records) == tiny.catalogue.skus
+    for item in map(parse_item, tiny.lines("products.dat")):
+        values = (records[item.sku][name] for name in ("sku_id", "brand", "shopid", "cate"))
+        assert Item(*values) == item
+    known = [item for item in tiny.golden["items"] if records.get(item["sku"], {}).get("statistics")]
+    assert len(known) > 1
+    for item in known:
+        found = np.array(records[item["sku"]]["statistics"], dtype=np.float32)  # None is NaN
+        assert np.array_equal(found, np.float32(item["statistics"]), equal_nan=True)
 
 
 def test_the_serving_configuration_names_what_the_signature_names(tiny: Bundle) -> None:
