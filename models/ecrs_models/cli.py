@@ -150,8 +150,9 @@ def export(
     finished = training.load(trained or TRAINED / dataset.name)
     try:
         gate = None if force else Bundle.open(bundles / CURRENT)
-    except BundleError:
+    except BundleError as error:
         gate = None
+        _say(f"compared with no bundle before: {error}")
     version = exporting.export(finished, dataset, bundles, measured=measure, gate=gate)
     _say(f"bundle: {bundles / version}")
 

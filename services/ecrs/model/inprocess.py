@@ -12,7 +12,7 @@ from ecrs.model.signature import ModelSignature
 
 class InProcessModel:
     """A `ServedModel` on the caller's own thread: a run of a millisecond or less is not worth the way to
-    another and back."""
+    another and back. Nothing waits, so no run is out of time."""
 
     def __init__(self, model_dir: Path, signature: ModelSignature) -> None:
         self.signature = signature
