@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import numpy as np
@@ -24,11 +25,12 @@ from ecrs.kit.errors import Unavailable
 from ecrs.kit.server import Running, Service
 from ecrs.model.served import ServedModel, open_model
 from ecrs.ranking_features import CHANNELS
+from ecrs.recall.proposals import Asked, Proposer
 from ecrs.recall.retriever import Retriever
 from ecrs.recall.service import RecallService
 from ecrs.recall.tables import load_proposer
 from ecrs.recall.updates import Updates
-from ecrs.recall.vectors import VectorStore, read_vectors
+from ecrs.recall.vectors import NO_NEIGHBOURS, Neighbours, VectorStore, read_vectors
 from ecrs.sources import Source
 from ecrs.totals import ORDERS, Totals
 from ecrs.wire import from_user, to_sources
@@ -91,6 +93,31 @@ async def test_candidates_are_the_nearest_vectors_nearest_first(
     assert reply.error.code == 200
     assert reply.bundle_version == tiny.version
     assert proposed(reply)[0] == [("vector", 1, reply.score_pairs[0].score)]
+
+
+async def test_the_search_is_under_way_while_the_tables_are_asked(
+    start: Start,
+    tiny: Bundle,
+    user_tower: ServedModel,
+    vectors: FakeVectors,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stub, begun = await serving(start, tiny, user_tower, vectors), list[str]()
+
+    async def searched(*_: object) -> Neighbours:
+        begun.append("search")
+        return NO_NEIGHBOURS
+
+    def asked(proposer: Proposer, *of: Any, **how: Any) -> Asked:
+        begun.append("tables")
+        return ask(proposer, *of, **how)
+
+    ask = Proposer.asked
+    monkeypatch.setattr(vectors, "search", searched)
+    monkeypatch.setattr(Proposer, "asked", asked)
+    reply = await stub.recall(RecallRequest(user_info=from_user(known_user(tiny))))
+    assert reply.error.code == 200
+    assert begun == ["search", "tables"]
 
 
 def counted() -> dict[str, float]:
