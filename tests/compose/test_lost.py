@@ -61,4 +61,13 @@ def test_a_killed_store_has_lost_nothing(
     run("docker", "kill", f"{PROJECT}-{store}-1")
     run("docker", "start", f"{PROJECT}-{store}-1")
     stack.wait_until_healthy(RECOVERY_LIMIT_S)
+    wait_until("the store reads", lambda: reads(held, stack), RECOVERY_LIMIT_S)
     assert digest(held(stack)) == (count, before)
+
+
+def reads(held: Any, stack: Stack) -> bool:
+    """Milvus is healthy before it has loaded what it holds."""
+    try:
+        return next(iter(held(stack)), None) is not None
+    except pymilvus.MilvusException:
+        return False

@@ -21,7 +21,7 @@ from ecrs.gateway.domain import Answer, Candidates, Known, Query, Trace, assembl
 from ecrs.gateway.quality import Quality
 from ecrs.gateway.shelf import Shelf
 from ecrs.kit.budget import Budget
-from ecrs.kit.errors import Fault, NotFound, OutOfTime
+from ecrs.kit.errors import Fault, NotFound
 from ecrs.kit.observe import EMPTY, RECOMMENDED, count_channels
 
 
@@ -90,8 +90,7 @@ async def recommend(query: Query, gateway: Gateway, budget: Budget) -> Answer:
     """
     begun = time.monotonic()
     answer = await _Way(query, gateway, budget).through()
-    # What was degraded otherwise waited for what is away, which fewer candidates do not mend.
-    if not answer.degraded or any(stage.outcome == OutOfTime.outcome for stage in answer.stages):
+    if not answer.degraded:  # else it may have waited for what is away, which fewer candidates do not mend
         gateway.quality.saw(time.monotonic() - begun)
     return answer
 
