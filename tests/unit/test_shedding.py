@@ -46,6 +46,14 @@ def test_it_falls_to_what_was_in_flight_with_a_late_answer() -> None:
     assert int(limit) == 20 * CUT
 
 
+def test_a_few_late_calls_say_nothing_of_their_number() -> None:
+    """As those that wait for a part that hangs, when the shop is quiet."""
+    limit = Limit(64)
+    for _ in range(100):
+        limit.ended(time.monotonic(), LEAST, late=True)
+    assert int(limit) == 64
+
+
 def test_a_few_calls_in_time_say_nothing_of_more() -> None:
     limit = Limit(20)
     full(limit, late=True)

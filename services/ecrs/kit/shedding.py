@@ -12,15 +12,15 @@ LATE = 0.75
 CUT = 0.8
 """Of the calls in flight with a late answer, so many are still taken."""
 LEAST = 8
-"""No limit falls lower: a part that hangs makes answers late as well, and is no reason to take none."""
+"""So few in flight are not too many: that they are late says that a part hangs."""
 
 
 class Limit:
     """How many calls to take at a time: at most `most`, and as many as are answered in time.
 
-    A late answer says that so many as were in flight with it are too many; of these only the first counts.
-    Answers in time, while more than half of the limit are in flight, raise it by 1 in as many of them as it
-    allows.
+    A late answer says that so many as were in flight with it are too many, if they were more than LEAST; of
+    those that were in flight together only the first counts. Answers in time, while more than half of the
+    limit are in flight, raise it by 1 in as many of them as it allows.
     Source: additive increase, multiplicative decrease, Jacobson, "Congestion avoidance and control",
     SIGCOMM 1988; Netflix' concurrency-limits has it for calls.
     """
@@ -37,8 +37,8 @@ class Limit:
         """A call that began at `begun`, time.monotonic(), has ended; `in_flight` were, with it."""
         if not late and in_flight * 2 > self._limit:
             self._limit = min(self._most, self._limit + 1 / self._limit)
-        elif late and begun > self._cut:
-            self._limit = max(min(LEAST, self._most), CUT * min(in_flight, self._limit))
+        elif late and in_flight > LEAST and begun > self._cut:
+            self._limit = max(LEAST, CUT * min(in_flight, self._limit))
             self._cut = time.monotonic()
 
 
