@@ -207,9 +207,7 @@ class _Groups:
         """From the ids of ITEM_GROUPS: int64, (M, ITEM_GROUPS) and (N, ITEM_GROUPS)."""
         apart = np.arange(len(ITEM_GROUPS))  # NO_ID stays below 0, and so unknown
         keys, of = np.unique((past * len(ITEM_GROUPS) + apart).ravel(), return_inverse=True)
-        wanted = candidates * len(ITEM_GROUPS) + apart
-        row = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        return cls(len(keys), of, row, (keys[row] == wanted) & (wanted >= 0))
+        return cls(len(keys), of, *match(keys, candidates * len(ITEM_GROUPS) + apart))
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Of a value for each product of the past, (M,), the sum over each group's: float64 (count,)."""

@@ -29,6 +29,8 @@ from ecrs.totals import MAX_PRODUCTS, TIMES, TOTALS, Totals
 _ROW = np.dtype(("<f8", len(TOTALS)))
 """A product's row of totals on the wire."""
 
+_ACTIONS = {int(action): action for action in ActionType}
+
 MAX_BATCH = 1000
 """Products that one call may put, remove or mark."""
 
@@ -203,9 +205,6 @@ def check_batch(field: str, skus: Sequence[str]) -> None:
         if fault := "twice in one call" if sku in seen else sku_fault(sku):
             raise BadRequest(f"{field}[{place}]: sku {quoted(sku)}: {fault}")
         seen.add(sku)
-
-
-_ACTIONS = {int(action): action for action in ActionType}
 
 
 def _no_moment(ts: int) -> str:
