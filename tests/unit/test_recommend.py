@@ -99,10 +99,11 @@ async def ask(
     new_only: bool = False,
     candidates: int = 100,
     quality: Quality | None = None,
+    reserve_s: float = 0.01,
 ):
     info = None if described is None else from_user(described)
     query = Query.of("log-1", user_id, info, n, new_only=new_only)
-    budget = Budget.of(seconds, default_s=1.0, reserve_s=0.01)
+    budget = Budget.of(seconds, default_s=1.0, reserve_s=reserve_s)
     shelf = shelf or Shelf(BEST_SELLERS, "v0")
     quality = quality or Quality(goal_s=1.0, least=0.3)
     gateway = Gateway(Ports(fake, fake, fake, fake), shelf, CAPS, candidates, quality)
@@ -282,11 +283,10 @@ async def test_no_time_at_all_is_what_sells() -> None:
 
 @pytest.mark.parametrize("stage", ["user", "recall", "item", "rank"])
 async def test_a_stage_that_hangs_leaves_time_for_the_others(stage: str) -> None:
+    fake, shelf = FakePorts(hangs=frozenset({stage})), Shelf([ItemInfo(sku_id="a")], "v0")
     begun = time.monotonic()
-    answer = await ask(
-        FakePorts(hangs=frozenset({stage})), seconds=0.5, shelf=Shelf([ItemInfo(sku_id="a")], "v0")
-    )
-    assert time.monotonic() - begun < 0.75  # one that took all of it would leave the others none
+    answer = await ask(fake, seconds=0.5, shelf=shelf, reserve_s=0.2)  # for a machine that is busy
+    assert time.monotonic() - begun < 0.5
     assert answer.items
     assert {one.stage for one in answer.degraded} == {stage}
 
