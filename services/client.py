@@ -1,5 +1,5 @@
 """`python client.py as 8888` in the client container, as in the original."""
 
-from ecrs.client import main
+from ecrs.client.original import main
 
 main()

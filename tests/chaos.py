@@ -22,7 +22,7 @@ import grpc
 
 from ecrs.contract.as_pb2 import ASRequest
 from ecrs.contract.as_pb2_grpc import ASServiceStub
-from ecrs.kit.client import OPTIONS
+from ecrs.rpc.client import OPTIONS
 
 RATE = 10
 """Calls a second, whatever becomes of those before."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ecrs.domain import Item, User
-from ecrs.kit.errors import Fault, OutOfTime
-from ecrs.model.signature import ModelSignature
-from ecrs.recall.vectors import Neighbours, check_version
+from ecrs.domain.entities import Item, User
+from ecrs.rpc.errors import DeadlineExceeded, Fault
+from ecrs.serving.signature import ModelSignature
+from ecrs.storage.vectors import Neighbours, check_version
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Trouble:
             raise self.fault
         if self.delay_s > timeout_s:
             await asyncio.sleep(timeout_s)
-            raise OutOfTime("too slow")
+            raise DeadlineExceeded("too slow")
         await asyncio.sleep(self.delay_s)
 
 
@@ -71,22 +71,26 @@ class FakeVectors:
     held: str = "20260101_000000_00000000"
     trouble: Trouble = field(default_factory=Trouble)
 
-    new_in: dict[str, int] = field(default_factory=dict)
+    cold_start_category: dict[str, int] = field(default_factory=dict)
 
     async def search(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
         await self.trouble.strike(timeout_s)
         return self._nearest(vector, range(len(self.skus)), n)
 
-    async def search_new(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
+    async def search_cold_start(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
         await self.trouble.strike(timeout_s)
-        return self._nearest(vector, [row for row, sku in enumerate(self.skus) if sku in self.new_in], n)
+        return self._nearest(
+            vector, [row for row, sku in enumerate(self.skus) if sku in self.cold_start_category], n
+        )
 
     def _nearest(self, vector: np.ndarray, among: Sequence[int], n: int) -> Neighbours:
         rows = np.array(among, dtype=np.int64)
         distances = np.square(self.vectors[rows] - vector).sum(axis=1)
         order = np.argsort(distances, kind="stable")[:n]
         skus = [self.skus[row] for row in rows[order]]
-        return Neighbours(skus, distances[order], np.array([self.new_in.get(sku, 0) for sku in skus], int))
+        return Neighbours(
+            skus, distances[order], np.array([self.cold_start_category.get(sku, 0) for sku in skus], int)
+        )
 
     async def version(self, timeout_s: float) -> str:
         await self.trouble.strike(timeout_s)
@@ -100,20 +104,24 @@ class FakeVectors:
         version: str,
         skus: Sequence[str],
         vectors: np.ndarray,
-        new_in: Sequence[int],
+        cold_start_category: Sequence[int],
         timeout_s: float,
     ) -> None:
         await self.remove(version, skus, timeout_s)
         self.skus = [*self.skus, *skus]
         self.vectors = np.concatenate([self.vectors, vectors])
-        self.new_in |= {sku: category for sku, category in zip(skus, new_in, strict=True) if category}
+        self.cold_start_category |= {
+            sku: category for sku, category in zip(skus, cold_start_category, strict=True) if category
+        }
 
     async def remove(self, version: str, skus: Sequence[str], timeout_s: float) -> None:
         await self.trouble.strike(timeout_s)
         check_version(self.held, version)
         kept = [row for row, sku in enumerate(self.skus) if sku not in set(skus)]
         self.skus, self.vectors = [self.skus[row] for row in kept], self.vectors[kept]
-        self.new_in = {sku: category for sku, category in self.new_in.items() if sku not in set(skus)}
+        self.cold_start_category = {
+            sku: category for sku, category in self.cold_start_category.items() if sku not in set(skus)
+        }
 
 
 @dataclass

@@ -2,22 +2,23 @@
 
 import numpy as np
 
-from ecrs.actions import ActionType, Interaction
 from ecrs.bundle import Bundle
-from ecrs.domain import Item, User
-from ecrs.rank.inputs import RankerInputs
-from ecrs.ranking_features import CHANNELS, Quantiles
-from ecrs.sources import Sources
-from ecrs.totals import TOTALS, Totals
+from ecrs.domain.actions import ActionType, Interaction
+from ecrs.domain.aggregates import AGGREGATE_COLUMNS, Aggregates
+from ecrs.domain.entities import Item, User
+from ecrs.domain.provenance import ProvenanceTable
+from ecrs.features.quantiles import Quantiles
+from ecrs.features.ranker_input import RankerInputBuilder
+from ecrs.features.ranking import CHANNELS
 
 
 def golden_users(bundle: Bundle) -> list[User]:
     users = []
     for raw in bundle.golden["users"]:
         history = tuple(Interaction(i["sku"], i["ts"], ActionType(i["type"])) for i in raw["history"])
-        numbers = np.array(raw["totals"]["numbers"], dtype=np.float64).reshape(-1, len(TOTALS))
-        totals = Totals(tuple(raw["totals"]["skus"]), numbers)
-        users.append(User(**(raw | {"history": history, "totals": totals})))
+        numbers = np.array(raw["aggregates"]["numbers"], dtype=np.float64).reshape(-1, len(AGGREGATE_COLUMNS))
+        aggregates = Aggregates(tuple(raw["aggregates"]["skus"]), numbers)
+        users.append(User(**(raw | {"history": history, "aggregates": aggregates})))
     return users
 
 
@@ -25,15 +26,17 @@ def golden_items(bundle: Bundle) -> list[Item]:
     return [Item(**(raw | {"statistics": tuple(raw["statistics"])})) for raw in bundle.golden["items"]]
 
 
-def golden_sources(bundle: Bundle) -> Sources:
-    return Sources.of(bundle.golden["sources"], CHANNELS)
+def golden_provenance(bundle: Bundle) -> ProvenanceTable:
+    return ProvenanceTable.of(bundle.golden["provenance"], CHANNELS)
 
 
 def golden_ranker_ids(bundle: Bundle) -> list[list[int]]:
     """The ranker's input, encoded anew from the raw rows, user n with item n."""
-    inputs = RankerInputs(bundle.encoder, bundle.catalogue, Quantiles.load(bundle.path / "quantiles.json"))
-    records, sources = inputs.records(golden_items(bundle)), golden_sources(bundle)
+    inputs = RankerInputBuilder(
+        bundle.encoder, bundle.catalogue, Quantiles.load(bundle.path / "quantiles.json")
+    )
+    records, provenance = inputs.records(golden_items(bundle)), golden_provenance(bundle)
     return [
-        inputs.ids(user, records.at([n]), sources.rows([n]), bundle.golden["now"])[0].tolist()
+        inputs.ids(user, records.at([n]), provenance.take([n]), bundle.golden["now"])[0].tolist()
         for n, user in enumerate(golden_users(bundle))
     ]

@@ -1,10 +1,11 @@
-"""What metrics the code declares, by the names that Prometheus sees."""
+"""The metrics that the code declares, by the names that Prometheus sees."""
 
 from dataclasses import dataclass
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from ecrs.kit import observe
+from ecrs import metrics as shop_metrics
+from ecrs.rpc import metrics as rpc_metrics
 
 
 @dataclass(frozen=True)
@@ -14,8 +15,13 @@ class Declared:
 
 
 def declared() -> dict[str, Declared]:
-    """All metrics of the platform's own, which kit.observe declares."""
-    metrics = [value for value in vars(observe).values() if isinstance(value, MetricWrapperBase)]
+    """All metrics of the platform: those of calls, and those of the shop."""
+    metrics = [
+        value
+        for module in (rpc_metrics, shop_metrics)
+        for value in vars(module).values()
+        if isinstance(value, MetricWrapperBase)
+    ]
     return {
         metric._name + ("_total" if metric._type == "counter" else ""): Declared(
             metric._type, tuple(metric._labelnames)

@@ -1,6 +1,6 @@
 """A database of a test's own in a Milvus that others use."""
 
-from ecrs.kit.settings import VectorSettings
+from ecrs.settings import VectorSettings
 from ecrs_seed.milvus import connect
 
 

@@ -22,9 +22,9 @@ from ecrs.contract.rank_pb2 import RankRequest
 from ecrs.contract.recall_pb2 import RecallRequest, RemoveVectorsRequest, UpsertVectorsRequest
 from ecrs.contract.um_pb2 import UserModelRequest
 from ecrs.contract.user_info_pb2 import UserInfo
-from ecrs.kit import server
-from ecrs.kit.settings import RedisSettings
-from ecrs.profiles import open_redis
+from ecrs.rpc import server
+from ecrs.settings import RedisSettings
+from ecrs.storage.redis_profiles import open_redis
 from ecrs_seed.redis import seed_redis
 
 UM = "/um.UMService/um_call"
@@ -122,9 +122,9 @@ class Platform:
         targets: dict[str, str] = {}
         for name in ("um", "recall", "cm", "rank", "gateway"):
             app = importlib.import_module(f"ecrs.{name}.app")
-            settings = app.Settings(redis_url=redis_url, items_dir=items_dir, **common, **caps, **targets)
+            settings = app.SETTINGS(redis_url=redis_url, items_dir=items_dir, **common, **caps, **targets)
             service = await app.build(settings, self._stack)
-            running = await self._stack.enter_async_context(server.started(service, settings))
+            running = await self._stack.enter_async_context(server.running_service(service, settings))
             await running.serving()
             targets[f"{name}_target"] = target = f"127.0.0.1:{running.port}"
             # Whether a request is too large is for the server to say.
@@ -134,7 +134,7 @@ class Platform:
     def _ordinary(self) -> dict[str, Message]:
         by = {"log_id": "any"}
         user = self.ask(UM, UserModelRequest(user_id="8888")).user_info
-        recalled = RecallRequest(user_info=user, recall_type="again", request_num=9, now=NOW, **by)
+        recalled = RecallRequest(user_info=user, recall_type="repurchase", request_num=9, now=NOW, **by)
         found = self.ask(RECALL, recalled)
         asked = CMRequest(item_ids=[pair.nid for pair in found.score_pairs], **by)
         items = self.ask(CM, asked).item_infos
@@ -150,13 +150,13 @@ class Platform:
             RECALL: recalled,
             UPSERT_VECTORS: UpsertVectorsRequest(vectors=[vector], bundle_version=version, **by),
             REMOVE_VECTORS: RemoveVectorsRequest(item_ids=["new"], bundle_version=version, **by),
-            RANK: RankRequest(user_info=user, item_infos=items, sources=found.sources, now=NOW, **by),
+            RANK: RankRequest(user_info=user, item_infos=items, provenance=found.provenance, now=NOW, **by),
             AS: ASRequest(user_id="8888", user_info=user, request_num=9, now=NOW, **by),
         }
 
 
 PROBES: dict[str, tuple[Message, Callable[[Any], bool]]] = {
-    UM: (UserModelRequest(user_id="8888"), lambda reply: "99654" in reply.user_info.totals.sku_ids),
+    UM: (UserModelRequest(user_id="8888"), lambda reply: "99654" in reply.user_info.aggregates.sku_ids),
     CM: (
         CMRequest(item_ids=["12048", "1"]),
         lambda reply: [info.sku_id for info in reply.item_infos] == ["12048", "1"],

@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from ecrs.actions import ActionType
 from ecrs.bundle import MANIFEST, Bundle, seal
-from ecrs.clock import DAY_S
-from ecrs.domain import ITEM_FIELDS
-from ecrs_models.dataset import (
+from ecrs.domain.actions import ActionType
+from ecrs.domain.clock import DAY_S
+from ecrs.domain.entities import ITEM_FIELDS
+from ecrs_models.data.dataset import (
     ACTION_SCHEMA,
     ACTIONS,
     PRODUCTS,
     USER_COLUMNS,
     USERS,
     Dataset,
-    Split,
     write_about,
     write_table,
 )
+from ecrs_models.data.split import Split
 
 if TYPE_CHECKING:
-    from ecrs_models.training import Settings
+    from ecrs_models.training.settings import TrainingSettings
 
 FIRST_DAY = 1_700_006_400
 DAYS = 100
@@ -76,11 +76,12 @@ def tiny_data(directory: Path, seed: int = 7) -> Path:
 
 def tiny_bundle(tmp_path: Path, *, seed: int = 1) -> Path:
     """Train on `tiny_data` and export; the bundle's directory, `tmp_path/bundles/VERSION`."""
-    from ecrs_models import export, training  # paddle takes a second to import
+    from ecrs_models.export import bundle_writer  # paddle takes a second to import
+    from ecrs_models.training import pipeline
 
     data = Dataset.load(tiny_data(tmp_path / "data"))
-    training.train(data, tmp_path / "train", tiny_settings(data, seed))
-    version = export.export(training.load(tmp_path / "train"), data, tmp_path / "bundles")
+    pipeline.train(data, tmp_path / "train", tiny_settings(data, seed))
+    version = bundle_writer.export(pipeline.load(tmp_path / "train"), data, tmp_path / "bundles")
     return tmp_path / "bundles" / version
 
 
@@ -94,9 +95,9 @@ def resealed(path: Path) -> Bundle:
     return Bundle.open(path)
 
 
-def tiny_settings(data: Dataset, seed: int = 1, **changed: Any) -> "Settings":
+def tiny_settings(data: Dataset, seed: int = 1, **changed: Any) -> "TrainingSettings":
     """Small batches, so that a thousand rows make several steps."""
-    from ecrs_models.training import Settings
+    from ecrs_models.training.settings import TrainingSettings
 
     small = {"tower_batch": 256, "ranker_batch": 256, **changed}
-    return Settings(until=data.split.test_from, window_s=data.split.window_s, seed=seed, **small)
+    return TrainingSettings(until=data.split.test_from, window_s=data.split.window_s, seed=seed, **small)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ecrs.bundle import CURRENT, Bundle, BundleError
-from ecrs_models.dataset import ABOUT, Dataset
+from ecrs_models.data.dataset import ABOUT, Dataset
 from ecrs_models.prepare import COMPLETE_JOURNEY, complete_journey, files
 
 T = TypeVar("T")
@@ -36,12 +36,13 @@ def build(
         return result
 
     data = step("prepare", lambda: Dataset.load(prepare_source(source, work / "data", say)))
-    from ecrs_models import export, training  # paddle takes a second to import
+    from ecrs_models.export import bundle_writer  # paddle takes a second to import
+    from ecrs_models.training import pipeline
 
     out = work / "train" / data.name
-    settings = training.Settings(until=data.split.test_from, window_s=data.split.window_s, seed=seed)
-    step("train", lambda: training.train(data, out, settings))
-    version = step("export and evaluate", lambda: export.export(training.load(out), data, bundles))
+    settings = pipeline.TrainingSettings(until=data.split.test_from, window_s=data.split.window_s, seed=seed)
+    step("train", lambda: pipeline.train(data, out, settings))
+    version = step("export and evaluate", lambda: bundle_writer.export(pipeline.load(out), data, bundles))
     return Bundle.open(bundles / version)
 
 

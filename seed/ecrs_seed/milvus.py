@@ -15,11 +15,11 @@ from pymilvus.exceptions import MilvusException
 from pymilvus.milvus_client.index import IndexParams
 
 from ecrs.bundle import Bundle
-from ecrs.domain import SKU_BYTES
-from ecrs.kit.errors import Fault, Unavailable
-from ecrs.kit.settings import VectorSettings
-from ecrs.kit.waiting import until
-from ecrs.recall.milvus_vectors import (
+from ecrs.domain.entities import MAX_SKU_BYTES
+from ecrs.rpc.errors import Fault, Unavailable
+from ecrs.rpc.waiting import wait_until
+from ecrs.settings import VectorSettings
+from ecrs.storage.milvus_vectors import (
     ALIAS,
     CONSISTENCY,
     PREFIX,
@@ -28,11 +28,18 @@ from ecrs.recall.milvus_vectors import (
     search_params,
     token,
 )
-from ecrs.recall.vectors import EXACT_UP_TO, LEAST_RECALL, NEIGHBOURS, SAME, read_vectors, sampled
-from ecrs_seed.report import Seeded
+from ecrs.storage.vectors import (
+    CHECKED_NEIGHBOURS,
+    DISTANCE_TOLERANCE,
+    EXACT_INDEX_LIMIT,
+    MIN_INDEX_RECALL,
+    read_vectors,
+    sample_vectors,
+)
+from ecrs_seed.report import SeedReport
 
 BATCH = 5_000
-FIELDS = {"sku", "vector", "new_in"}
+FIELDS = {"sku", "vector", "cold_start_category"}
 
 INITIAL_PASSWORD = "Milvus"  # noqa: S105 - every new Milvus has it; `connect` changes it
 
@@ -69,12 +76,12 @@ async def connect(settings: VectorSettings, *, wait_s: float | None = None) -> M
             raise Unavailable(f"{type(error).__name__}: {error}") from error
         return client
 
-    return await until(f"Milvus at {address['uri']}", attempt, limit_s=wait_s)
+    return await wait_until(f"Milvus at {address['uri']}", attempt, limit_s=wait_s)
 
 
 def seed_milvus(
     bundle: Bundle, client: MilvusClient, *, advance: Callable[[int], None] = lambda rows: None
-) -> Seeded:
+) -> SeedReport:
     """Load `product_vectors.txt` into a collection of this version, check it, move the alias to it.
 
     Does nothing when the alias names this version: it moved there after every vector was checked, and
@@ -86,13 +93,13 @@ def seed_milvus(
     if _live(client) == name:
         if _is_whole(client, name):
             held = _count(client, name)
-            return Seeded("milvus", bundle.version, held, time.monotonic() - started, already_there=True)
+            return SeedReport("milvus", bundle.version, held, time.monotonic() - started, already_there=True)
         client.drop_alias(ALIAS)  # it would keep the collection from being made anew
     skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), rows)
     _fill(client, name, skus, vectors, advance)
     _check(client, name, skus, vectors)
     _go_live(client, name)
-    return Seeded("milvus", bundle.version, rows, time.monotonic() - started)
+    return SeedReport("milvus", bundle.version, rows, time.monotonic() - started)
 
 
 def _fill(
@@ -111,22 +118,24 @@ def _fill(
 def create(client: MilvusClient, name: str, width: int) -> None:
     """An empty collection of products' vectors, without an index."""
     schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field("sku", DataType.VARCHAR, is_primary=True, max_length=SKU_BYTES)
+    schema.add_field("sku", DataType.VARCHAR, is_primary=True, max_length=MAX_SKU_BYTES)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=width)
-    schema.add_field("new_in", DataType.INT64)  # of items that come later; see VectorStore.upsert
+    schema.add_field(
+        "cold_start_category", DataType.INT64
+    )  # of items that come later; see VectorStore.upsert
     client.create_collection(name, schema=schema, consistency_level=CONSISTENCY)
 
 
 def batch_of(skus: list[str], vectors: np.ndarray, start: int) -> list[dict[str, Any]]:
     """A batch as `insert` takes it, from `start` on."""
     batch = zip(skus[start : start + BATCH], vectors[start : start + BATCH], strict=True)
-    return [{"sku": sku, "vector": vector, "new_in": 0} for sku, vector in batch]
+    return [{"sku": sku, "vector": vector, "cold_start_category": 0} for sku, vector in batch]
 
 
 def index_for(client: MilvusClient | type[MilvusClient], products: int) -> IndexParams:
     """Exact while a scan takes about a millisecond; see docs/decisions/0006-the-index-follows-the-size.md."""
     index = client.prepare_index_params()
-    if products <= EXACT_UP_TO:
+    if products <= EXACT_INDEX_LIMIT:
         index.add_index("vector", index_type="FLAT", metric_type="L2")
     else:
         parameters = {"M": 16, "efConstruction": 200}
@@ -139,9 +148,10 @@ def _check(client: MilvusClient, name: str, skus: list[str], vectors: np.ndarray
     if found != len(skus):
         raise SeedError(f"{name}: {found:,} vectors, {len(skus):,} were written")
     recall = _recall(client, name, skus, vectors)
-    if recall < LEAST_RECALL:
+    if recall < MIN_INDEX_RECALL:
         raise SeedError(
-            f"{name}: recall@{NEIGHBOURS} against brute force is {recall:.3f}, at least {LEAST_RECALL}"
+            f"{name}: recall@{CHECKED_NEIGHBOURS} against brute force is {recall:.3f}, "
+            f"at least {MIN_INDEX_RECALL}"
         )
 
 
@@ -150,8 +160,8 @@ def _recall(client: MilvusClient, name: str, skus: list[str], vectors: np.ndarra
 
     Counted by distance: of equally near items it does not matter which is found.
     """
-    n = min(NEIGHBOURS, len(skus))
-    sample = sampled(vectors)
+    n = min(CHECKED_NEIGHBOURS, len(skus))
+    sample = sample_vectors(vectors)
     lengths = np.square(vectors).sum(axis=1)
     hits = client.search(
         name, data=list(sample), limit=n, consistency_level="Strong", search_params=search_params(n)
@@ -160,7 +170,7 @@ def _recall(client: MilvusClient, name: str, skus: list[str], vectors: np.ndarra
     for vector, neighbours in zip(sample, hits, strict=True):
         distances = lengths - 2 * (vectors @ vector) + vector @ vector
         farthest = np.partition(distances, n - 1)[n - 1]
-        found += sum(hit["distance"] <= farthest + SAME for hit in neighbours)
+        found += sum(hit["distance"] <= farthest + DISTANCE_TOLERANCE for hit in neighbours)
     return found / (len(sample) * n)
 
 

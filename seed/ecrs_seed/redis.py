@@ -11,22 +11,22 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ecrs.bundle import Bundle
-from ecrs.domain import parse_history, parse_user
-from ecrs.kit.errors import Unavailable
-from ecrs.kit.waiting import until
-from ecrs.profiles import (
+from ecrs.domain.files import parse_history, parse_user
+from ecrs.rpc.errors import Unavailable
+from ecrs.rpc.waiting import wait_until
+from ecrs.storage.records import (
     BUNDLE_KEY,
     CHANGED_KEY,
+    aggregates_key,
     dump_history,
     dump_user,
     history_key,
     item_key,
-    totals_key,
     user_key,
 )
-from ecrs_seed.report import Seeded
+from ecrs_seed.report import SeedReport
 
-FILES = ("users.dat", "histories.dat", "totals.dat", "product_info.dat")
+FILES = ("users.dat", "histories.dat", "aggregates.dat", "product_info.dat")
 """A record a line."""
 
 BATCH = 500
@@ -42,7 +42,7 @@ async def seed_redis(
     *,
     wait_s: float | None = None,
     advance: Callable[[int], None] = lambda rows: None,
-) -> Seeded:
+) -> SeedReport:
     """Write every record of the bundle under the original's keys, the bundle's version last.
 
     Waits for the store, up to `wait_s`. Does nothing when this version is there already.
@@ -57,7 +57,7 @@ async def seed_redis(
         except (RedisError, OSError) as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
 
-    await until("the profile store", ping, limit_s=wait_s)
+    await wait_until("the profile store", ping, limit_s=wait_s)
     started = time.monotonic()
     rows = sum(bundle.count(name) for name in FILES)
     held, changed = await _held(redis)
@@ -65,14 +65,14 @@ async def seed_redis(
     if not same:
         changed = set()
     if held == {"version": bundle.version, "rows": rows} and await _is_there(bundle, redis, rows, changed):
-        return Seeded("redis", bundle.version, rows, time.monotonic() - started, already_there=True)
+        return SeedReport("redis", bundle.version, rows, time.monotonic() - started, already_there=True)
     await _write(bundle, redis, changed, advance)
     async with redis.pipeline() as finish:
         finish.set(BUNDLE_KEY, orjson.dumps({"version": bundle.version, "rows": rows}))
         if not same:
             finish.delete(CHANGED_KEY)
         await finish.execute()
-    return Seeded("redis", bundle.version, rows, time.monotonic() - started)
+    return SeedReport("redis", bundle.version, rows, time.monotonic() - started)
 
 
 def _records(bundle: Bundle) -> Iterator[Record]:
@@ -80,9 +80,9 @@ def _records(bundle: Bundle) -> Iterator[Record]:
         yield user_key(user.id), dump_user(user)
     for user_id, history in bundle.records("histories.dat", parse_history):
         yield history_key(user_id), dump_history(history)
-    for line in bundle.lines("totals.dat"):
-        user_id, _, totals = line.partition(":")
-        yield totals_key(user_id), totals
+    for line in bundle.lines("aggregates.dat"):
+        user_id, _, aggregates = line.partition(":")
+        yield aggregates_key(user_id), aggregates
     yield from bundle.records("product_info.dat", _product)
 
 
@@ -137,7 +137,7 @@ async def _is_there(bundle: Bundle, redis: Redis, rows: int, changed: set[str]) 
 
 def _keys(bundle: Bundle) -> Iterator[str]:
     """Of all records, in their order, without making one."""
-    for name, key in zip(FILES, (user_key, history_key, totals_key, item_key), strict=True):
+    for name, key in zip(FILES, (user_key, history_key, aggregates_key, item_key), strict=True):
         for line in bundle.lines(name):
             yield key(line.partition(":")[0].strip())
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Seeded:
+class SeedReport:
     store: str
     version: str
     rows: int

@@ -4,7 +4,7 @@ BUNDLES/20261124_041530_1a2b3c4d/
     manifest.json                 version, data set, sha256 and size of every other file
     user_tower/ item_tower/ ranker/   Paddle Serving's layout and signature.json
     vocabulary/*.txt              one value a line
-    users.dat products.dat histories.dat totals.dat product_info.dat product_vectors.txt
+    users.dat products.dat histories.dat aggregates.dat product_info.dat product_vectors.txt
     recall/*.npy                  the channels' tables (ecrs.recall.tables)
     quantiles.json                of the ranker's features
     golden.json                   inputs with the outputs seen at training
@@ -28,9 +28,10 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from ecrs.catalogue import Catalogue
-from ecrs.domain import ITEM_FIELDS, parse_item
-from ecrs.features import Encoder
+from ecrs.domain.entities import ITEM_FIELDS
+from ecrs.domain.files import parse_item
+from ecrs.features.catalogue import Catalogue
+from ecrs.features.encoding import Encoder
 
 FORMAT = 3
 MANIFEST = "manifest.json"
@@ -42,7 +43,7 @@ FILES = (
     "users.dat",
     "products.dat",
     "histories.dat",
-    "totals.dat",
+    "aggregates.dat",
     "product_info.dat",
     *(f"recall/{table}.npy" for table in ("similar_items", "similar_scores", "popular", "curves")),
     "quantiles.json",
@@ -123,7 +124,7 @@ class Bundle:
 
     @property
     def as_of(self) -> int:
-        """The moment of its histories, totals, products' statistics and tables, Unix seconds."""
+        """The moment of its histories, aggregates, products' statistics and tables, Unix seconds."""
         return self.manifest["as_of"]
 
     @cached_property

@@ -8,38 +8,38 @@ import json
 import sys
 from dataclasses import dataclass, field
 
-from ecrs.kit.ports import METRICS_OFFSET, PORTS
+from ecrs.ports import METRICS_OFFSET, PORTS
 
 
 @dataclass(frozen=True)
-class State:
+class ServiceState:
     """Of a service: why it is not SERVING, or None; what it does without, and why."""
 
     reason: str | None
-    lacks: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         if self.reason:
             return self.reason
-        return "SERVING" + "".join(f", without {name}: {why}" for name, why in self.lacks.items())
+        return "SERVING" + "".join(f", without {name}: {why}" for name, why in self.missing.items())
 
 
-def state(name: str) -> State:
+def probe(name: str) -> ServiceState:
     """Of service `name` on this machine."""
     port = PORTS[name] + METRICS_OFFSET
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         connection.request("GET", "/health")
         said = json.loads(connection.getresponse().read())
-        return State(said["reason"], said["lacks"])
+        return ServiceState(said["reason"], said["missing"])
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return State(f"no answer on port {port}: {error}")
+        return ServiceState(f"no answer on port {port}: {error}")
     finally:
         connection.close()
 
 
 def main() -> int:
-    found = state(sys.argv[1])
+    found = probe(sys.argv[1])
     print(found)
     return 1 if found.reason else 0
 

@@ -1,28 +1,37 @@
-"""Serve one service: settings from the environment, until SIGTERM."""
+"""`python -m ecrs.serve um`: run one service until SIGTERM, its settings taken from the environment."""
 
+import asyncio
 import importlib
+import sys
 from contextlib import AsyncExitStack
 
 import structlog
 
 from ecrs.bundle import BundleError
-from ecrs.kit import log, server, tracing
+from ecrs.ports import PORTS
+from ecrs.rpc import log, server, tracing
 
 
 async def serve(name: str) -> None:
     """Build service `name` and run it.
 
-    Imports that service's package alone, so each needs only its own libraries. A bundle that is
-    missing or damaged ends the program with its reason.
+    Imports the package of that service alone, so each service needs only its own libraries. A missing or
+    damaged bundle ends the program with exit code 3 and the reason in the log.
     """
     log.configure(name)
     app = importlib.import_module(f"ecrs.{name}.app")
-    settings = app.Settings()
+    settings = app.SETTINGS()
     async with AsyncExitStack() as stack:
-        stack.enter_context(tracing.traced(name))
+        stack.enter_context(tracing.exporting_spans(name))
         try:
             service = await app.build(settings, stack)
         except BundleError as error:
             structlog.get_logger().error("cannot start", reason=str(error))
             raise SystemExit(3) from error
         await server.run(service, settings)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1] not in PORTS:
+        raise SystemExit(f"usage: python -m ecrs.serve {{{'|'.join(PORTS)}}}")
+    asyncio.run(serve(sys.argv[1]))

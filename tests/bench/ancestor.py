@@ -45,9 +45,9 @@ from ecrs.contract.recall_pb2_grpc import (
 from ecrs.contract.um_pb2 import UserModelRequest, UserModelResponse
 from ecrs.contract.um_pb2_grpc import UMServiceServicer, UMServiceStub, add_UMServiceServicer_to_server
 from ecrs.contract.user_info_pb2 import Interaction, UserInfo
-from ecrs.profiles import OUT_OF_STOCK_KEY, history_key, item_key, totals_key, user_key
-from ecrs.totals import TOTALS, Totals
-from ecrs.wire import from_sources, from_totals, to_item, to_sources, to_user
+from ecrs.domain.aggregates import AGGREGATE_COLUMNS, Aggregates
+from ecrs.storage.records import OUT_OF_STOCK_KEY, aggregates_key, history_key, item_key, user_key
+from ecrs.wire.messages import from_aggregates, from_provenance, to_item, to_provenance, to_user
 from tests.bench.direct import Settings, open_model, open_store, open_vectors
 from tests.bench.processes import serving
 from tests.bench.work import RankWork, RecallWork
@@ -65,9 +65,9 @@ class UM(UMServiceServicer):
         info = UserInfo(**self._read(user_key(user), {}))
         for sku, ts, action in self._read(history_key(user), []):
             info.history.append(Interaction(sku_id=sku, ts=ts, type=action))
-        if columns := self._read(totals_key(user), {}):
-            numbers = np.array([columns[name] for name in TOTALS], dtype=np.float64).T
-            info.totals.CopyFrom(from_totals(Totals(tuple(columns["sku_ids"]), numbers)))
+        if columns := self._read(aggregates_key(user), {}):
+            numbers = np.array([columns[name] for name in AGGREGATE_COLUMNS], dtype=np.float64).T
+            info.aggregates.CopyFrom(from_aggregates(Aggregates(tuple(columns["sku_ids"]), numbers)))
         return UserModelResponse(error={"code": 200}, user_info=info)
 
     def _read(self, key: str, otherwise: Any) -> Any:
@@ -102,7 +102,7 @@ class Recall(RecallServiceServicer):
         user = to_user(request.user_info)
         near, distances = self._nearest(self._user_tower(self._work.user_ids(user)))
         found = self._work.candidates(user, near, distances, request.request_num)
-        reply = RecallResponse(error={"code": 200}, sources=from_sources(found.sources))
+        reply = RecallResponse(error={"code": 200}, provenance=from_provenance(found.provenance))
         for sku, score in zip(found.skus, found.score.tolist(), strict=True):
             reply.score_pairs.add(nid=sku, score=score)
         return reply
@@ -116,8 +116,8 @@ class Rank(RankServiceServicer):
 
     def rank_predict(self, request: RankRequest, context: grpc.ServicerContext) -> RankResponse:
         items = [to_item(info) for info in request.item_infos]
-        sources = to_sources(request.sources, len(items))
-        scores = self._model(self._work.pair_ids(to_user(request.user_info), items, sources))
+        provenance = to_provenance(request.provenance, len(items))
+        scores = self._model(self._work.pair_ids(to_user(request.user_info), items, provenance))
         reply = RankResponse(error={"code": 200})
         for item, score in zip(items, scores[:, 0].tolist(), strict=True):
             reply.score_pairs.add(nid=item.sku, score=score)
@@ -140,12 +140,14 @@ class AS(ASServiceServicer):
         with grpc.insecure_channel(self._targets["cm"]) as channel:
             items = CMServiceStub(channel).cm_call(CMRequest(item_ids=skus)).item_infos
         kept = [row for row, item in enumerate(items) if not item.out_of_stock]
-        sources = to_sources(found.sources, len(skus)).rows(kept)
+        provenance = to_provenance(found.provenance, len(skus)).rows(kept)
         known = {items[row].sku_id: items[row] for row in kept}
         with grpc.insecure_channel(self._targets["rank"]) as channel:
-            ranked = RankRequest(user_info=user, item_infos=known.values(), sources=from_sources(sources))
+            ranked = RankRequest(
+                user_info=user, item_infos=known.values(), provenance=from_provenance(provenance)
+            )
             scores = RankServiceStub(channel).rank_predict(ranked).score_pairs
-        proposed = dict(zip(known, sources.proposed(), strict=True))
+        proposed = dict(zip(known, provenance.entries(), strict=True))
         reply = ASResponse(error={"code": 200})
         for pair in scores:
             info = reply.item_infos.add()
@@ -153,7 +155,7 @@ class AS(ASServiceServicer):
             info.ClearField("statistics")
             info.rank_score = pair.score
             for name, position, score in proposed[pair.nid]:
-                info.sources.add(channel=name, position=position, score=score)
+                info.provenance.add(channel=name, position=position, score=score)
         return reply
 
 

@@ -16,9 +16,9 @@ from pydantic import Field
 from ecrs.bundle import Bundle
 from ecrs.contract.pipeline_service_pb2 import Request, Tensor
 from ecrs.contract.pipeline_service_pb2_grpc import PipelineServiceStub
-from ecrs.kit.settings import BundleSettings, RedisSettings, VectorSettings
-from ecrs.model.signature import ModelSignature
-from ecrs.recall.proposals import DEPTH
+from ecrs.recall.blending import DEPTH
+from ecrs.serving.signature import ModelSignature
+from ecrs.settings import BundleSettings, RedisSettings, VectorSettings
 
 Model = Callable[[np.ndarray], np.ndarray]
 """int64 ids to float32 outputs, as the model's signature has them."""
@@ -39,7 +39,7 @@ def open_store(settings: RedisSettings) -> redis.Redis:
 def open_model(url: str, bundle: Bundle, name: str) -> Model:
     signature = ModelSignature.load(bundle.path / name)
     if url == "inprocess":
-        from ecrs.model.inprocess import InProcessModel
+        from ecrs.serving.inprocess import InProcessModel
 
         model, turn = InProcessModel(bundle.path / name, signature), threading.Lock()
 
@@ -65,8 +65,8 @@ def open_vectors(settings: VectorSettings, bundle: Bundle) -> Nearest:
         import faiss
 
         # The same index as ECRS builds, whatever the catalogue's size makes of that.
-        from ecrs.recall.faiss_vectors import build_index
-        from ecrs.recall.vectors import read_vectors
+        from ecrs.storage.faiss_vectors import build_index
+        from ecrs.storage.vectors import read_vectors
 
         skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), bundle.count("product_vectors.txt"))
         index = build_index(vectors)
@@ -80,7 +80,7 @@ def open_vectors(settings: VectorSettings, bundle: Bundle) -> Nearest:
 
     from pymilvus import MilvusClient
 
-    from ecrs.recall.milvus_vectors import ALIAS, CONSISTENCY, milvus_address, search_params, token
+    from ecrs.storage.milvus_vectors import ALIAS, CONSISTENCY, milvus_address, search_params, token
 
     client = MilvusClient(**milvus_address(settings), token=token(settings.milvus_password))
 

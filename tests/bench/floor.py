@@ -14,7 +14,7 @@ import numpy as np
 
 from ecrs.bundle import Bundle
 from ecrs.contract.as_pb2 import ASResponse
-from ecrs.profiles import OUT_OF_STOCK_KEY, history_key, item_key, totals_key, user_key
+from ecrs.storage.records import OUT_OF_STOCK_KEY, aggregates_key, history_key, item_key, user_key
 from tests.bench.direct import Settings, open_model, open_store, open_vectors
 from tests.bench.processes import serving
 from tests.bench.record import Hop
@@ -32,7 +32,7 @@ class Inputs:
     @classmethod
     def of(cls, user_id: str, answer: ASResponse, hops: list[Hop]) -> "Inputs":
         skus = [item.sku_id for item in answer.item_infos]
-        user_keys = [user_key(user_id), history_key(user_id), totals_key(user_id)]
+        user_keys = [user_key(user_id), history_key(user_id), aggregates_key(user_id)]
         return cls(user_keys, [item_key(sku) for sku in skus], skus, hops)
 
 

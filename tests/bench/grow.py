@@ -21,15 +21,17 @@ import orjson
 
 from ecrs import bundle
 from ecrs.bundle import Bundle
-from ecrs.catalogue import NO_ID
-from ecrs.domain import ITEM_FIELDS, Item, format_item, parse_item
-from ecrs.features import FIRST_KNOWN, ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS, Encoder, Vocabulary
-from ecrs.model.signature import ModelSignature
-from ecrs.ranking_features import RANKER_COLUMNS, ranker_cardinality
-from ecrs_models import export
-from ecrs_models.inference import SavedModel
-from ecrs_models.training import Settings, networks
-from ecrs_models.warm import Start
+from ecrs.domain.entities import ITEM_FIELDS, Item
+from ecrs.domain.files import format_item, parse_item
+from ecrs.features.catalogue import NO_ID
+from ecrs.features.encoding import FIRST_KNOWN, ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS, Encoder, Vocabulary
+from ecrs.features.quantiles import RANKER_COLUMNS, ranker_cardinality
+from ecrs.serving.signature import ModelSignature
+from ecrs_models.evaluation.saved_model import SavedModel
+from ecrs_models.export import bundle_writer
+from ecrs_models.training.pipeline import networks
+from ecrs_models.training.settings import TrainingSettings
+from ecrs_models.training.warm_start import WarmStart
 
 SEED = 1
 SPREAD = 0.5
@@ -67,11 +69,11 @@ def grow(base: Bundle, products: int, bundles: Path) -> Path:
         _write(draft / "product_info.dat", _records(base, grown, plan))
         skus = {item.sku: grown[home].sku for item, home in zip(items, plan.home.tolist(), strict=True)}
         _write(draft / "histories.dat", (_history(line, skus) for line in base.lines("histories.dat")))
-        _write(draft / "totals.dat", (_totals(line, skus) for line in base.lines("totals.dat")))
+        _write(draft / "aggregates.dat", (_aggregates(line, skus) for line in base.lines("aggregates.dat")))
         _save_tables(base, plan, rng, draft / "recall")
         ids = encoder.item_table({name: [getattr(item, name) for item in grown] for name in ITEM_FIELDS})
         vectors = SavedModel(draft / "item_tower")(ids)
-        export.write_vectors([item.sku for item in grown], vectors, draft / "product_vectors.txt")
+        bundle_writer.write_vectors([item.sku for item in grown], vectors, draft / "product_vectors.txt")
     return bundles / version
 
 
@@ -91,8 +93,8 @@ def _save_models(
     base: Bundle, encoder: Encoder, version: str, rng: np.random.Generator, directory: Path
 ) -> None:
     """With room for the twins in their tables: near their originals in the towers', unknown to the ranker."""
-    start = Start.of(base)
-    two_tower, ranker = networks(encoder, Settings.read(base.manifest["training"]))
+    start = WarmStart.of(base)
+    two_tower, ranker = networks(encoder, TrainingSettings.read(base.manifest["training"]))
     start.give("two_tower", two_tower, encoder)
     start.give("ranker", ranker, encoder)
     table = two_tower.item_tower.sku.weight
@@ -112,8 +114,8 @@ def _save_models(
         was = ModelSignature.load(base.path / name)
         bounds = ranker_cardinality(encoder) if name == "ranker" else encoder.cardinality(columns)
         signature = ModelSignature(name, version, was.feed, fetch, columns, bounds, was.width)
-        export.save_model(network, signature, directory / name)
-        export.check_golden(SavedModel(directory / name), base.golden[name])
+        bundle_writer.save_model(network, signature, directory / name)
+        bundle_writer.check_golden_rows(SavedModel(directory / name), base.golden[name])
 
 
 def _save_tables(base: Bundle, plan: Plan, rng: np.random.Generator, directory: Path) -> None:
@@ -145,7 +147,7 @@ def _history(line: str, skus: dict[str, str]) -> str:
     return f"{user_id}:" + ";".join(f"{skus[sku]},{then}" for sku, then in taken)
 
 
-def _totals(line: str, skus: dict[str, str]) -> str:
+def _aggregates(line: str, skus: dict[str, str]) -> str:
     user_id, _, text = line.partition(":")
     columns = json.loads(text)
     columns["sku_ids"] = [skus[sku] for sku in columns["sku_ids"]]

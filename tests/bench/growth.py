@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from ecrs.bundle import Bundle
-from ecrs.embedded import Children, platform
+from ecrs_cli.embedded import embedded_platform
+from ecrs.local.processes import ChildProcesses
 from tests.bench.load import CLOSED, Generator, Order
 from tests.bench.processes import ROOT
 
@@ -24,7 +25,7 @@ GATEWAY = "127.0.0.1:8930"
 USERS = 200
 
 
-def memory_mb(children: Children) -> dict[str, dict[str, int]]:
+def memory_mb(children: ChildProcesses) -> dict[str, dict[str, int]]:
     """By process: all that is resident, and of that what is its own, not a file's pages."""
     found = {}
     for name, process in children.processes.items():
@@ -48,7 +49,7 @@ async def measure(bundle: Bundle, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as run_dir:
         for start in ("first_start_s", "start_s"):
             begun = time.monotonic()
-            async with platform(bundle, Path(run_dir)) as children:
+            async with embedded_platform(bundle, Path(run_dir)) as children:
                 found[start] = round(time.monotonic() - begun, 1)
                 if start == "start_s":
                     await asyncio.to_thread(answers, users, 1.0)  # warm

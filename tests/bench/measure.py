@@ -11,7 +11,7 @@ import grpc
 from ecrs.bundle import Bundle
 from ecrs.contract.as_pb2 import ASRequest, ASResponse
 from ecrs.contract.as_pb2_grpc import ASServiceStub
-from ecrs.kit.ports import PORTS
+from ecrs.ports import PORTS
 from tests.bench.ancestor import ancestor
 from tests.bench.direct import Settings, open_store
 from tests.bench.figures import is_held, row

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
-from ecrs_models.plots import ACCENT, INK, LINES, PLAIN, STYLE
+from ecrs_models.report.plots import ACCENT, INK, LINES, PLAIN, STYLE
 from tests.bench.figures import GOAL_MS
 from tests.bench.measure import ANCESTOR, ECRS, HOPS, RAW, contender
 

@@ -32,7 +32,7 @@ SHOWN = 0.03
 """The least share of a process that has a row of its own."""
 OTHER = "other"
 
-ROOTS = ("ecrs/__main__.py", "ecrs/cli.py", "ecrs/serve.py", "ecrs/kit/server.py")
+ROOTS = ("ecrs/serve.py", "ecrs/rpc/server.py")
 """On every stack of a service."""
 WAITING = ("selectors.py", "threading.py", "socketserver.py", "concurrent/futures/thread.py")
 """Where a thread waits that does nothing, and where gRPC's own waits in its core."""

@@ -107,7 +107,7 @@ def _gateway(environment: Mapping[str, str]) -> Iterator[ASServiceStub]:
         port = probe.getsockname()[1]
     own = {"ECRS_PORT": str(port), "ECRS_METRICS_PORT": "0"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "ecrs", "serve", "gateway"],
+        [sys.executable, "-m", "ecrs.serve", "gateway"],
         env={**os.environ, **environment, **own},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,

@@ -27,12 +27,12 @@ import numpy as np
 import redis
 
 from ecrs.bundle import Bundle
-from ecrs.embedded import valkey_command
-from ecrs.kit.settings import RedisSettings, VectorSettings
-from ecrs.profiles import open_redis
-from ecrs.recall.milvus_vectors import MilvusVectors
-from ecrs.recall.proposals import DEPTH
-from ecrs.recall.vectors import read_vectors, sampled
+from ecrs.local.valkey import valkey_command
+from ecrs.recall.blending import DEPTH
+from ecrs.settings import RedisSettings, VectorSettings
+from ecrs.storage.milvus_vectors import MilvusVectors
+from ecrs.storage.redis_profiles import open_redis
+from ecrs.storage.vectors import read_vectors, sample_vectors
 from ecrs_seed import milvus
 from ecrs_seed.redis import FILES, batches, seed_redis
 from tests.bench.processes import ROOT
@@ -135,7 +135,7 @@ def measure_milvus(bundle: Bundle) -> dict[str, Any]:
 async def searches(settings: VectorSettings, vectors: np.ndarray) -> float:
     took = []
     async with MilvusVectors.connect(settings) as store:
-        for vector in sampled(vectors):
+        for vector in sample_vectors(vectors):
             begun = time.perf_counter()
             await store.search(vector, DEPTH, 5.0)
             took.append(time.perf_counter() - begun)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ecrs.bundle import Bundle
-from ecrs.embedded import platform
-from ecrs.kit.ports import PORTS
+from ecrs_cli.embedded import embedded_platform
+from ecrs.ports import PORTS
 from tests.bench.processes import ROOT
 
 SERVING_PORT, REDIS_PORT, MILVUS_PORT = 9998, 6379, 19530
@@ -46,7 +46,7 @@ class Site:
 async def embedded(bundle: Bundle) -> AsyncIterator[Site]:
     """The platform over `bundle`, started here for the time of the context."""
     with tempfile.TemporaryDirectory() as run_dir:
-        async with platform(bundle, Path(run_dir)) as children:
+        async with embedded_platform(bundle, Path(run_dir)) as children:
             targets = {name: f"127.0.0.1:{port}" for name, port in PORTS.items()}
             settings = {"bundle": str(bundle.path), "redis_url": children.redis_url}
             parts = {name: process.pid for name, process in children.processes.items()}

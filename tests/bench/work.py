@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from ecrs.bundle import Bundle
-from ecrs.catalogue import NO_ID
-from ecrs.clock import BundleClock
-from ecrs.domain import Item, User
-from ecrs.rank.inputs import RankerInputs
-from ecrs.ranking_features import Quantiles
-from ecrs.recall.channels import Found, Interest
-from ecrs.recall.domain import Candidates
-from ecrs.recall.tables import load_proposer
-from ecrs.sources import Sources
+from ecrs.domain.clock import BundleClock
+from ecrs.domain.entities import Item, User
+from ecrs.domain.provenance import ProvenanceTable
+from ecrs.features.catalogue import NO_ID
+from ecrs.features.quantiles import Quantiles
+from ecrs.features.ranker_input import RankerInputBuilder
+from ecrs.recall.candidates import RetrievedCandidates
+from ecrs.recall.channels import Interest, ScoredItems
+from ecrs.recall.tables import load_candidate_generator
 
 
 class RecallWork:
@@ -21,22 +21,24 @@ class RecallWork:
 
     def __init__(self, bundle: Bundle) -> None:
         self._encoder = bundle.encoder
-        self._proposer = load_proposer(bundle, bundle.catalogue)
+        self._generator = load_candidate_generator(bundle, bundle.catalogue)
         self._clock = BundleClock(bundle.as_of)
 
     def user_ids(self, user: User) -> np.ndarray:
         """The user tower's input."""
         return self._encoder.users([user])
 
-    def candidates(self, user: User, near: Sequence[str], distances: Sequence[float], n: int) -> Candidates:
+    def candidates(
+        self, user: User, near: Sequence[str], distances: Sequence[float], n: int
+    ) -> RetrievedCandidates:
         """At most `n`, best first; `near` are the skus nearest to the user's vector."""
-        catalogue = self._proposer.catalogue
-        had, rows = catalogue.rows(user.totals.skus), catalogue.rows(near)
-        interest = Interest.of(had, user.totals.numbers, self._clock.now())
+        catalogue = self._generator.catalogue
+        had, rows = catalogue.rows(user.aggregates.skus), catalogue.rows(near)
+        interest = Interest.of(had, user.aggregates.numbers, self._clock.now())
         known = rows != NO_ID
-        vector = Found(rows[known], np.array(distances, dtype=np.float32)[known])
-        merged = self._proposer.merged(self._proposer.asked(interest, had), vector, n)
-        return Candidates.merged(merged, [catalogue.skus[row] for row in merged.item.tolist()])
+        vector = ScoredItems(rows[known], np.array(distances, dtype=np.float32)[known])
+        merged = self._generator.blend(self._generator.user_context(interest, had), vector, n)
+        return RetrievedCandidates.merged(merged, [catalogue.skus[row] for row in merged.item.tolist()])
 
 
 class RankWork:
@@ -44,8 +46,8 @@ class RankWork:
 
     def __init__(self, bundle: Bundle) -> None:
         quantiles = Quantiles.load(bundle.path / "quantiles.json")
-        self._inputs = RankerInputs(bundle.encoder, bundle.catalogue, quantiles)
+        self._inputs = RankerInputBuilder(bundle.encoder, bundle.catalogue, quantiles)
         self._clock = BundleClock(bundle.as_of)
 
-    def pair_ids(self, user: User, items: Sequence[Item], sources: Sources) -> np.ndarray:
-        return self._inputs.ids(user, self._inputs.records(items), sources, self._clock.now())
+    def pair_ids(self, user: User, items: Sequence[Item], provenance: ProvenanceTable) -> np.ndarray:
+        return self._inputs.ids(user, self._inputs.records(items), provenance, self._clock.now())

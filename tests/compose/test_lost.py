@@ -8,7 +8,7 @@ import pymilvus
 import pytest
 import redis
 
-from ecrs.recall.milvus_vectors import ALIAS
+from ecrs.storage.milvus_vectors import ALIAS
 from tests.compose.conftest import PROJECT, Stack, run, wait_until
 from tests.held import BATCH, digest, records
 

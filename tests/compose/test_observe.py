@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ecrs.kit.ports import PORTS
+from ecrs.ports import PORTS
 from tests.compose.conftest import PROJECT, Stack, run, wait_until
 from tests.unit.test_observe import dashboard
 
@@ -119,7 +119,7 @@ def test_a_service_that_hangs_is_an_alert_until_it_is_back(
 
         wait_until("EcrsGone of rank", fires, 90)
         share = prometheus.ask('sum by (fallback) (rate(ecrs_degraded_total{stage="rank"}[1m]))')
-        assert [one["metric"]["fallback"] for one in share] == ["recall order"]
+        assert [one["metric"]["fallback"] for one in share] == ["retrieval order"]
     finally:
         run("docker", "unpause", f"{PROJECT}-rank-1")
     wait_until("the end of EcrsGone", lambda: gone not in alerts("firing"), 60)

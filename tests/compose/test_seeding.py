@@ -3,9 +3,9 @@
 import pytest
 
 from ecrs.bundle import Bundle
-from ecrs.kit.settings import VectorSettings
-from ecrs.recall.milvus_vectors import ALIAS, MilvusVectors
-from ecrs.recall.vectors import read_vectors
+from ecrs.settings import VectorSettings
+from ecrs.storage.milvus_vectors import ALIAS, MilvusVectors
+from ecrs.storage.vectors import read_vectors
 from ecrs_seed import milvus as seed
 from tests.compose.conftest import Stack
 from tests.milvus import database

@@ -14,7 +14,7 @@ import pytest
 
 from ecrs.contract.pipeline_service_pb2 import Request, Response, Tensor
 from ecrs.contract.pipeline_service_pb2_grpc import PipelineServiceStub
-from ecrs.model.signature import ModelSignature
+from ecrs.serving.signature import ModelSignature
 from tests.compose.conftest import Stack, run, wait_until
 
 BAD_REQUEST = 51

@@ -17,7 +17,7 @@ import pytest
 
 from ecrs.contract.pipeline_service_pb2 import Request, Tensor
 from ecrs.contract.pipeline_service_pb2_grpc import PipelineServiceStub
-from ecrs.model.signature import ModelSignature
+from ecrs.serving.signature import ModelSignature
 from tests.compose.conftest import run, wait_until
 from tests.compose.test_serving import Served, with_last
 

@@ -6,10 +6,10 @@ from contextlib import AsyncExitStack
 import grpc
 import pytest
 
-from ecrs.kit import server
-from ecrs.kit.settings import ServerSettings
+from ecrs.rpc import server
+from ecrs.rpc.settings import ServerSettings
 
-Start = Callable[[server.Service], Awaitable[tuple[grpc.aio.Channel, server.Running]]]
+Start = Callable[[server.Service], Awaitable[tuple[grpc.aio.Channel, server.RunningService]]]
 
 
 @pytest.fixture
@@ -17,9 +17,9 @@ async def start() -> AsyncIterator[Start]:
     """Start a service; returns a channel to it and what it says of itself."""
     async with AsyncExitStack() as stack:
 
-        async def start_one(service: server.Service) -> tuple[grpc.aio.Channel, server.Running]:
+        async def start_one(service: server.Service) -> tuple[grpc.aio.Channel, server.RunningService]:
             settings = ServerSettings(port=0, metrics_port=0, check_interval_s=0.02, grace_s=2.0)
-            running = await stack.enter_async_context(server.started(service, settings))
+            running = await stack.enter_async_context(server.running_service(service, settings))
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{running.port}"))
             return channel, running
 

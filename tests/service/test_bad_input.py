@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from ecrs.bundle import Bundle
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.recall_pb2 import RecallResponse, UpsertVectorsRequest
-from ecrs.contract.user_info_pb2 import Interaction, Totals, UserInfo
-from ecrs.kit.errors import BadRequest
-from ecrs.model.signature import ModelSignature
-from ecrs.rank.inputs import RankerInputs
-from ecrs.ranking_features import Quantiles
-from ecrs.totals import TOTALS
-from ecrs.wire import to_item, to_sources, to_user
+from ecrs.contract.user_info_pb2 import Aggregates, Interaction, UserInfo
+from ecrs.domain.aggregates import AGGREGATE_COLUMNS
+from ecrs.features.quantiles import Quantiles
+from ecrs.features.ranker_input import RankerInputBuilder
+from ecrs.rpc.errors import BadRequest
+from ecrs.serving.signature import ModelSignature
+from ecrs.wire.messages import to_item, to_provenance, to_user
 from tests.hostile import faults, hurt
 from tests.platform import (
     AS,
@@ -77,12 +77,14 @@ def test_whatever_is_bad_is_answered_and_so_is_the_next_request(
 @given(data=st.data())
 def test_no_id_outside_a_models_tables_reaches_it(platform: Platform, data: st.DataObject) -> None:
     bundle = platform.bundle
-    ranker = RankerInputs(bundle.encoder, bundle.catalogue, Quantiles.load(bundle.path / "quantiles.json"))
+    ranker = RankerInputBuilder(
+        bundle.encoder, bundle.catalogue, Quantiles.load(bundle.path / "quantiles.json")
+    )
     request = data.draw(hurt(platform.ordinary[RANK]))
     infos = request.item_infos[:1000] or [ItemInfo()]
     try:
         user, records = to_user(request.user_info), ranker.records([to_item(info) for info in infos])
-        ranked = ranker.ids(user, records, to_sources(request.sources, len(infos)), request.now)
+        ranked = ranker.ids(user, records, to_provenance(request.provenance, len(infos)), request.now)
     except BadRequest:
         return
     ids = {"user_tower": bundle.encoder.users([user]), "item_tower": records.ids, "ranker": ranked}
@@ -123,34 +125,34 @@ OF_USERS = {RECALL: {}, RANK: {}, AS: {"user_id": ""}}
 """What takes a user's description, and how it is asked about a new user."""
 
 
-def bought(sku: str = "1", **changed: float) -> Totals:
+def bought(sku: str = "1", **changed: float) -> Aggregates:
     """A product was bought twice, but for these numbers of its."""
-    row = dict(zip(TOTALS, (2, NOW - 99, NOW, 1.9, 1.9, 1, NOW, 0.2), strict=True)) | changed
-    return Totals(sku_ids=[sku], numbers=np.array(list(row.values()), dtype="<f8").tobytes())
+    row = dict(zip(AGGREGATE_COLUMNS, (2, NOW - 99, NOW, 1.9, 1.9, 1, NOW, 0.2), strict=True)) | changed
+    return Aggregates(sku_ids=[sku], numbers=np.array(list(row.values()), dtype="<f8").tobytes())
 
 
 @pytest.mark.parametrize("method", OF_USERS)
-@pytest.mark.parametrize("column", TOTALS)
-def test_a_number_of_the_totals_that_cannot_be_names_its_column(
+@pytest.mark.parametrize("column", AGGREGATE_COLUMNS)
+def test_a_number_of_the_aggregates_that_cannot_be_names_its_column(
     platform: Platform, method: str, column: str
 ) -> None:
     for value in (math.nan, math.inf, -math.inf, -1.0, 1e300, MS):
-        user = UserInfo(age="5.0", totals=bought(**{column: value}))
-        reason = f"user_info.totals.numbers: {column} of '1': expected 0 to "
+        user = UserInfo(age="5.0", aggregates=bought(**{column: value}))
+        reason = f"user_info.aggregates.numbers: {column} of '1': expected 0 to "
         refused(platform, method, reason, user_info=user, **OF_USERS[method])
 
 
 @pytest.mark.parametrize("method", OF_USERS)
-def test_totals_are_numbers_of_distinct_products(platform: Platform, method: str) -> None:
+def test_aggregates_are_numbers_of_distinct_products(platform: Platform, method: str) -> None:
     one = bought()
-    twice = Totals(sku_ids=["1", "1"], numbers=one.numbers * 2)
-    short = Totals(sku_ids=["1"], numbers=one.numbers[:-1])
-    for totals, reason in (
-        (twice, "user_info.totals.sku_ids: '1' is there twice"),
-        (short, "user_info.totals.numbers: 63 bytes, expected 64 a product, 64"),
-        (Totals(sku_ids=["1", "2"]), "user_info.totals.numbers: 0 bytes, expected 64 a product, 128"),
+    twice = Aggregates(sku_ids=["1", "1"], numbers=one.numbers * 2)
+    short = Aggregates(sku_ids=["1"], numbers=one.numbers[:-1])
+    for aggregates, reason in (
+        (twice, "user_info.aggregates.sku_ids: '1' is there twice"),
+        (short, "user_info.aggregates.numbers: 63 bytes, expected 64 a product, 64"),
+        (Aggregates(sku_ids=["1", "2"]), "user_info.aggregates.numbers: 0 bytes, expected 64 a product, 128"),
     ):
-        user = UserInfo(age="5.0", totals=totals)
+        user = UserInfo(age="5.0", aggregates=aggregates)
         refused(platform, method, reason, user_info=user, **OF_USERS[method])
 
 
@@ -180,7 +182,7 @@ def items(*skus: str, **fields: str) -> list[ItemInfo]:
         (PUT, "item_infos", items(*["a"] * 10_000), "item_infos: expected 1 to 1000 products, got 10000"),
         (REMOVE, "item_ids", ["x"] * 10_000, "item_ids: expected 1 to 1000 products, got 10000"),
         (STOCK, "item_ids", ["x"] * 10_000, "item_ids: expected 1 to 1000 products, got 10000"),
-        (RECALL, "recall_type", LONG, f"recall_type: {SHOWN} is none of again, "),
+        (RECALL, "recall_type", LONG, f"recall_type: {SHOWN} is none of cold_st"),
         (RECALL, "request_num", 2**32 - 1, "request_num: at most 1000, got 4294967295"),
         (AS, "request_num", 2**32 - 1, "request_num: at most 1000, got 4294967295"),
         (RANK, "item_infos", items(*"abcdefgh", LONG), "item_infos[8]: at most 1024 bytes, got 1000004"),

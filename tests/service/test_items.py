@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from ecrs.bundle import Bundle
-from ecrs.cm.changes import Changes, ItemTower
-from ecrs.cm.records import Records
-from ecrs.cm.remote import RemoteVectors
+from ecrs.cm.item_cache import ItemCache
+from ecrs.cm.item_changes import ItemChanges
+from ecrs.cm.item_tower import ItemEmbedder
+from ecrs.cm.recall_vectors import RecallVectorUpdates
 from ecrs.cm.service import CMService
 from ecrs.contract.cm_pb2 import (
     ChangeResponse,
@@ -21,16 +22,17 @@ from ecrs.contract.cm_pb2 import (
 from ecrs.contract.cm_pb2_grpc import CMServiceStub, add_CMServiceServicer_to_server
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.recall_pb2_grpc import add_RecallServiceServicer_to_server
-from ecrs.domain import Item
-from ecrs.kit.client import open_channel
-from ecrs.kit.errors import Unavailable
-from ecrs.kit.server import Service
-from ecrs.model.served import ServedModel, open_model
-from ecrs.model.signature import ModelSignature
+from ecrs.domain.entities import Item
 from ecrs.recall.service import RecallService
-from ecrs.recall.updates import Updates
-from ecrs.recall.vectors import read_vectors
-from ecrs.seeded import Seeded
+from ecrs.recall.vector_updates import VectorUpdater
+from ecrs.rpc.client import open_channel
+from ecrs.rpc.errors import Unavailable
+from ecrs.rpc.server import Service
+from ecrs.serving.models import open_model
+from ecrs.serving.served_model import ServedModel
+from ecrs.serving.signature import ModelSignature
+from ecrs.storage.seeded_version import SeededVersion
+from ecrs.storage.vectors import read_vectors
 from tests.fakes import FakeModel, FakeProfiles, FakeVectors
 from tests.service.conftest import Start
 
@@ -69,12 +71,12 @@ class Platform:
     async def cm(self) -> CMServiceStub:
         if not self.recall_target:
             self.recall_target = await self._recall()
-        seeded = Seeded("cm", self.store)
+        seeded = SeededVersion("cm", self.store)
         recall = open_channel(self.recall_target)
         self.open.append(recall)
-        tower = ItemTower(self.bundle, self.item_tower)
-        records = Records(self.store, seeded, age_s=3600.0)  # so that only a change makes it read again
-        changes = Changes(self.store, records, seeded, tower, RemoteVectors(recall))
+        tower = ItemEmbedder(self.bundle, self.item_tower)
+        records = ItemCache(self.store, seeded, age_s=3600.0)  # so that only a change makes it read again
+        changes = ItemChanges(self.store, records, seeded, tower, RecallVectorUpdates(recall))
         servicer = CMService(records, seeded, changes, call_timeout_s=5.0)
         channel, running = await self.start(
             Service(
@@ -87,7 +89,7 @@ class Platform:
     async def _recall(self) -> str:
         async def fine() -> None: ...
 
-        updates = Updates(self.bundle, self.item_tower.signature.width, self.vectors)
+        updates = VectorUpdater(self.bundle, self.item_tower.signature.width, self.vectors)
         servicer = RecallService(None, updates, call_timeout_s=5.0)
         _, running = await self.start(
             Service(
@@ -128,7 +130,7 @@ async def test_a_new_product_gets_a_record_and_the_towers_vector(
     assert platform.vectors.skus[-1] == "new"
     np.testing.assert_allclose(platform.vectors.vectors[-1], expected, atol=1e-6)
     category = platform.bundle.encoder.vocabularies["category"].encode("70")
-    assert platform.vectors.new_in == {"new": category}
+    assert platform.vectors.cold_start_category == {"new": category}
 
 
 async def test_unknown_brands_shops_and_categories_are_taken(platform: Platform) -> None:
@@ -150,7 +152,7 @@ async def test_a_known_product_is_changed_and_keeps_its_statistics(platform: Pla
         "12048", "new brand", statistics=(1.0, 2.0), out_of_stock=True
     )
     assert await platform.vectors.count(1.0) == before
-    assert platform.vectors.new_in == {}
+    assert platform.vectors.cold_start_category == {}
 
 
 async def test_a_thousand_products_are_taken_in_one_call(platform: Platform) -> None:

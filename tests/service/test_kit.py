@@ -21,12 +21,12 @@ from prometheus_client import REGISTRY
 
 from ecrs.contract.um_pb2 import UserModelRequest, UserModelResponse
 from ecrs.contract.um_pb2_grpc import UMServiceServicer, UMServiceStub, add_UMServiceServicer_to_server
-from ecrs.gateway.peer import Peer
-from ecrs.kit.breaker import FAILURES
-from ecrs.kit.client import call, open_channel
-from ecrs.kit.errors import Fault, NotFound, OutOfTime, Unavailable
-from ecrs.kit.server import Service, started
-from ecrs.kit.settings import ServerSettings
+from ecrs.rpc.backend import Backend
+from ecrs.rpc.breaker import FAILURES_TO_OPEN
+from ecrs.rpc.client import call, open_channel
+from ecrs.rpc.errors import DeadlineExceeded, Fault, NotFound, Unavailable
+from ecrs.rpc.server import Service, running_service
+from ecrs.rpc.settings import ServerSettings
 from tests.eventually import eventually
 from tests.service.conftest import Start
 
@@ -219,13 +219,13 @@ async def test_what_a_service_can_do_without_is_named_and_it_stays(start: Start)
     vectors.fault = Unavailable("Milvus is away")
 
     async def told() -> bool:
-        return running.lacks == {"vectors": "Milvus is away"}
+        return running.missing == {"vectors": "Milvus is away"}
 
     await eventually(told)
     assert await status(channel, "") == await status(channel, "um.UMService") == "SERVING"
     assert await status(channel, "full") == await status(channel, "vectors") == "NOT_SERVING"
     code, body = await asyncio.to_thread(get, running.metrics_port, "/health")
-    assert (code, json.loads(body)["lacks"]) == (200, {"vectors": "Milvus is away"})
+    assert (code, json.loads(body)["missing"]) == (200, {"vectors": "Milvus is away"})
     _, metrics = await asyncio.to_thread(get, running.metrics_port, "/metrics")
     assert 'ecrs_dependency_up{dependency="vectors",service="um"} 0.0' in metrics
     assert 'ecrs_serving{service="um"} 1.0' in metrics
@@ -242,7 +242,9 @@ async def test_what_a_service_can_do_without_is_named_and_it_stays(start: Start)
 async def test_at_the_start_a_service_waits_as_long_as_its_patience(patience_s: float) -> None:
     vectors = Part(Unavailable("Milvus is away"))
     settings = ServerSettings(port=0, metrics_port=0, check_interval_s=0.02, patience_s=patience_s)
-    async with started(replace(scripted(echo), dependencies={"vectors": vectors.check}), settings) as running:
+    async with running_service(
+        replace(scripted(echo), dependencies={"vectors": vectors.check}), settings
+    ) as running:
 
         async def checked() -> bool:
             return running.reason != "starting"
@@ -260,14 +262,14 @@ async def test_a_service_is_live_before_it_is_ready_and_not_when_its_loop_is_stu
     assert await status(channel, "live") == "SERVING"
     assert await status(channel, "") == "NOT_SERVING"
     assert (await asyncio.to_thread(get, running.metrics_port, "/live"))[0] == 200
-    monkeypatch.setattr("ecrs.kit.server.LIVE_LIMIT_S", 0.1)
+    monkeypatch.setattr("ecrs.rpc.server.LIVE_LIMIT_S", 0.1)
     assert get(running.metrics_port, "/live")[0] == 503  # asked from the loop itself, which waits meanwhile
 
 
 async def test_a_peer_is_lacking_while_it_is_away_lacks_something_or_fails(start: Start) -> None:
     async with grpc.aio.insecure_channel("127.0.0.1:1") as nobody:
         with pytest.raises(Unavailable, match="um is unavailable"):
-            await Peer("um", nobody).check()
+            await Backend("um", nobody).check()
     vectors = Part()
     broken = Unavailable("always")
 
@@ -276,9 +278,9 @@ async def test_a_peer_is_lacking_while_it_is_away_lacks_something_or_fails(start
 
     channel, running = await start(replace(scripted(fail), dependencies={"vectors": vectors.check}))
     await running.serving()
-    peer = Peer("um", channel)
+    peer = Backend("um", channel)
     await peer.check()
-    for _ in range(FAILURES):
+    for _ in range(FAILURES_TO_OPEN):
         with pytest.raises(Unavailable, match="always"):
             await peer.call(UMServiceStub(channel).um_call, UserModelRequest(), 1.0)
     with pytest.raises(Unavailable, match="calls to um fail"):
@@ -287,11 +289,11 @@ async def test_a_peer_is_lacking_while_it_is_away_lacks_something_or_fails(start
     vectors.fault = Unavailable("Milvus is away")
 
     async def noticed() -> bool:
-        return bool(running.lacks)
+        return bool(running.missing)
 
     await eventually(noticed)
     with pytest.raises(Unavailable, match="um is not in full service"):
-        await Peer("um", channel).check()
+        await Backend("um", channel).check()
 
 
 async def test_reflection_names_the_service(start: Start) -> None:
@@ -327,7 +329,7 @@ async def test_calls_in_flight_are_finished_at_the_end() -> None:
         return UserModelResponse(user_info={"user_id": "late"})
 
     settings = ServerSettings(port=0, metrics_port=0, grace_s=5.0)
-    async with started(scripted(slow), settings) as running:
+    async with running_service(scripted(slow), settings) as running:
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{running.port}")
         pending = UMServiceStub(channel).um_call(UserModelRequest(user_id="1"))
         await asyncio.wait_for(entered.wait(), 5)
@@ -348,7 +350,7 @@ async def test_a_check_that_keeps_its_cancellation_to_itself_does_not_hold_up_th
 
     settings = ServerSettings(port=0, metrics_port=0, check_interval_s=0.01)
     async with asyncio.timeout(5):
-        async with started(scripted(echo, deaf), settings):
+        async with running_service(scripted(echo, deaf), settings):
             await checking.wait()
 
 
@@ -359,7 +361,7 @@ async def test_a_peer_that_is_away_or_slow_is_a_fault_with_a_name(start: Start) 
 
     _, running = await start(scripted(slow))
     async with open_channel(f"127.0.0.1:{running.port}") as channel:
-        with pytest.raises(OutOfTime, match="um did not answer within 50 ms"):
+        with pytest.raises(DeadlineExceeded, match="um did not answer within 50 ms"):
             await call("um", UMServiceStub(channel).um_call, UserModelRequest(), 0.05)
     async with open_channel("127.0.0.1:1") as channel:
         with pytest.raises(Unavailable, match=r"um is unavailable \(UNAVAILABLE\)"):
@@ -380,7 +382,7 @@ async def test_sigterm_ends_a_service_with_0() -> None:
     """The real program, as a container runs it, with a store that is away."""
     environment = {"ECRS_PORT": "0", "ECRS_METRICS_PORT": "0", "ECRS_REDIS_URL": "redis://127.0.0.1:1/0"}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ecrs", "serve", "um",
+        sys.executable, "-m", "ecrs.serve", "um",
         env=os.environ | environment, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None

@@ -2,19 +2,19 @@
 
 import pytest
 
-from ecrs.actions import Interaction
-from ecrs.cm.records import Records
+from ecrs.cm.item_cache import ItemCache
 from ecrs.cm.service import CMService
 from ecrs.contract.cm_pb2 import CMRequest
 from ecrs.contract.cm_pb2_grpc import CMServiceStub, add_CMServiceServicer_to_server
 from ecrs.contract.um_pb2 import UserModelRequest
 from ecrs.contract.um_pb2_grpc import UMServiceStub, add_UMServiceServicer_to_server
-from ecrs.domain import Item, User
-from ecrs.kit.errors import Unavailable
-from ecrs.kit.server import Service
-from ecrs.seeded import Seeded
+from ecrs.domain.actions import Interaction
+from ecrs.domain.entities import Item, User
+from ecrs.rpc.errors import Unavailable
+from ecrs.rpc.server import Service
+from ecrs.storage.seeded_version import SeededVersion
 from ecrs.um.service import UMService
-from ecrs.wire import to_user
+from ecrs.wire.messages import to_user
 from tests.fakes import FakeProfiles
 from tests.service.conftest import Start
 
@@ -28,7 +28,7 @@ def store() -> FakeProfiles:
 
 
 async def um(start: Start, store: FakeProfiles) -> UMServiceStub:
-    seeded = Seeded("um", store)
+    seeded = SeededVersion("um", store)
     servicer = UMService(store, seeded, call_timeout_s=1.0)
     service = Service(
         "um", "um.UMService", lambda s: add_UMServiceServicer_to_server(servicer, s), seeded.check
@@ -41,8 +41,8 @@ async def um(start: Start, store: FakeProfiles) -> UMServiceStub:
 
 async def cm(start: Start, store: FakeProfiles) -> CMServiceStub:
     """For reading: tests/service/test_items.py has what changes products."""
-    seeded = Seeded("cm", store)
-    servicer = CMService(Records(store, seeded, age_s=0), seeded, None, call_timeout_s=1.0)
+    seeded = SeededVersion("cm", store)
+    servicer = CMService(ItemCache(store, seeded, age_s=0), seeded, None, call_timeout_s=1.0)
     service = Service(
         "cm", "cm.CMService", lambda s: add_CMServiceServicer_to_server(servicer, s), seeded.check
     )
@@ -78,7 +78,7 @@ async def test_a_store_that_is_away_is_unavailable_without_internals(
         assert reply.error.text == "the profile store is unavailable (ConnectionError)"
 
 
-async def test_a_slow_store_is_out_of_time_before_the_callers_deadline(
+async def test_a_slow_store_is_deadline_exceeded_before_the_callers_deadline(
     start: Start, store: FakeProfiles
 ) -> None:
     stub = await um(start, store)

@@ -10,13 +10,14 @@ from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.rank_pb2 import RankRequest
 from ecrs.contract.rank_pb2_grpc import RankServiceStub, add_RankServiceServicer_to_server
 from ecrs.contract.user_info_pb2 import UserInfo
-from ecrs.domain import parse_item
-from ecrs.kit.server import Service
-from ecrs.model.served import ServedModel, open_model
+from ecrs.domain.files import parse_item
 from ecrs.rank.ranker import Ranker
 from ecrs.rank.service import RankService
-from ecrs.wire import from_item, from_sources, from_user
-from tests.golden import golden_items, golden_sources, golden_users
+from ecrs.rpc.server import Service
+from ecrs.serving.models import open_model
+from ecrs.serving.served_model import ServedModel
+from ecrs.wire.messages import from_item, from_provenance, from_user
+from tests.golden import golden_items, golden_provenance, golden_users
 from tests.service.conftest import Start
 
 
@@ -63,12 +64,12 @@ async def test_a_score_does_not_depend_on_the_company(stub: RankServiceStub, tin
 
 
 async def test_the_service_scores_as_the_model_did_at_training(stub: RankServiceStub, tiny: Bundle) -> None:
-    sources = golden_sources(tiny)
+    provenance = golden_provenance(tiny)
     for n, (user, item) in enumerate(zip(golden_users(tiny), golden_items(tiny), strict=True)):
         request = RankRequest(
             user_info=from_user(user),
             item_infos=[from_item(item)],
-            sources=from_sources(sources.rows([n])),
+            provenance=from_provenance(provenance.take([n])),
             now=tiny.golden["now"],
         )
         reply = await stub.rank_predict(request)

@@ -19,21 +19,23 @@ from ecrs.contract.recall_pb2 import (
 )
 from ecrs.contract.recall_pb2_grpc import RecallServiceStub, add_RecallServiceServicer_to_server
 from ecrs.contract.user_info_pb2 import UserInfo
-from ecrs.domain import User, parse_history
-from ecrs.kit.breaker import FAILURES
-from ecrs.kit.errors import Unavailable
-from ecrs.kit.server import Running, Service
-from ecrs.model.served import ServedModel, open_model
-from ecrs.ranking_features import CHANNELS
-from ecrs.recall.proposals import Asked, Proposer
+from ecrs.domain.aggregates import ORDERS, Aggregates
+from ecrs.domain.entities import User
+from ecrs.domain.files import parse_history
+from ecrs.domain.provenance import Provenance
+from ecrs.features.ranking import CHANNELS
+from ecrs.recall.blending import CandidateGenerator, UserContext
 from ecrs.recall.retriever import Retriever
 from ecrs.recall.service import RecallService
-from ecrs.recall.tables import load_proposer
-from ecrs.recall.updates import Updates
-from ecrs.recall.vectors import NO_NEIGHBOURS, Neighbours, VectorStore, read_vectors
-from ecrs.sources import Source
-from ecrs.totals import ORDERS, Totals
-from ecrs.wire import from_user, to_sources
+from ecrs.recall.tables import load_candidate_generator
+from ecrs.recall.vector_updates import VectorUpdater
+from ecrs.rpc.breaker import FAILURES_TO_OPEN
+from ecrs.rpc.errors import Unavailable
+from ecrs.rpc.server import RunningService, Service
+from ecrs.serving.models import open_model
+from ecrs.serving.served_model import ServedModel
+from ecrs.storage.vectors import NO_NEIGHBOURS, Neighbours, VectorStore, read_vectors
+from ecrs.wire.messages import from_user, to_provenance
 from tests.eventually import eventually
 from tests.fakes import FakeVectors
 from tests.service.conftest import Start
@@ -47,9 +49,9 @@ async def user_tower(tiny: Bundle) -> AsyncIterator[ServedModel]:
 
 async def recall(
     start: Start, bundle: Bundle, user_tower: ServedModel, vectors: VectorStore
-) -> tuple[RecallServiceStub, Running]:
-    retriever = Retriever(bundle, load_proposer(bundle, bundle.catalogue), user_tower, vectors)
-    updates = Updates(bundle, user_tower.signature.width, vectors)
+) -> tuple[RecallServiceStub, RunningService]:
+    retriever = Retriever(bundle, load_candidate_generator(bundle, bundle.catalogue), user_tower, vectors)
+    updates = VectorUpdater(bundle, user_tower.signature.width, vectors)
     servicer = RecallService(retriever, updates, call_timeout_s=5.0)
     service = Service(
         "recall",
@@ -63,7 +65,7 @@ async def recall(
 
 def known_user(bundle: Bundle) -> User:
     history = dict(map(parse_history, bundle.lines("histories.dat")))["8888"]
-    return User("8888", history=history, totals=Totals().plus(history))
+    return User("8888", history=history, aggregates=Aggregates().plus(history))
 
 
 async def serving(
@@ -108,13 +110,13 @@ async def test_the_search_is_under_way_while_the_tables_are_asked(
         begun.append("search")
         return NO_NEIGHBOURS
 
-    def asked(proposer: Proposer, *of: Any, **how: Any) -> Asked:
+    def asked(generator: CandidateGenerator, *of: Any, **how: Any) -> UserContext:
         begun.append("tables")
-        return ask(proposer, *of, **how)
+        return ask(generator, *of, **how)
 
-    ask = Proposer.asked
+    ask = CandidateGenerator.user_context
     monkeypatch.setattr(vectors, "search", searched)
-    monkeypatch.setattr(Proposer, "asked", asked)
+    monkeypatch.setattr(CandidateGenerator, "user_context", asked)
     reply = await stub.recall(RecallRequest(user_info=from_user(known_user(tiny))))
     assert reply.error.code == 200
     assert begun == ["search", "tables"]
@@ -123,7 +125,7 @@ async def test_the_search_is_under_way_while_the_tables_are_asked(
 def counted() -> dict[str, float]:
     """Candidates so far, by channel; each is there from the start."""
     counts = {}
-    for channel in (*CHANNELS, "new"):
+    for channel in (*CHANNELS, "cold_start"):
         value = REGISTRY.get_sample_value("ecrs_candidates_total", {"channel": channel})
         assert value is not None
         counts[channel] = value
@@ -139,8 +141,8 @@ async def test_each_channel_can_be_asked_alone(
     reply = await stub.recall(RecallRequest(user_info=from_user(user), recall_type=channel, request_num=5))
     assert reply.error.code == 200
     assert [(name, place) for ((name, place, _),) in proposed(reply)] == [(channel, n) for n in range(1, 6)]
-    if channel == "again":
-        assert {pair.nid for pair in reply.score_pairs} <= set(user.totals.skus)
+    if channel == "repurchase":
+        assert {pair.nid for pair in reply.score_pairs} <= set(user.aggregates.skus)
 
 
 async def test_channels_merge_and_each_candidate_says_who_found_it(
@@ -159,7 +161,7 @@ async def test_channels_merge_and_each_candidate_says_who_found_it(
     for channel, count in counted().items():
         assert count - before[channel] == sum(channel in channels for channels in found.values())
     assert all(found.values())
-    assert all(channels == {"again"} for sku, channels in found.items() if sku in user.totals.skus)
+    assert all(channels == {"repurchase"} for sku, channels in found.items() if sku in user.aggregates.skus)
 
 
 async def test_new_only_leaves_out_what_the_user_bought(
@@ -169,9 +171,13 @@ async def test_new_only_leaves_out_what_the_user_bought(
     user = known_user(tiny)
     reply = await stub.recall(RecallRequest(user_info=from_user(user), request_num=300, new_only=True))
     assert len(reply.score_pairs) > 100
-    bought = {sku for sku, row in zip(user.totals.skus, user.totals.numbers, strict=True) if row[ORDERS]}
-    assert 0 < len(bought) < len(user.totals)
-    assert {pair.nid for pair in reply.score_pairs} & set(user.totals.skus) <= set(user.totals.skus) - bought
+    bought = {
+        sku for sku, row in zip(user.aggregates.skus, user.aggregates.numbers, strict=True) if row[ORDERS]
+    }
+    assert 0 < len(bought) < len(user.aggregates)
+    assert {pair.nid for pair in reply.score_pairs} & set(user.aggregates.skus) <= set(
+        user.aggregates.skus
+    ) - bought
 
 
 async def test_a_product_that_the_bundle_does_not_know_is_proposed(
@@ -205,8 +211,8 @@ async def test_a_newcomer_is_among_a_hundred_however_far_its_vector_is(
     reply = await stub.recall(RecallRequest(user_info=from_user(user)))
     assert len(reply.score_pairs) == 100
     assert reply.score_pairs[-1].nid == "far"
-    assert [source[:2] for source in proposed(reply)[-1]] == [("new", 1)]
-    alone = await stub.recall(RecallRequest(user_info=from_user(user), recall_type="new"))
+    assert [source[:2] for source in proposed(reply)[-1]] == [("cold_start", 1)]
+    alone = await stub.recall(RecallRequest(user_info=from_user(user), recall_type="cold_start"))
     assert [pair.nid for pair in alone.score_pairs] == ["far"]
 
 
@@ -284,7 +290,7 @@ async def test_request_num_is_how_many(
         (RecallRequest(request_num=1001), "request_num: at most 1000, got 1001"),
         (
             RecallRequest(recall_type="magic"),
-            "recall_type: 'magic' is none of again, new, popular, similar, vector",
+            "recall_type: 'magic' is none of cold_start, popular, repurchase, similar, vector",
         ),
     ],
 )
@@ -319,7 +325,7 @@ async def test_a_collection_of_another_version_is_not_asked_until_it_is_the_same
     stub, running = await recall(start, tiny, user_tower, vectors)
 
     async def refused() -> bool:
-        return "versions differ" in running.lacks["vectors"]
+        return "versions differ" in running.missing["vectors"]
 
     await eventually(refused)
     alone = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0"), recall_type="vector"))
@@ -328,7 +334,7 @@ async def test_a_collection_of_another_version_is_not_asked_until_it_is_the_same
     assert tiny.version in alone.error.text
     merged = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
     assert (merged.error.code, merged.missing_channels) == (200, ["vector"])
-    assert not channels_of(merged) & {"vector", "new"}
+    assert not channels_of(merged) & {"vector", "cold_start"}
 
     vectors.held = tiny.version
     await running.serving()
@@ -341,9 +347,9 @@ def channels_of(reply: RecallResponse) -> set[str]:
     return {channel for of in proposed(reply) for channel, *_ in of}
 
 
-def proposed(reply: RecallResponse) -> list[list[Source]]:
+def proposed(reply: RecallResponse) -> list[list[Provenance]]:
     """Of each candidate the channels that proposed it."""
-    return to_sources(reply.sources, len(reply.score_pairs)).proposed()
+    return to_provenance(reply.provenance, len(reply.score_pairs)).entries()
 
 
 async def test_a_vector_store_that_is_away_is_done_without_and_comes_back(
@@ -355,7 +361,7 @@ async def test_a_vector_store_that_is_away_is_done_without_and_comes_back(
     merged = await stub.recall(RecallRequest(user_info=user))
     assert (merged.error.code, merged.missing_channels) == (200, ["vector"])
     assert len(merged.score_pairs) == 100
-    assert channels_of(merged) == {"again", "similar", "popular"}
+    assert channels_of(merged) == {"repurchase", "similar", "popular"}
     alone = await stub.recall(RecallRequest(user_info=user, recall_type="vector"))
     assert (alone.error.code, alone.error.text) == (503, "Milvus is unavailable")
 
@@ -373,7 +379,7 @@ async def test_a_vector_store_that_hangs_leaves_time_for_the_other_channels(
     stub = await serving(start, tiny, user_tower, vectors)
     vectors.trouble.delay_s = 60.0
     user = from_user(known_user(tiny))
-    for _ in range(FAILURES):
+    for _ in range(FAILURES_TO_OPEN):
         merged = await stub.recall(RecallRequest(user_info=user), timeout=0.5)
         assert merged.missing_channels == ["vector"]
     begun = time.monotonic()

@@ -10,9 +10,9 @@ import pytest
 
 from ecrs.contract.um_pb2 import UserModelRequest, UserModelResponse
 from ecrs.contract.um_pb2_grpc import UMServiceServicer, UMServiceStub, add_UMServiceServicer_to_server
-from ecrs.kit.client import open_channel
-from ecrs.kit.server import Service, started
-from ecrs.kit.settings import ServerSettings
+from ecrs.rpc.client import open_channel
+from ecrs.rpc.server import Service, running_service
+from ecrs.rpc.settings import ServerSettings
 
 
 class Um(UMServiceServicer):
@@ -37,7 +37,7 @@ async def replica(um: Um, port: int = 0) -> AsyncIterator[int]:
     """A server of `um`; its port."""
     service = Service("um", "um.UMService", lambda server: add_UMServiceServicer_to_server(um, server))
     settings = ServerSettings(port=port, metrics_port=0, check_interval_s=0.02)
-    async with started(service, settings) as running:
+    async with running_service(service, settings) as running:
         yield running.port
 
 

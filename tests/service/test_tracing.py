@@ -33,9 +33,9 @@ from ecrs.contract.as_pb2 import ASRequest, ASResponse
 from ecrs.contract.as_pb2_grpc import ASServiceStub
 from ecrs.contract.um_pb2 import UserModelRequest
 from ecrs.contract.um_pb2_grpc import UMServiceStub
-from ecrs.kit import server, tracing
-from ecrs.kit.settings import RedisSettings
-from ecrs.profiles import open_redis
+from ecrs.rpc import server, tracing
+from ecrs.settings import RedisSettings
+from ecrs.storage.redis_profiles import open_redis
 from ecrs_seed.redis import seed_redis
 from tests.eventually import eventually
 
@@ -70,10 +70,10 @@ async def platform(tiny: Bundle, redis_url: str) -> AsyncIterator[Platform]:
         common |= {"check_interval_s": 0.05}
         for name in ("um", "rank", "recall", "cm", "gateway"):
             app = importlib.import_module(f"ecrs.{name}.app")
-            settings = app.Settings(**common, **targets)
+            settings = app.SETTINGS(**common, **targets)
             its_own = rank if name == "rank" else stack
             service = await app.build(settings, its_own)
-            running = await its_own.enter_async_context(server.started(service, settings))
+            running = await its_own.enter_async_context(server.running_service(service, settings))
             await asyncio.wait_for(running.serving(), 10)
             targets[f"{name}_target"] = f"127.0.0.1:{running.port}"
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(targets["gateway_target"]))
@@ -83,7 +83,7 @@ async def platform(tiny: Bundle, redis_url: str) -> AsyncIterator[Platform]:
 @pytest.fixture
 def spans() -> Iterator[InMemorySpanExporter]:
     exporter = InMemorySpanExporter()
-    with tracing.recorded("platform", SimpleSpanProcessor(exporter)):
+    with tracing.recording_spans("platform", SimpleSpanProcessor(exporter)):
         yield exporter
 
 
@@ -128,12 +128,12 @@ async def test_a_degraded_answer_says_so_in_its_trace(
     platform: Platform, spans: InMemorySpanExporter
 ) -> None:
     await platform.rank.aclose()
-    assert [(d.stage, d.fallback) for d in (await platform.ask()).degraded] == [("rank", "recall order")]
+    assert [(d.stage, d.fallback) for d in (await platform.ask()).degraded] == [("rank", "retrieval order")]
     by_name = {span.name: span for span in spans.get_finished_spans()}
     (event,) = by_name[AS].events
     assert (event.name, dict(event.attributes)) == (
         "degraded",
-        {"ecrs.stage": "rank", "ecrs.fallback": "recall order"},
+        {"ecrs.stage": "rank", "ecrs.fallback": "retrieval order"},
     )
     assert by_name["rank"].attributes["ecrs.outcome"] == "unavailable"
     assert by_name["rank"].status.status_code is StatusCode.ERROR
@@ -225,7 +225,7 @@ async def serve_um(redis_url: str, endpoint: str) -> tuple[asyncio.subprocess.Pr
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
     }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ecrs", "serve", "um",
+        sys.executable, "-m", "ecrs.serve", "um",
         env=os.environ | environment, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
@@ -263,8 +263,8 @@ async def test_a_collector_that_is_away_holds_nothing_up(redis_url: str) -> None
 async def test_what_makes_and_sends_spans_is_not_imported_while_traces_are_off() -> None:
     """The rest of OpenTelemetry may be: redis-py imports its metrics where they are installed."""
     program = (
-        "import sys, ecrs.gateway.app, ecrs.um.app, ecrs.serve; from ecrs.kit import tracing\n"
-        "with tracing.traced('um'), tracing.asking('redis'): tracing.note(a=1)\n"
+        "import sys, ecrs.gateway.app, ecrs.um.app, ecrs.serve; from ecrs.rpc import tracing\n"
+        "with tracing.exporting_spans('um'), tracing.client_span('redis'): tracing.annotate_span(a=1)\n"
         "print(*sys.modules)"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
@@ -272,6 +272,6 @@ async def test_what_makes_and_sends_spans_is_not_imported_while_traces_are_off()
         sys.executable, "-c", program, env=environment, stdout=asyncio.subprocess.PIPE
     )
     imported = (await process.communicate())[0].decode().split()
-    assert "ecrs.kit.tracing" in imported
-    theirs = ("opentelemetry.sdk.trace", "opentelemetry.exporter", "ecrs.kit.spans")
+    assert "ecrs.rpc.tracing" in imported
+    theirs = ("opentelemetry.sdk.trace", "opentelemetry.exporter", "ecrs.rpc.spans")
     assert not [name for name in imported if name.startswith(theirs)]

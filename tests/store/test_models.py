@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from ecrs.bundle import Bundle
-from ecrs.kit.errors import Unavailable
-from ecrs.model.served import ServedModel, check_golden, open_model
-from ecrs.model.signature import MAX_ROWS, InvalidInput, ModelSignature
+from ecrs.rpc.errors import Unavailable
+from ecrs.serving.models import open_model
+from ecrs.serving.served_model import ServedModel, check_golden
+from ecrs.serving.signature import MAX_ROWS, InvalidInput, ModelSignature
 from tests.fakes import FakeModel
 from tests.store.conftest import configured
 

@@ -11,11 +11,14 @@ import pytest
 from redis.exceptions import ResponseError
 
 from ecrs.bundle import Bundle, BundleError
-from ecrs.domain import Item, parse_history, parse_item, parse_user
-from ecrs.kit.errors import Fault, OutOfTime, Unavailable
-from ecrs.kit.settings import RedisSettings
-from ecrs.profiles import ItemStore, RedisProfiles, dump_item, open_redis
-from ecrs.ranking_features import STATISTICS
+from ecrs.domain.entities import Item
+from ecrs.domain.files import parse_history, parse_item, parse_user
+from ecrs.features.ranking import STATISTICS
+from ecrs.rpc.errors import DeadlineExceeded, Fault, Unavailable
+from ecrs.settings import RedisSettings
+from ecrs.storage.profiles import ItemStore
+from ecrs.storage.records import dump_item
+from ecrs.storage.redis_profiles import RedisProfileStore, open_redis
 from ecrs_seed import redis as seed
 from ecrs_seed.redis import seed_redis
 from tests.fakes import FakeProfiles, Trouble
@@ -53,7 +56,7 @@ async def profiles(request: pytest.FixtureRequest, tiny: Bundle) -> AsyncIterato
     async with open_redis(request.getfixturevalue(request.param)) as redis:
         await redis.flushdb()
         await seed_redis(tiny, redis, wait_s=10)
-        yield RedisProfiles(redis)
+        yield RedisProfileStore(redis)
         await redis.flushdb()
 
 
@@ -131,7 +134,7 @@ def server(request: pytest.FixtureRequest) -> RedisSettings:
 async def test_an_empty_store_holds_no_version(server: RedisSettings) -> None:
     async with open_redis(server) as redis:
         await redis.flushdb()
-        assert await RedisProfiles(redis).version(1.0) is None
+        assert await RedisProfileStore(redis).version(1.0) is None
 
 
 BROKEN = (b"{", b"\xff", b"[]", b"7", b'{"sku_id": "1"}', b'{"user_id": "1"}')
@@ -144,12 +147,12 @@ async def test_a_user_that_cannot_be_read_is_a_fault_that_says_so(
 ) -> None:
     async with open_redis(server) as redis:
         await redis.set("1##user_info", broken)
-        with pytest.raises(Fault, match="what is stored of user '1' cannot be read"):
-            await RedisProfiles(redis).user("1", 1.0)
+        with pytest.raises(Fault, match="the stored record of user '1' is malformed"):
+            await RedisProfileStore(redis).user("1", 1.0)
         await redis.flushdb()
 
 
-@pytest.mark.parametrize("key", ["history", "totals"])
+@pytest.mark.parametrize("key", ["history", "aggregates"])
 @pytest.mark.parametrize(
     "broken", [b"{", b'[["1"]]', b'{"sku_ids": ["1"], "orders": ["x"]}', b'[["1", 1, 99]]']
 )
@@ -158,8 +161,8 @@ async def test_a_past_that_cannot_be_read_is_a_fault_too(
 ) -> None:
     async with open_redis(server) as redis:
         await redis.mset({"1##user_info": orjson.dumps(NOBODY), f"1##{key}": broken})
-        with pytest.raises(Fault, match="cannot be read"):
-            await RedisProfiles(redis).user("1", 1.0)
+        with pytest.raises(Fault, match="is malformed"):
+            await RedisProfileStore(redis).user("1", 1.0)
         await redis.flushdb()
 
 
@@ -168,7 +171,7 @@ async def test_a_product_that_cannot_be_read_is_unknown_and_the_others_are_not(
     server: RedisSettings, broken: bytes
 ) -> None:
     async with open_redis(server) as redis:
-        store = RedisProfiles(redis)
+        store = RedisProfileStore(redis)
         await store.put([Item("1"), Item("2")], 1.0)
         await redis.set("1##product_info", broken)
         assert await store.items(["1", "2"], 1.0) == [None, Item("2")]
@@ -188,7 +191,7 @@ async def test_records_lie_under_the_originals_keys_and_names(server: RedisSetti
         record = orjson.loads(await redis.get("1##product_info"))
         assert len(record.pop("statistics")) == len(STATISTICS)
         assert record == {"sku_id": "1", "brand": "3456", "shopid": "6980", "cate": "70"}
-        assert len(orjson.loads(await redis.get("1##totals"))["sku_ids"]) > 1
+        assert len(orjson.loads(await redis.get("1##aggregates"))["sku_ids"]) > 1
         await redis.flushdb()
 
 
@@ -245,7 +248,7 @@ async def test_a_bad_line_is_named_and_the_store_says_the_old_version(
         newer = Bundle(bad.path, bad.manifest | {"version": "20991231_000000_ffffffff"})
         with pytest.raises(BundleError, match=rf"{name}:{len(lines) + 1}: {reason}"):
             await seed_redis(newer, redis, wait_s=10)
-        assert await RedisProfiles(redis).version(1.0) == tiny.version
+        assert await RedisProfileStore(redis).version(1.0) == tiny.version
 
 
 async def test_seeding_the_same_bundle_again_undoes_no_change(server: RedisSettings, tiny: Bundle) -> None:
@@ -253,7 +256,7 @@ async def test_seeding_the_same_bundle_again_undoes_no_change(server: RedisSetti
     async with open_redis(server) as redis:
         await redis.flushdb()
         await seed_redis(tiny, redis, wait_s=10)
-        store = RedisProfiles(redis)
+        store = RedisProfileStore(redis)
         await store.remove(every[:200], 1.0)
         await store.put([Item("new"), Item(every[0], "changed")], 1.0)
         await store.set_stock(every[201:202], in_stock=False, timeout_s=1.0)
@@ -277,7 +280,7 @@ async def test_every_row_is_told_also_where_whole_batches_were_changed(
         async with open_redis(server) as redis:
             await redis.flushdb()
             await seed_redis(tiny, redis, wait_s=10)
-            await RedisProfiles(redis).remove(removed, 1.0)
+            await RedisProfileStore(redis).remove(removed, 1.0)
             await redis.delete("1##user_info")
             told: list[int] = []
             seeded = await seed_redis(tiny, redis, wait_s=10, advance=told.append)
@@ -302,9 +305,9 @@ async def test_a_store_that_refuses_rows_is_heard_and_holds_no_version(
         finally:
             await redis.config_set("maxmemory", "0")
         assert told == []
-        assert await RedisProfiles(redis).version(1.0) is None
+        assert await RedisProfileStore(redis).version(1.0) is None
         await seed_redis(tiny, redis, wait_s=10)
-        assert await RedisProfiles(redis).version(1.0) == tiny.version
+        assert await RedisProfileStore(redis).version(1.0) == tiny.version
         await redis.flushdb()
 
 
@@ -315,7 +318,7 @@ async def test_another_bundle_starts_from_its_own_catalogue_and_keeps_the_stock(
     async with open_redis(server) as redis:
         await redis.flushdb()
         await seed_redis(tiny, redis, wait_s=10)
-        store = RedisProfiles(redis)
+        store = RedisProfileStore(redis)
         await store.remove(["12048"], 1.0)
         await store.put([Item("1", "changed")], 1.0)
         await store.set_stock(["99654"], in_stock=False, timeout_s=1.0)
@@ -352,7 +355,7 @@ async def test_every_product_is_kept_as_its_lines_say(
         async with open_redis(server) as redis:
             await redis.flushdb()
             await seed_redis(bundle, redis, wait_s=10)
-            found = await RedisProfiles(redis).items(list(items), 1.0)
+            found = await RedisProfileStore(redis).items(list(items), 1.0)
             await redis.flushdb()
         for item, expected in zip(found, items.values(), strict=True):
             assert item is not None
@@ -371,19 +374,19 @@ async def test_a_seed_that_breaks_off_leaves_no_version_and_a_client_in_order(
         await redis.flushdb()
         with pytest.raises(KeyboardInterrupt):
             await seed_redis(tiny, redis, wait_s=10, advance=stop)
-        assert await RedisProfiles(redis).version(1.0) is None
+        assert await RedisProfileStore(redis).version(1.0) is None
         assert await redis.exists("1##user_info") == 1
         assert not (await seed_redis(tiny, redis, wait_s=10)).already_there
-        assert await RedisProfiles(redis).version(1.0) == tiny.version
+        assert await RedisProfileStore(redis).version(1.0) == tiny.version
         await redis.flushdb()
 
 
 async def test_a_store_that_is_away_is_unavailable() -> None:
     async with open_redis(RedisSettings(redis_url="redis://127.0.0.1:1/0")) as redis:
         with pytest.raises(Unavailable, match="profile store"):
-            await RedisProfiles(redis).user("1", 1.0)
+            await RedisProfileStore(redis).user("1", 1.0)
         with pytest.raises(Unavailable, match="profile store"):
-            await RedisProfiles(redis).put([Item("new")], 1.0)
+            await RedisProfileStore(redis).put([Item("new")], 1.0)
 
 
 async def test_seeding_a_store_that_stays_away_gives_up(tiny: Bundle) -> None:
@@ -392,15 +395,15 @@ async def test_seeding_a_store_that_stays_away_gives_up(tiny: Bundle) -> None:
             await seed_redis(tiny, redis, wait_s=0.3)
 
 
-async def test_a_store_that_hangs_is_out_of_time(server: RedisSettings) -> None:
+async def test_a_store_that_hangs_is_deadline_exceeded(server: RedisSettings) -> None:
     async with open_redis(server) as redis, open_redis(server) as other:
         await other.execute_command("CLIENT", "PAUSE", "1000", "ALL")
-        with pytest.raises(OutOfTime):
-            await RedisProfiles(redis).user("1", 0.05)
+        with pytest.raises(DeadlineExceeded):
+            await RedisProfileStore(redis).user("1", 0.05)
 
 
 async def test_the_fake_fails_as_the_servers_do() -> None:
-    with pytest.raises(OutOfTime):
+    with pytest.raises(DeadlineExceeded):
         await FakeProfiles(trouble=Trouble(delay_s=9)).user("1", 0.01)
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from ecrs.bundle import Bundle, BundleError
-from ecrs.kit.errors import Unavailable
-from ecrs.kit.settings import VectorSettings
-from ecrs.recall import faiss_vectors
-from ecrs.recall.faiss_vectors import FaissVectors
-from ecrs.recall.journal import JournalError
-from ecrs.recall.milvus_vectors import MilvusVectors
-from ecrs.recall.vectors import Neighbours, VectorStore, read_vectors
+from ecrs.rpc.errors import Unavailable
+from ecrs.settings import VectorSettings
+from ecrs.storage import faiss_vectors
+from ecrs.storage.faiss_vectors import FaissVectors
+from ecrs.storage.milvus_vectors import MilvusVectors
+from ecrs.storage.vector_journal import JournalError
+from ecrs.storage.vectors import Neighbours, VectorStore, read_vectors
 from ecrs_seed import milvus as seed
 from tests.eventually import eventually
 from tests.fakes import FakeVectors
@@ -132,11 +132,11 @@ async def test_newcomers_are_found_among_themselves_until_they_are_removed(
     vectors: VectorStore, tiny: Bundle
 ) -> None:
     skus, table = tiny_vectors(tiny)
-    assert len(await vectors.search_new(table[7], 10, 5.0)) == 0
+    assert len(await vectors.search_cold_start(table[7], 10, 5.0)) == 0
     await vectors.upsert(tiny.version, ["far", "near", skus[5]], table[[8, 7, 6]], [3, 4, 0], 5.0)
 
     async def found() -> list[tuple[str, int]]:
-        return newcomers(await vectors.search_new(table[7], 10, 5.0))
+        return newcomers(await vectors.search_cold_start(table[7], 10, 5.0))
 
     async def both() -> bool:
         return await found() == [("near", 4), ("far", 3)]
@@ -170,7 +170,7 @@ async def within_a_second(vectors: VectorStore, vector: np.ndarray, sku: str) ->
 
 
 def newcomers(found: Neighbours) -> list[tuple[str, int]]:
-    return list(zip(found.skus, found.new_in.tolist(), strict=True))
+    return list(zip(found.skus, found.cold_start_category.tolist(), strict=True))
 
 
 def append(path: Path, torn: bytes) -> None:
@@ -185,7 +185,7 @@ async def test_changes_to_faiss_outlive_it(tiny: Bundle, tmp_path: Path) -> None
         await store.remove(tiny.version, ["gone", skus[5]], 5.0)
     with FaissVectors.load(tiny, tmp_path / "items") as again:
         await within_a_second(again, -table[7], "new")
-        assert newcomers(await again.search_new(table[0], 9, 5.0)) == [("new", 5)]
+        assert newcomers(await again.search_cold_start(table[0], 9, 5.0)) == [("new", 5)]
         found = await again.search(table[0], 1000, 5.0)
         assert sorted(found.skus) == sorted({*skus, "new"} - {skus[5]})
     newer = Bundle(tiny.path, tiny.manifest | {"version": "20991231_000000_ffffffff"})
@@ -197,7 +197,7 @@ async def test_a_change_that_a_kill_cut_short_is_dropped(tiny: Bundle, tmp_path:
     skus, table = tiny_vectors(tiny)
     with FaissVectors.load(tiny, tmp_path) as store:
         await store.remove(tiny.version, skus[:1], 5.0)
-    append(tmp_path / f"{tiny.version}.txt", b'new:{"new_in":1,"vector":[0.1')
+    append(tmp_path / f"{tiny.version}.txt", b'new:{"cold_start_category":1,"vector":[0.1')
     with FaissVectors.load(tiny, tmp_path) as store:
         assert await store.count(5.0) == len(table) - 1
         await store.remove(tiny.version, skus[1:2], 5.0)
@@ -206,7 +206,7 @@ async def test_a_change_that_a_kill_cut_short_is_dropped(tiny: Bundle, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "line", ['new:{"new_in":1,"vector":[0.1]}', "new:{}", "new:[0.1]", "new", "new:oops"]
+    "line", ['new:{"cold_start_category":1,"vector":[0.1]}', "new:{}", "new:[0.1]", "new", "new:oops"]
 )
 def test_changes_that_make_no_sense_are_named(tiny: Bundle, tmp_path: Path, line: str) -> None:
     (tmp_path / f"{tiny.version}.txt").write_text(f"gone:null\n{line}\n")
@@ -237,7 +237,7 @@ async def test_what_cannot_be_written_down_is_not_done(
 async def test_a_large_catalogues_index_finds_nearly_all_neighbours(
     spread: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(faiss_vectors, "EXACT_UP_TO", 1_000)
+    monkeypatch.setattr(faiss_vectors, "EXACT_INDEX_LIMIT", 1_000)
     rng = np.random.default_rng(1)
     centres = rng.normal(size=(300, 32)).repeat(100, axis=0)
     table = (centres + spread * rng.normal(size=centres.shape)).astype(np.float32)

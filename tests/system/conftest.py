@@ -25,7 +25,7 @@ class Up:
         self.run_dir = run_dir
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ecrs", "up", str(bundle), "--run-dir", str(run_dir)],
+            [sys.executable, "-m", "ecrs_cli", "up", str(bundle), "--run-dir", str(run_dir)],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
             env=os.environ | dict(environment or {}),
         )  # fmt: skip
@@ -83,7 +83,7 @@ def up(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def ecrs(*arguments: str) -> subprocess.CompletedProcess[str]:
     """One `ecrs` command, to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "ecrs", *arguments],
+        [sys.executable, "-m", "ecrs_cli", *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,

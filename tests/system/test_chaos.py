@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from ecrs.probe import state
+from ecrs.probe import probe
 from tests.chaos import USERS, Case, Load, suffer
 from tests.system.conftest import Up, children
 
@@ -39,16 +39,16 @@ def nothing() -> None:
 
 
 def noticed(condition: Callable[[set[str]], bool]) -> None:
-    """Return once what the gateway's health says that it lacks is so."""
+    """Return once what the gateway's health says that it missing is so."""
     deadline = time.monotonic() + NOTICED_S
-    while not condition(set(state("gateway").lacks)):
-        assert time.monotonic() < deadline, state("gateway")
+    while not condition(set(probe("gateway").missing)):
+        assert time.monotonic() < deadline, probe("gateway")
         time.sleep(0.05)
 
 
-def hang(pid: int, lacks: set[str]) -> None:
+def hang(pid: int, missing: set[str]) -> None:
     os.kill(pid, signal.SIGSTOP)
-    noticed(lacks.issubset)
+    noticed(missing.issubset)
 
 
 @pytest.mark.parametrize("fault", ["kill", "pause"])
@@ -67,4 +67,4 @@ def test_the_shop_shows_products_whatever_dies(
     assert case.in_deadline == case.calls
     assert set(case.degraded) <= DEGRADED[part]
     assert case.degraded or fault == "kill"  # a store that is killed is back within a call or two
-    noticed(lambda lacks: not lacks)
+    noticed(lambda missing: not missing)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ecrs.kit.ports import METRICS_OFFSET, PORTS
+from ecrs.ports import METRICS_OFFSET, PORTS
 from tests.chaos import USERS, Load
 from tests.system.conftest import Up, children
 

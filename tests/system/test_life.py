@@ -14,14 +14,14 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from ecrs.bundle import Bundle
-from ecrs.embedded import _started
-from ecrs.kit.ports import PORTS
+from ecrs.local.processes import start_time
+from ecrs.ports import PORTS
 from tests.held import digest, records
 from tests.system.conftest import Up, children, ecrs
 
 
 def alive(pid: int) -> bool:
-    return _started(pid) is not None
+    return start_time(pid) is not None
 
 
 def wait_until_gone(pids: list[int], limit_s: float = 20) -> None:
@@ -70,7 +70,9 @@ def test_after_kill_9_nothing_is_left_and_the_next_start_says_so(tiny: Bundle, t
         assert second.stop() == 0
 
 
-def test_what_a_killed_run_left_alive_is_ended_and_strangers_are_not(tiny: Bundle, tmp_path: Path) -> None:
+def test_what_a_killed_run_left_alive_is_ended_and_unknown_users_are_not(
+    tiny: Bundle, tmp_path: Path
+) -> None:
     """A child that outlived its parent, and a pid that now belongs to somebody else."""
     first = Up(tiny.path, tmp_path)
     first.wait_for("up: bundle")
@@ -80,7 +82,7 @@ def test_what_a_killed_run_left_alive_is_ended_and_strangers_are_not(tiny: Bundl
     first.process.wait(10)
     wait_until_gone([pid for name, pid in pids.items() if name != "um"])
     state = json.loads((tmp_path / "children.json").read_text())
-    state["stranger"] = {"pid": os.getpid(), "started": 1}
+    state["unknown_user"] = {"pid": os.getpid(), "started": 1}
     (tmp_path / "children.json").write_text(json.dumps(state))
 
     second = Up(tiny.path, tmp_path)

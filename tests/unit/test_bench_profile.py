@@ -2,21 +2,21 @@
 
 from tests.bench.profile import costs, table
 
-ROOT = "<module> (ecrs/__main__.py:1);main (ecrs/cli.py:107);run (asyncio/runners.py:160)"
+ROOT = "<module> (ecrs/serve.py:44);run (asyncio/runners.py:160)"
 RANK = f"{ROOT};RankService.rank_predict (ecrs/rank/service.py:26)"
 
 
 def test_a_sample_counts_for_the_deepest_function_of_ecrs() -> None:
     below = (
-        f"{RANK};Quantiles.levels (ecrs/ranking_features.py:290);searchsorted (numpy/core/fromnumeric.py:1)"
+        f"{RANK};Quantiles.levels (ecrs/features/quantiles.py:290);searchsorted (numpy/core/fromnumeric.py:1)"
     )
     found = costs([f"{RANK} 2", f"{below} 3"])
-    assert found == {"`rank.service.RankService.rank_predict`": 2, "`ranking_features.Quantiles.levels`": 3}
+    assert found == {"`rank.service.RankService.rank_predict`": 2, "`features.quantiles.Quantiles.levels`": 3}
 
 
 def test_a_comprehension_counts_for_its_function() -> None:
-    inner = "Catalogue.rows.<locals>.<genexpr> (ecrs/catalogue.py:42)"
-    assert costs([f"{RANK};{inner} 4"]) == {"`catalogue.Catalogue.rows`": 4}
+    inner = "Catalogue.rows.<locals>.<genexpr> (ecrs/features/catalogue.py:42)"
+    assert costs([f"{RANK};{inner} 4"]) == {"`features.catalogue.Catalogue.rows`": 4}
 
 
 def test_what_every_stack_holds_is_nobodys_cost() -> None:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from ecrs_models import bootstrap
-from ecrs_models.bootstrap import Interval
+from ecrs_models.evaluation import bootstrap
+from ecrs_models.evaluation.bootstrap import Interval
 
 
 def test_one_resampling_serves_all_columns() -> None:

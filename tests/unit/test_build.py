@@ -6,9 +6,9 @@ import pytest
 
 from ecrs.bundle import Bundle, make_current
 from ecrs_models import build as building
-from ecrs_models import training
-from ecrs_models.dataset import Dataset
+from ecrs_models.data.dataset import Dataset
 from ecrs_models.errors import DataError
+from ecrs_models.training import pipeline
 from tests.tiny import tiny_data, tiny_settings
 
 
@@ -52,7 +52,7 @@ def test_preparing_again_does_not_begin_the_training_again(shop: Path, tmp_path:
     """An interrupted build prepares anew; the data's fingerprint must be the same for training to go on."""
     under = tmp_path / "data"
     prints = {
-        training.fingerprint(Dataset.load(building.prepare_source(str(shop), under, say=lambda _: None)))
+        pipeline.fingerprint(Dataset.load(building.prepare_source(str(shop), under, say=lambda _: None)))
         for _ in range(2)
     }
     assert len(prints) == 1

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from ecrs.bundle import MODELS, Bundle, BundleError, new_version, writing
-from ecrs.domain import HISTORY_LENGTH, Item, parse_item
-from ecrs.ranking_features import RANKER_COLUMNS
-from ecrs.recall.vectors import read_vectors
-from ecrs_models.inference import SavedModel
+from ecrs.domain.entities import HISTORY_LENGTH, Item
+from ecrs.domain.files import parse_item
+from ecrs.features.quantiles import RANKER_COLUMNS
+from ecrs.storage.vectors import read_vectors
+from ecrs_models.evaluation.saved_model import SavedModel
 from tests.golden import golden_items, golden_ranker_ids, golden_users
 
 

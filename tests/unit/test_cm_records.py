@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ecrs.cm.records import Records
-from ecrs.domain import Item
-from ecrs.kit.errors import Unavailable
-from ecrs.seeded import Seeded
+from ecrs.cm.item_cache import ItemCache
+from ecrs.domain.entities import Item
+from ecrs.rpc.errors import Unavailable
+from ecrs.storage.seeded_version import SeededVersion
 from tests.fakes import FakeProfiles
 
 
@@ -30,8 +30,8 @@ class Asked(FakeProfiles):
         return found
 
 
-def records(store: Asked, age_s: float = 3600.0) -> Records:
-    return Records(store, Seeded("cm", store), age_s)
+def records(store: Asked, age_s: float = 3600.0) -> ItemCache:
+    return ItemCache(store, SeededVersion("cm", store), age_s)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def store() -> Asked:
     return Asked(products={sku: Item(sku, brand="1") for sku in "abc"})
 
 
-async def brands(kept: Records, skus: str) -> list[str | None]:
+async def brands(kept: ItemCache, skus: str) -> list[str | None]:
     return [info and info.brand for info in await kept.of(skus, 1.0)]
 
 
@@ -72,8 +72,8 @@ async def test_what_changes_while_it_is_read_is_not_kept(store: Asked) -> None:
 
 
 async def test_another_bundle_is_read_anew(store: Asked) -> None:
-    seeded = Seeded("cm", store)
-    kept = Records(store, seeded, 3600.0)
+    seeded = SeededVersion("cm", store)
+    kept = ItemCache(store, seeded, 3600.0)
     await seeded.check()
     assert await brands(kept, "a") == ["1"]
     store.products["a"], store.seeded = Item("a", brand="2"), "20270101_000000_00000000"
@@ -82,7 +82,7 @@ async def test_another_bundle_is_read_anew(store: Asked) -> None:
 
 
 async def test_so_many_records_are_kept_and_no_more(store: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ecrs.cm.records.MAX_RECORDS", 2)
+    monkeypatch.setattr("ecrs.cm.item_cache.MAX_ITEMS_CACHED", 2)
     kept = records(store)
     for skus in ("ab", "c", "c", "ab"):
         await brands(kept, skus)

@@ -2,22 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecrs.actions import ActionType, Interaction
 from ecrs.contract.user_info_pb2 import Interaction as InteractionInfo
 from ecrs.contract.user_info_pb2 import UserInfo
-from ecrs.domain import (
-    HISTORY_LENGTH,
-    LAST_TS,
-    Item,
-    User,
-    format_history,
-    format_item,
-    format_user,
-    parse_history,
-    parse_item,
-    parse_user,
-)
-from ecrs.wire import describes_user, from_item, from_user, to_item, to_user
+from ecrs.domain.actions import ActionType, Interaction
+from ecrs.domain.entities import HISTORY_LENGTH, MAX_TIMESTAMP, Item, User
+from ecrs.domain.files import format_history, format_item, format_user, parse_history, parse_item, parse_user
+from ecrs.wire.messages import describes_user, from_item, from_user, to_item, to_user
 
 values = st.text(
     st.characters(
@@ -26,7 +16,7 @@ values = st.text(
     min_size=1,
 )
 interactions = st.builds(
-    Interaction, sku=values, ts=st.integers(0, LAST_TS), type=st.sampled_from(list(ActionType))
+    Interaction, sku=values, ts=st.integers(0, MAX_TIMESTAMP), type=st.sampled_from(list(ActionType))
 )
 users = st.builds(
     User,

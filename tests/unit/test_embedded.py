@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from ecrs.embedded import _started
+from ecrs.local.processes import start_time
 
 LEADER_GONE = """
 import ctypes, threading, time
@@ -25,8 +25,8 @@ def test_a_process_counts_as_alive_until_its_last_thread_is_gone() -> None:
         while "Z" not in (state := Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2]):
             assert time.monotonic() < deadline, f"the first thread is still there:{state}"
             time.sleep(0.01)
-        assert _started(process.pid) is not None
+        assert start_time(process.pid) is not None
     finally:
         process.kill()
         process.communicate(timeout=10)
-    assert _started(process.pid) is None
+    assert start_time(process.pid) is None

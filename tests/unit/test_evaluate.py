@@ -5,20 +5,27 @@ import numpy as np
 import pytest
 
 from ecrs.bundle import Bundle
-from ecrs.clock import DAY_S
-from ecrs.ranking_features import CHANNELS
-from ecrs.recall.proposals import Proposals
-from ecrs_models import metrics
-from ecrs_models.baselines import HistoryThenPopularity, Popularity, SegmentPopularity, segments, without
-from ecrs_models.calibration import Scored, calibration, reliability
-from ecrs_models.dataset import Dataset, Split
+from ecrs.domain.clock import DAY_S
+from ecrs.features.ranking import CHANNELS
+from ecrs.recall.blending import BlendedCandidates
+from ecrs_models.data.dataset import Dataset
+from ecrs_models.data.split import Split
 from ecrs_models.errors import DataError
-from ecrs_models.evaluate import Opened, evaluate
-from ecrs_models.funnel import STAGES, index_loss, stages
-from ecrs_models.moments import Moment, Tables
-from ecrs_models.period import Period
-from ecrs_models.platform import Answer, Models, Platform
-from ecrs_models.training import Settings
+from ecrs_models.evaluation import metrics
+from ecrs_models.evaluation.baselines import (
+    HistoryThenPopularity,
+    Popularity,
+    SegmentPopularity,
+    profile_segments,
+    without,
+)
+from ecrs_models.evaluation.calibration import ScoredCandidates, calibration, reliability
+from ecrs_models.evaluation.evaluate import LoadedBundle, evaluate
+from ecrs_models.evaluation.funnel import STAGES, index_loss, stages
+from ecrs_models.evaluation.offline_platform import BundleModels, OfflineAnswer, OfflinePlatform
+from ecrs_models.evaluation.period import EvaluationPeriod
+from ecrs_models.snapshots.snapshot import EncodedTables, Snapshot
+from ecrs_models.training.settings import TrainingSettings
 from tests.tiny import tiny_data
 
 HITS = np.array([True, False, True, False])
@@ -72,7 +79,7 @@ def test_novelty_is_in_bits() -> None:
 
 
 @pytest.fixture
-def period(data: Dataset) -> Period:
+def period(data: Dataset) -> EvaluationPeriod:
     """Users 0 and 1 before day 30; user 2 is new after it; items 0 to 5, of which 5 is new."""
     from tests.unit.test_train import log_of
 
@@ -84,29 +91,29 @@ def period(data: Dataset) -> Period:
         users=3,
     )
     small = replace(data, log=log, items=data.items[:6])
-    return Period.of(small, 30 * day, 40 * day)
+    return EvaluationPeriod.of(small, 30 * day, 40 * day)
 
 
-def test_truth_is_the_distinct_items_of_warm_users_within_the_period(period: Period) -> None:
+def test_truth_is_the_distinct_items_of_warm_users_within_the_period(period: EvaluationPeriod) -> None:
     assert {user: items.tolist() for user, items in period.truth.items()} == {0: [1, 3, 5]}
     assert period.catalogue.tolist() == [True, True, True, True, False, False]
 
 
-def test_popularity_counts_two_weeks_and_leaves_out_what_was_had(period: Period) -> None:
+def test_popularity_counts_two_weeks_and_leaves_out_what_was_had(period: EvaluationPeriod) -> None:
     assert Popularity(period)(1, False).tolist() == [2, 3, 1, 0]
     assert Popularity(period)(0, True).tolist() == [3]
 
 
-def test_history_is_by_count_then_newest_then_popularity(period: Period) -> None:
+def test_history_is_by_count_then_newest_then_popularity(period: EvaluationPeriod) -> None:
     assert HistoryThenPopularity(period)(0, False).tolist() == [1, 2, 0, 3]
     assert HistoryThenPopularity(period)(0, True).tolist() == [3]
 
 
 def test_segments_number_the_distinct_profiles() -> None:
-    assert segments(np.array([[3, 1], [2, 9], [3, 1]])).tolist() == [1, 0, 1]
+    assert profile_segments(np.array([[3, 1], [2, 9], [3, 1]])).tolist() == [1, 0, 1]
 
 
-def test_a_segments_popularity_counts_what_others_of_the_profile_bought(period: Period) -> None:
+def test_a_segments_popularity_counts_what_others_of_the_profile_bought(period: EvaluationPeriod) -> None:
     """Users 0 and 1 are alike. Of two weeks, user 0 bought 2, user 1 bought 2 and 3; by all: 2, 3, 1, 0."""
     alike = SegmentPopularity(period, np.array([0, 0, 0]))
     assert alike(0, False).tolist() == [2, 3, 1, 0]
@@ -119,29 +126,31 @@ def test_without_keeps_the_order() -> None:
     assert without(np.array([5, 3, 9, 1]), np.array([9, 5])).tolist() == [3, 1]
 
 
-def proposals(items: list[int], channel: int) -> Proposals:
+def proposals(items: list[int], channel: int) -> BlendedCandidates:
     """What one channel proposed, in its order."""
     positions = np.full((len(items), len(CHANNELS)), np.nan, dtype=np.float32)
     positions[:, channel] = np.arange(1, len(items) + 1)
-    return Proposals(np.array(items), positions, positions, np.full(len(items), 0.5, dtype=np.float32))
+    return BlendedCandidates(
+        np.array(items), positions, positions, np.full(len(items), 0.5, dtype=np.float32)
+    )
 
 
-def answer(items: list[int], channel: int, scores: list[float]) -> Answer:
+def answer(items: list[int], channel: int, scores: list[float]) -> OfflineAnswer:
     """One channel's proposals, of which as many as there are scores are candidates."""
     found = proposals(items, channel)
-    return Answer(found.best(len(scores)), np.array(scores, dtype=np.float32), found)
+    return OfflineAnswer(found.first(len(scores)), np.array(scores, dtype=np.float32), found)
 
 
 def test_the_funnel_says_what_is_left_at_each_stage() -> None:
-    """Of five taken, 9 was never sold; 1, 3 and 4 are found, 4 is no candidate; 7 fell out of the totals."""
+    """Of five taken, 9 was never sold; 1, 3 and 4 are found, 4 is no candidate; 7 left the aggregates."""
     sold = np.ones(10, dtype=bool)
     sold[9] = False
     found = answer([1, 2, 3, 4], 1, [0.1, 0.2, 0.3])
-    taken, bought, totals = np.array([1, 3, 4, 7, 9]), np.array([7, 1]), np.array([1])
-    shares = dict(zip(STAGES, stages(found, taken, sold, bought, totals), strict=True))
+    taken, bought, aggregates = np.array([1, 3, 4, 7, 9]), np.array([7, 1]), np.array([1])
+    shares = dict(zip(STAGES, stages(found, taken, sold, bought, aggregates), strict=True))
     assert shares == pytest.approx(
         {
-            **{"sold before": 0.8, "again": 0, "similar": 0.6, "popular": 0, "vector": 0},
+            **{"sold before": 0.8, "repurchase": 0, "similar": 0.6, "popular": 0, "vector": 0},
             **{"any channel": 0.6, "candidates": 0.4, "list of 100": 0.4, "list of 20": 0.4},
             **{"best 20 of the candidates": 0.4, "best 20": 1, "hidden by the cap": 0.2},
         }
@@ -166,8 +175,8 @@ def test_calibration_by_hand() -> None:
     """Half are taken: saying so is the base line; saying the truth has no entropy, and no error."""
     taken = np.array([True, True, False, False])
 
-    def scored(*scores: float) -> Scored:
-        return Scored(np.array(scores, dtype=np.float32), taken)
+    def scored(*scores: float) -> ScoredCandidates:
+        return ScoredCandidates(np.array(scores, dtype=np.float32), taken)
 
     base = calibration(scored(0.5, 0.5, 0.5, 0.5), bins=1)
     assert base == pytest.approx(
@@ -188,21 +197,21 @@ def test_answers_are_ranked_best_score_first() -> None:
 
 
 def test_candidates_are_the_first_of_all_that_was_found(data: Dataset, tiny: Bundle) -> None:
-    opened = Opened.of(tiny, data)
-    platform = Platform(opened.moment, opened.models, np.array([0, 5]), candidates=20)
+    opened = LoadedBundle.of(tiny, data)
+    platform = OfflinePlatform(opened.snapshot, opened.models, np.array([0, 5]), candidates=20)
     found = platform.answer(5)
-    past, vector = opened.moment.past(5), platform.vector[5]
-    alone = opened.moment.with_curves(opened.models.curves).propose(past, vector, 20)
+    past, vector = opened.snapshot.encoded_aggregates(5), platform.vector[5]
+    alone = opened.snapshot.with_curves(opened.models.curves).blend(past, vector, 20)
     assert len(found.found.item) > 20
-    for name in ("item", "positions", "scores", "chance"):
+    for name in ("item", "positions", "scores", "precision"):
         assert np.array_equal(getattr(found.proposals, name), getattr(alone, name), equal_nan=True)
 
 
 def test_new_users_are_asked_for_by_what_is_known_of_them(data: Dataset, tiny: Bundle) -> None:
     """By profile nobody has a past; by a session it is short; without a profile all profiles are alike."""
-    opened = Opened.of(tiny, data)
-    platform = Platform(opened.moment, opened.models, np.arange(10))
-    again = CHANNELS.index("again")
+    opened = LoadedBundle.of(tiny, data)
+    platform = OfflinePlatform(opened.snapshot, opened.models, np.arange(10))
+    again = CHANNELS.index("repurchase")
 
     def repeats(session: bool, profile: bool) -> list[int]:
         answers = [found for _, found in platform.as_new(session=session, profile=profile)]
@@ -217,8 +226,8 @@ def test_new_users_are_asked_for_by_what_is_known_of_them(data: Dataset, tiny: B
 
 
 def test_a_bundle_is_measured_as_at_its_export(data: Dataset, tiny: Bundle) -> None:
-    opened = Opened.of(tiny, data)
-    found = evaluate(data, opened.models, opened.moment).as_dict()
+    opened = LoadedBundle.of(tiny, data)
+    found = evaluate(data, opened.models, opened.snapshot).as_dict()
     for task, rows in tiny.metrics["tasks"].items():
         for name, values in rows.items():
             assert found["tasks"][task][name] == pytest.approx(values, abs=1e-3)
@@ -227,12 +236,12 @@ def test_a_bundle_is_measured_as_at_its_export(data: Dataset, tiny: Bundle) -> N
 
 def test_another_data_set_is_refused(data: Dataset, tiny: Bundle) -> None:
     with pytest.raises(DataError, match="has other products than"):
-        Opened.of(tiny, replace(data, items=data.items[1:]))
+        LoadedBundle.of(tiny, replace(data, items=data.items[1:]))
 
 
 def test_a_period_without_warm_users_is_an_error(data: Dataset, tiny: Bundle) -> None:
     empty = replace(data, about=data.about | {"split": Split(1, 2, 3).__dict__})
-    tables = Tables.of(data, tiny.encoder)
-    moment = Moment.of(data.log, 3, tables, Settings.read(tiny.manifest["training"]).tables)
+    tables = EncodedTables.of(data, tiny.encoder)
+    snapshot = Snapshot.of(data.log, 3, tables, TrainingSettings.read(tiny.manifest["training"]).tables)
     with pytest.raises(DataError, match="no user who was there before buys anything"):
-        evaluate(empty, Models(*[None] * 5), moment)  # type: ignore[arg-type]
+        evaluate(empty, BundleModels(*[None] * 5), snapshot)  # type: ignore[arg-type]

@@ -4,16 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from ecrs.actions import Interaction
 from ecrs.bundle import Bundle
-from ecrs.domain import HISTORY_LENGTH, ITEM_FIELDS, PROFILE_FIELDS, Item, User
-from ecrs.features import (
-    OUT_OF_VOCABULARY,
-    PADDING,
-    Encoder,
-    Vocabulary,
-    canonical,
-)
+from ecrs.domain.actions import Interaction
+from ecrs.domain.entities import HISTORY_LENGTH, ITEM_FIELDS, PROFILE_FIELDS, Item, User
+from ecrs.features.encoding import OUT_OF_VOCABULARY, PADDING, Encoder, Vocabulary, canonical
 
 USERS = [
     User("7", "5.0", "1.0", "3.0", "11.0", "120.0", "741.0"),

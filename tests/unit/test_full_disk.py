@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from ecrs.bundle import CURRENT, Bundle, BundleError
-from ecrs.kit.errors import Unavailable
-from ecrs.recall.faiss_vectors import FaissVectors
-from ecrs.recall.vectors import read_vectors
-from ecrs_models import export, training
-from ecrs_models.dataset import Dataset
+from ecrs.rpc.errors import Unavailable
+from ecrs.storage.faiss_vectors import FaissVectors
+from ecrs.storage.vectors import read_vectors
+from ecrs_models.data.dataset import Dataset
+from ecrs_models.export import bundle_writer
+from ecrs_models.training import pipeline
 
 Disk = Callable[[int], Path]
 """Makes a directory on a disk of so many KiB."""
@@ -50,10 +51,10 @@ def fill(disk: Path, *, leave: int) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(tiny: Bundle) -> tuple[training.Trained, Dataset]:
+def trained(tiny: Bundle) -> tuple[pipeline.TrainedModels, Dataset]:
     """What the tiny bundle was exported from."""
     work = tiny.path.parents[1]
-    return training.load(work / "train"), Dataset.load(work / "data")
+    return pipeline.load(work / "train"), Dataset.load(work / "data")
 
 
 def bytes_of(bundle: Bundle) -> int:
@@ -62,14 +63,14 @@ def bytes_of(bundle: Bundle) -> int:
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 0.6, 0.9, 0.99])
 def test_a_full_disk_while_exporting_leaves_the_current_bundle(
-    tiny: Bundle, trained: tuple[training.Trained, Dataset], disk: Disk, share: float
+    tiny: Bundle, trained: tuple[pipeline.TrainedModels, Dataset], disk: Disk, share: float
 ) -> None:
     bundles = disk(bytes_of(tiny) * 3 // 1024)
-    old = export.export(*trained, bundles, measured=False)
+    old = bundle_writer.export(*trained, bundles, measured=False)
     before = sorted(path.name for path in bundles.iterdir())
     fill(bundles, leave=int(bytes_of(tiny) * share))
     with pytest.raises(BundleError, match=r"the bundle cannot be written: .*, [0-9,]+ bytes are free"):
-        export.export(*trained, bundles, measured=False)
+        bundle_writer.export(*trained, bundles, measured=False)
     assert sorted(path.name for path in bundles.iterdir()) == sorted([*before, "filler"])
     assert Bundle.open(bundles / CURRENT).version == old
 

@@ -7,12 +7,13 @@ import orjson
 import pytest
 
 from ecrs.bundle import Bundle
-from ecrs.domain import parse_item
-from ecrs.kit.budget import Budget
-from ecrs.model.served import check_golden, open_model
-from ecrs.recall.faiss_vectors import FaissVectors
+from ecrs.domain.files import parse_item
 from ecrs.recall.retriever import Retriever
-from ecrs.recall.tables import load_proposer
+from ecrs.recall.tables import load_candidate_generator
+from ecrs.rpc.deadlines import Deadline
+from ecrs.serving.models import open_model
+from ecrs.serving.served_model import check_golden
+from ecrs.storage.faiss_vectors import FaissVectors
 from tests.bench.grow import grow
 from tests.golden import golden_users
 
@@ -25,9 +26,9 @@ async def test_a_bundle_of_another_size_serves(tiny: Bundle, tmp_path: Path, pro
     assert len(skus) == products
     async with open_model("inprocess", made, "user_tower") as tower:
         with FaissVectors.load(made) as vectors:
-            retriever = Retriever(made, load_proposer(made, made.catalogue), tower, vectors)
+            retriever = Retriever(made, load_candidate_generator(made, made.catalogue), tower, vectors)
             await retriever.check()
-            found = await retriever.candidates(golden_users(tiny)[0], 80, Budget.of(5.0, default_s=5.0))
+            found = await retriever.candidates(golden_users(tiny)[0], 80, Deadline.after(5.0, default_s=5.0))
     assert not found.missing
     assert len(set(found.skus)) == 80
     assert set(found.skus) <= skus

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from prometheus_client import REGISTRY
 
-from ecrs.kit.errors import NotFound, OutOfTime, Unavailable
-from ecrs.kit.limit import within
+from ecrs.rpc.deadlines import bounded
+from ecrs.rpc.errors import DeadlineExceeded, NotFound, Unavailable
 
 
 async def answer(value: int, fault: Exception | None = None, delay_s: float = 0.0) -> int:
@@ -27,14 +27,14 @@ def observed(dependency: str) -> dict[str, float]:
 
 
 async def test_an_answer_in_time_is_given_and_counted() -> None:
-    assert await within(1.0, "A store", answer(7), dependency="one that answers") == 7
+    assert await bounded(1.0, "A store", answer(7), dependency="one that answers") == 7
     assert observed("one that answers") == {"ok": 1}
 
 
 @pytest.mark.parametrize(
     ("delay_s", "fault", "raised", "outcome"),
     [
-        (60, None, OutOfTime("A store did not answer within 10 ms"), "out_of_time"),
+        (60, None, DeadlineExceeded("A store did not answer within 10 ms"), "deadline_exceeded"),
         (0, OSError("secret"), Unavailable("A store is unavailable (OSError)"), "unavailable"),
         (0, NotFound("no such thing"), NotFound("no such thing"), "not_found"),
         (0, ZeroDivisionError("a bug"), ZeroDivisionError("a bug"), "error"),
@@ -45,13 +45,17 @@ async def test_what_goes_wrong_has_a_name_in_fault_and_metric(
 ) -> None:
     dependency = f"one that ends as {outcome}"
     with pytest.raises(type(raised)) as caught:
-        await within(0.01, "A store", answer(0, fault, delay_s), dependency=dependency, away=(OSError,))
+        await bounded(
+            0.01, "A store", answer(0, fault, delay_s), dependency=dependency, unavailable_on=(OSError,)
+        )
     assert str(caught.value) == str(raised)
     assert observed(dependency) == {outcome: 1}
 
 
 async def test_a_caller_who_goes_away_is_no_ones_failure() -> None:
-    waiting = asyncio.create_task(within(60.0, "A store", answer(0, delay_s=60), dependency="one left alone"))
+    waiting = asyncio.create_task(
+        bounded(60.0, "A store", answer(0, delay_s=60), dependency="one left alone")
+    )
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-from ecrs.kit.ports import METRICS_OFFSET, PORTS
-from ecrs.ranking_features import CHANNELS
+from ecrs.features.ranking import CHANNELS
+from ecrs.ports import METRICS_OFFSET, PORTS
 from tests.metrics import declared
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ TARGET = {"job", "instance"}
 VALUES = {
     "service": set(PORTS),
     "job": {*PORTS, "milvus"},
-    "channel": {*CHANNELS, "new"},
+    "channel": {*CHANNELS, "cold_start"},
     "stage": {"user", "recall", "item", "rank"},
 }
 """Of the labels whose values are known; a regular expression's are between its bars."""

@@ -3,31 +3,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecrs.ranking_features import FEATURES, Quantiles
-from ecrs_models import metrics
-from ecrs_models.baselines import LIST_LENGTH, HistoryThenPopularity, Popularity
-from ecrs_models.dataset import Dataset
+from ecrs.features.quantiles import Quantiles
+from ecrs.features.ranking import FEATURES
+from ecrs_models.data.dataset import Dataset
 from ecrs_models.errors import DataError
-from ecrs_models.evaluate import best_possible, evaluate
-from ecrs_models.moments import NO_CURVES, Moment, Tables, TableSettings
-from ecrs_models.oracle import Oracle
-from ecrs_models.period import Period
-from ecrs_models.platform import Models
-from ecrs_models.prepare.generate import generate
-from ecrs_models.training import fit_encoder
+from ecrs_models.evaluation import metrics
+from ecrs_models.evaluation.baselines import LIST_LENGTH, HistoryThenPopularity, Popularity
+from ecrs_models.evaluation.evaluate import best_possible, evaluate
+from ecrs_models.evaluation.offline_platform import BundleModels
+from ecrs_models.evaluation.period import EvaluationPeriod
+from ecrs_models.generated.generate import generate_data
+from ecrs_models.generated.oracle import Oracle
+from ecrs_models.snapshots.snapshot import NO_CURVES, ChannelSettings, EncodedTables, Snapshot
+from ecrs_models.training.pipeline import fit_encoder
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Enough purchases of few products to test probabilities: 2,000 users, 200,000 actions."""
     out = tmp_path_factory.mktemp("generated") / "small"
-    generate(out, users=2_000, products=1_000, actions=200_000, seed=3)
+    generate_data(out, users=2_000, products=1_000, actions=200_000, seed=3)
     return out
 
 
-def period_of(path: Path) -> tuple[Dataset, Period]:
+def period_of(path: Path) -> tuple[Dataset, EvaluationPeriod]:
     data = Dataset.load(path)
-    return data, Period.of(data, data.split.test_from, data.split.until)
+    return data, EvaluationPeriod.of(data, data.split.test_from, data.split.until)
 
 
 @pytest.mark.parametrize("new", [False, True])
@@ -90,7 +91,7 @@ def test_the_best_possible_is_known_of_generated_data_only(small: Path, tmp_path
 def test_an_evaluation_of_generated_data_says_what_is_possible(small: Path) -> None:
     """Models that know nothing, beside the oracle."""
     data = Dataset.load(small)
-    models = Models(
+    models = BundleModels(
         user_tower=lambda ids: np.ones((len(ids), 2), np.float32),
         vectors=np.ones((data.items.height, 2), np.float32),
         ranker=lambda ids: np.ones((len(ids), 1), np.float32),
@@ -98,8 +99,8 @@ def test_an_evaluation_of_generated_data_says_what_is_possible(small: Path) -> N
         curves=NO_CURVES,
     )
     start = data.split.test_from
-    tables = Tables.of(data, fit_encoder(data, start))
-    found = evaluate(data, models, Moment.of(data.log, start, tables, TableSettings()))
+    tables = EncodedTables.of(data, fit_encoder(data, start))
+    found = evaluate(data, models, Snapshot.of(data.log, start, tables, ChannelSettings()))
     for task, measured in found.tasks.items():
         rows = measured.means()
         assert rows["best possible"]["recall@20"] == pytest.approx(best_possible(small, 20, task))

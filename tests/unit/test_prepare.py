@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecrs_models.dataset import Dataset, Split
+from ecrs_models.data.dataset import Dataset
+from ecrs_models.data.split import Split
 from ecrs_models.errors import DataError
 from ecrs_models.prepare import complete_journey, files, lines
 
@@ -262,7 +263,7 @@ def test_complete_journey_products_have_codes_for_shelf_and_category() -> None:
 
 def test_a_fault_in_the_data_is_a_message_and_an_exit_code(shop: Shop, tmp_path: Path) -> None:
     arguments = ["prepare", "files", str(shop(users="")), "--out", str(tmp_path / "out")]
-    command = [sys.executable, "-m", "ecrs", *arguments]
+    command = [sys.executable, "-m", "ecrs_cli", *arguments]
     done = subprocess.run(command, env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True)
     assert done.returncode == 1
     assert "users.dat: no lines" in " ".join(done.stderr.split())
@@ -270,7 +271,9 @@ def test_a_fault_in_the_data_is_a_message_and_an_exit_code(shop: Shop, tmp_path:
 
 
 def test_the_command_line_needs_neither_polars_nor_paddle_until_a_verb_does() -> None:
-    program = "import ecrs_models.cli, sys; print(sorted({'polars', 'paddle', 'faiss'} & set(sys.modules)))"
+    program = (
+        "import ecrs_models.commands, sys; print(sorted({'polars', 'paddle', 'faiss'} & set(sys.modules)))"
+    )
     command = [sys.executable, "-c", program]
     done = subprocess.run(
         command, env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, check=True

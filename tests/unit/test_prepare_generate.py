@@ -6,16 +6,16 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from ecrs.actions import ActionType
-from ecrs.clock import DAY_S
-from ecrs_models.cli import app
-from ecrs_models.dataset import Dataset
+from ecrs.domain.actions import ActionType
+from ecrs.domain.clock import DAY_S
+from ecrs_models.commands import app
+from ecrs_models.data.dataset import Dataset
 from ecrs_models.errors import DataError
-from ecrs_models.prepare.figures import Figures
-from ecrs_models.prepare.generate import generate
+from ecrs_models.generated.figures import Figures
+from ecrs_models.generated.generate import generate_data
+from ecrs_models.generated.planted import PlantedCatalogue
+from ecrs_models.prepare.gaps import find_gaps
 from ecrs_models.prepare.jdata import ZONE_S
-from ecrs_models.prepare.planted import Catalogue
-from ecrs_models.prepare.stretches import find_stretches
 
 FIGURES = Figures.load()
 VIEW, ORDER, CART = ActionType.VIEW, ActionType.ORDER, ActionType.CART
@@ -25,7 +25,7 @@ VIEW, ORDER, CART = ActionType.VIEW, ActionType.ORDER, ActionType.CART
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Enough actions for shares: 60,000 users, 1.2 million actions."""
     out = tmp_path_factory.mktemp("generated") / "large"
-    generate(out, users=60_000, products=5_000, actions=1_200_000, seed=1)
+    generate_data(out, users=60_000, products=5_000, actions=1_200_000, seed=1)
     return out
 
 
@@ -73,7 +73,7 @@ def test_type_shares_are_the_calibrations(log: pl.DataFrame) -> None:
 
 def test_what_the_log_of_jdata_lacks_is_lacking_here(log: pl.DataFrame) -> None:
     day = ((pl.col("ts") + ZONE_S) // DAY_S).alias("day")
-    missing = find_stretches(log.group_by(day, "type").agg(pl.len().alias("actions")))
+    missing = find_gaps(log.group_by(day, "type").agg(pl.len().alias("actions")))
     assert [(each.type, each.where, each.first_day, each.last_day) for each in missing] == [
         ("view", "middle", "2018-03-27", "2018-03-28"),
         ("cart", "start", "2018-02-01", "2018-04-07"),
@@ -104,7 +104,7 @@ def test_women_and_men_like_the_categories_that_the_calibration_says(log: pl.Dat
 
 def test_the_tail_of_popularity_is_the_calibrations() -> None:
     """As many draws as the sample has rows, from as many products as JData has."""
-    catalogue = Catalogue.plant(np.random.default_rng(1), 352_539, FIGURES)
+    catalogue = PlantedCatalogue.plant(np.random.default_rng(1), 352_539, FIGURES)
     sample = FIGURES.raw["sample"]
     share = FIGURES.category_share[catalogue.category] * catalogue.weight
     drawn = np.random.default_rng(2).multinomial(sample["rows"], share / share.sum())
@@ -153,7 +153,7 @@ def test_the_older_repeat_more(large: Path) -> None:
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others(tmp_path: Path) -> None:
     for name, seed in (("a/x", 1), ("b/x", 1), ("c/x", 2)):
-        generate(tmp_path / name, users=500, products=200, actions=20_000, seed=seed)
+        generate_data(tmp_path / name, users=500, products=200, actions=20_000, seed=seed)
     for path in (tmp_path / "a/x").iterdir():
         assert path.read_bytes() == (tmp_path / "b/x" / path.name).read_bytes(), path.name
         if path.name != "codes.json":
@@ -163,13 +163,13 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others(tmp_path: Pat
 @pytest.mark.parametrize("numbers", [(1, 81, 1), (1, 81, 1_000), (50, 81, 10)])
 def test_few_are_enough(tmp_path: Path, numbers: tuple[int, int, int]) -> None:
     users, products, actions = numbers
-    generate(tmp_path / "out", users=users, products=products, actions=actions, seed=1)
+    generate_data(tmp_path / "out", users=users, products=products, actions=actions, seed=1)
     assert len(Dataset.load(tmp_path / "out").log) == actions
 
 
 def test_fewer_products_than_categories_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a product for each of 81 categories"):
-        generate(tmp_path / "out", users=1, products=80, actions=1, seed=1)
+        generate_data(tmp_path / "out", users=1, products=80, actions=1, seed=1)
     assert not (tmp_path / "out").exists()
 
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecrs.clock import DAY_S
-from ecrs_models.dataset import Dataset
+from ecrs.domain.clock import DAY_S
+from ecrs_models.data.dataset import Dataset
 from ecrs_models.errors import DataError
 from ecrs_models.prepare import jdata, lines
-from ecrs_models.prepare.stretches import find_stretches
+from ecrs_models.prepare.gaps import find_gaps
 
 USERS = """user_id,age,sex,user_reg_tm,user_lv_cd,city_level,province,city,county
 1,5.0,1.0,2015-01-02,5,5.0,20.0,176.0,1933.0
@@ -245,7 +245,7 @@ def test_a_type_that_ends_early_and_a_day_without_anything_are_stretches() -> No
     daily = [(day, 1, 100) for day in range(17_000, 17_010) if day != 17_004]
     daily += [(day, 4, 50) for day in range(17_000, 17_007)]
     frame = pl.DataFrame(daily, ["day", "type", "actions"], orient="row")
-    assert [(each.type, each.where, each.first_day, each.last_day) for each in find_stretches(frame)] == [
+    assert [(each.type, each.where, each.first_day, each.last_day) for each in find_gaps(frame)] == [
         ("view", "middle", "2016-07-22", "2016-07-22"),
         ("comment", "end", "2016-07-25", "2016-07-27"),
     ]

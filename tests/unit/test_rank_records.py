@@ -5,18 +5,19 @@ import pytest
 
 from ecrs.bundle import Bundle
 from ecrs.contract.item_info_pb2 import ItemInfo
-from ecrs.domain import parse_item
-from ecrs.kit.errors import BadRequest
-from ecrs.rank.inputs import RankerInputs, Records
-from ecrs.rank.records import KnownRecords
-from ecrs.ranking_features import STATISTICS, Quantiles
-from ecrs.sources import Sources
-from ecrs.wire import from_item, to_item
+from ecrs.domain.files import parse_item
+from ecrs.domain.provenance import ProvenanceTable
+from ecrs.features.quantiles import Quantiles
+from ecrs.features.ranker_input import EncodedItems, RankerInputBuilder
+from ecrs.features.ranking import STATISTICS
+from ecrs.rank.item_cache import EncodedItemCache
+from ecrs.rpc.errors import BadRequest
+from ecrs.wire.messages import from_item, to_item
 
 
 @pytest.fixture
-def inputs(tiny: Bundle) -> RankerInputs:
-    return RankerInputs(tiny.encoder, tiny.catalogue, Quantiles.load(tiny.path / "quantiles.json"))
+def inputs(tiny: Bundle) -> RankerInputBuilder:
+    return RankerInputBuilder(tiny.encoder, tiny.catalogue, Quantiles.load(tiny.path / "quantiles.json"))
 
 
 @pytest.fixture
@@ -27,24 +28,28 @@ def infos(tiny: Bundle) -> list[ItemInfo]:
     return infos
 
 
-def assert_same(found: Records, inputs: RankerInputs, infos: list[ItemInfo]) -> None:
+def assert_same(found: EncodedItems, inputs: RankerInputBuilder, infos: list[ItemInfo]) -> None:
     read = inputs.records([to_item(info) for info in infos])
     for name in ("row", "ids", "statistics"):
         np.testing.assert_array_equal(getattr(found, name), getattr(read, name))
 
 
-def test_records_come_in_the_order_asked_known_or_not(inputs: RankerInputs, infos: list[ItemInfo]) -> None:
-    known = KnownRecords(inputs)
+def test_records_come_in_the_order_asked_known_or_not(
+    inputs: RankerInputBuilder, infos: list[ItemInfo]
+) -> None:
+    known = EncodedItemCache(inputs)
     for asked in (infos[:2], infos[::-1], [infos[1], infos[1], infos[4]]):
         assert_same(known.of(asked), inputs, asked)
 
 
 def test_a_record_is_read_once_until_it_changes(
-    inputs: RankerInputs, infos: list[ItemInfo], monkeypatch: pytest.MonkeyPatch
+    inputs: RankerInputBuilder, infos: list[ItemInfo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    monkeypatch.setattr("ecrs.rank.records.to_item", lambda info: read.append(info.sku_id) or to_item(info))
-    known = KnownRecords(inputs)
+    monkeypatch.setattr(
+        "ecrs.rank.item_cache.to_item", lambda info: read.append(info.sku_id) or to_item(info)
+    )
+    known = EncodedItemCache(inputs)
     for _ in range(2):
         known.of(infos[:2])
     changed = ItemInfo.FromString(infos[0].SerializeToString())
@@ -54,27 +59,28 @@ def test_a_record_is_read_once_until_it_changes(
 
 
 def test_a_full_memory_begins_anew(
-    inputs: RankerInputs, infos: list[ItemInfo], monkeypatch: pytest.MonkeyPatch
+    inputs: RankerInputBuilder, infos: list[ItemInfo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ecrs.rank.records.MAX_RECORDS", 3)
-    known = KnownRecords(inputs)
+    monkeypatch.setattr("ecrs.rank.item_cache.MAX_ITEMS_CACHED", 3)
+    known = EncodedItemCache(inputs)
     for asked in (infos[:2], infos[1:4], infos[:1], infos[3:5]):
         assert_same(known.of(asked), inputs, asked)
 
 
 def test_what_is_wrong_with_a_record_leaves_the_others_known(
-    inputs: RankerInputs, infos: list[ItemInfo]
+    inputs: RankerInputBuilder, infos: list[ItemInfo]
 ) -> None:
-    known = KnownRecords(inputs)
+    known = EncodedItemCache(inputs)
     with pytest.raises(BadRequest, match="1 statistics"):
         known.of([infos[0], ItemInfo(sku_id="odd", statistics=[1.0])])
     assert_same(known.of(infos), inputs, infos)
 
 
 def test_sources_are_read_by_name_whatever_their_order() -> None:
-    said = Sources.of(
-        [[("vector", 2, 0.5), ("new", 1, 0.1)], [("again", 1, 3.0)]], ["vector", "new", "again"]
+    said = ProvenanceTable.of(
+        [[("vector", 2, 0.5), ("cold_start", 1, 0.1)], [("repurchase", 1, 3.0)]],
+        ["vector", "cold_start", "repurchase"],
     )
-    mine = said.columns(["again", "similar", "vector"])
+    mine = said.select(["repurchase", "similar", "vector"])
     assert mine.positions.tolist() == [[0, 0, 2], [1, 0, 0]]
     np.testing.assert_array_equal(mine.scores, np.float32([[np.nan, np.nan, 0.5], [3.0, np.nan, np.nan]]))

@@ -6,52 +6,51 @@ import numpy as np
 import pytest
 
 from ecrs.bundle import Bundle
-from ecrs.clock import DAY_S
-from ecrs.domain import Item, User
-from ecrs.rank.inputs import RankerInputs
-from ecrs.ranking_features import (
+from ecrs.domain.aggregates import AGGREGATE_COLUMNS, Aggregates
+from ecrs.domain.clock import DAY_S
+from ecrs.domain.entities import Item, User
+from ecrs.domain.provenance import ProvenanceTable
+from ecrs.features.quantiles import LEVELS, Quantiles
+from ecrs.features.ranker_input import RankerInputBuilder
+from ecrs.features.ranking import (
     CHANNELS,
     FEATURES,
-    LEVELS,
     STATISTICS,
-    Candidates,
-    Past,
-    Quantiles,
+    EncodedAggregates,
+    EncodedCandidates,
     ranking_features,
 )
-from ecrs.recall.channels import Found
-from ecrs.sources import Sources
-from ecrs.totals import TOTALS, Totals
-from ecrs_models.dataset import Dataset
-from ecrs_models.moments import Moment, Tables
-from ecrs_models.training import Settings
+from ecrs.recall.channels import ScoredItems
+from ecrs_models.data.dataset import Dataset
+from ecrs_models.snapshots.snapshot import EncodedTables, Snapshot
+from ecrs_models.training.settings import TrainingSettings
 from tests.tiny import tiny_data
 
 NOW = 100 * DAY_S
 NAN = np.nan
 
 
-def totals_row(**numbers: float) -> list[float]:
-    return [numbers.get(name, 0.0) for name in TOTALS]
+def aggregates_row(**numbers: float) -> list[float]:
+    return [numbers.get(name, 0.0) for name in AGGREGATE_COLUMNS]
 
 
-def candidates(items: list[int], groups: list[list[int]], **statistics: float) -> Candidates:
+def candidates(items: list[int], groups: list[list[int]], **statistics: float) -> EncodedCandidates:
     of = np.array([[statistics.get(name, NAN) for name in STATISTICS]] * len(items), dtype=np.float32)
     nothing = np.full((len(items), len(CHANNELS)), NAN, dtype=np.float32)
-    return Candidates(np.array(items), np.array(groups), of, nothing, nothing.copy())
+    return EncodedCandidates(np.array(items), np.array(groups), of, nothing, nothing.copy())
 
 
-def features(past: Past, asked: Candidates) -> list[dict[str, float]]:
+def features(past: EncodedAggregates, asked: EncodedCandidates) -> list[dict[str, float]]:
     matrix = ranking_features(past, asked, NOW)
     assert matrix.shape == (len(asked.item), len(FEATURES))
     return [dict(zip(FEATURES, map(float, row), strict=True)) for row in matrix]
 
 
-BREAD = totals_row(
+BREAD = aggregates_row(
     orders=5, first_order=20 * DAY_S, last_order=90 * DAY_S, short=np.exp(1 / 3), long=2 * np.exp(1 / 12)
 )
-CAKE = totals_row(orders=1, first_order=60 * DAY_S, last_order=60 * DAY_S, short=1, long=np.exp(1 / 3))
-PAST = Past(np.array([7, 8]), np.array([[1, 1, 4], [2, 1, 4]]), np.array([BREAD, CAKE]))
+CAKE = aggregates_row(orders=1, first_order=60 * DAY_S, last_order=60 * DAY_S, short=1, long=np.exp(1 / 3))
+PAST = EncodedAggregates(np.array([7, 8]), np.array([[1, 1, 4], [2, 1, 4]]), np.array([BREAD, CAKE]))
 
 
 def test_a_product_of_the_users_own() -> None:
@@ -63,7 +62,7 @@ def test_a_product_of_the_users_own() -> None:
         "user_exploration": 1 / 2, "user_repeats": 3,
         "category_orders": 6, "category_long": 3, "category_since": 10, "category_products": 2,
         "brand_orders": 5, "shop_long": 3, "share_in_category": 2 / 3, "since_in_category": 0,
-        "category_due": 10 * 5 / 70, "touches": 0, "channels": 0,
+        "category_due": 10 * 5 / 70, "engagements": 0, "channels": 0,
     }  # fmt: skip
     assert {name: bread[name] for name in expected} == pytest.approx(expected, rel=1e-5)
 
@@ -76,13 +75,15 @@ def test_a_product_never_had_of_a_known_category() -> None:
 
 
 def test_unknown_products_and_groups_match_nothing() -> None:
-    past = Past(np.array([-1]), np.array([[-1, -1, -1]]), np.array([BREAD]))
+    past = EncodedAggregates(np.array([-1]), np.array([[-1, -1, -1]]), np.array([BREAD]))
     (strange,) = features(past, candidates([-1], [[-1, -1, -1]]))
     assert (strange["orders"], strange["category_orders"]) == (0, 0)
 
 
 def test_a_user_without_a_past() -> None:
-    empty = Past(np.zeros(0, dtype=int), np.zeros((0, 3), dtype=int), np.zeros((0, len(TOTALS))))
+    empty = EncodedAggregates(
+        np.zeros(0, dtype=int), np.zeros((0, 3), dtype=int), np.zeros((0, len(AGGREGATE_COLUMNS)))
+    )
     (row,) = features(empty, candidates([7], [[1, 1, 4]], share_7d=3))
     assert (row["user_products"], row["orders"], row["share_7d"]) == (0, 0, 3)
     assert np.isnan([row["user_since"], row["since"], row["category_due"]]).all()
@@ -115,25 +116,25 @@ def test_levels_are_quantiles_and_zero_is_no_number(tmp_path: Path) -> None:
 def test_a_request_and_the_log_give_the_ranker_the_same_input(tiny: Bundle, tmp_path: Path) -> None:
     """Serving computes from what travels; training from tables of the log: to the last id alike."""
     data = Dataset.load(tiny_data(tmp_path / "data"))
-    encoder, settings = tiny.encoder, Settings.read(tiny.manifest["training"])
+    encoder, settings = tiny.encoder, TrainingSettings.read(tiny.manifest["training"])
     curves = np.load(tiny.path / "recall" / "curves.npy")
-    moment = Moment.of(data.log, tiny.as_of, Tables.of(data, encoder), settings.tables, curves)
-    inputs = RankerInputs(encoder, tiny.catalogue, Quantiles.load(tiny.path / "quantiles.json"))
+    snapshot = Snapshot.of(data.log, tiny.as_of, EncodedTables.of(data, encoder), settings.tables, curves)
+    inputs = RankerInputBuilder(encoder, tiny.catalogue, Quantiles.load(tiny.path / "quantiles.json"))
     skus = data.items["sku"].to_list()
-    statistics = moment.statistics.tolist()
+    statistics = snapshot.statistics.tolist()
     for number in (0, 1, 2, 30):
-        past = moment.past(number)
-        nothing = Found(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
-        proposals = moment.propose(past, nothing, 50)
-        learned = inputs.quantiles.levels(moment.features(past, proposals))
+        past = snapshot.encoded_aggregates(number)
+        nothing = ScoredItems(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+        proposals = snapshot.blend(past, nothing, 50)
+        learned = inputs.quantiles.levels(snapshot.features(past, proposals))
 
-        item, numbers = moment.totals.of(number)
+        item, numbers = snapshot.aggregates.of(number)
         user_id, *profile = data.users.row(number)
-        user = User(user_id, *profile, totals=Totals(tuple(skus[row] for row in item), numbers))
+        user = User(user_id, *profile, aggregates=Aggregates(tuple(skus[row] for row in item), numbers))
         items = [
             Item(*data.items.row(row), statistics=tuple(statistics[row])) for row in proposals.item.tolist()
         ]
         positions = np.nan_to_num(proposals.positions).astype(int)
-        sources = Sources(CHANNELS, positions, proposals.scores)
-        served = inputs.ids(user, inputs.records(items), sources, moment.now)
+        provenance = ProvenanceTable(CHANNELS, positions, proposals.scores)
+        served = inputs.ids(user, inputs.records(items), provenance, snapshot.cutoff)
         assert served[:, -len(FEATURES) :].tolist() == learned.tolist()

@@ -11,31 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from ecrs.actions import ActionType, Interaction
 from ecrs.bundle import Bundle
 from ecrs.contract.cm_pb2 import CMResponse
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.user_info_pb2 import Interaction as InteractionInfo
 from ecrs.contract.user_info_pb2 import UserInfo
-from ecrs.domain import User
-from ecrs.gateway.domain import (
-    Candidates,
-    Degradation,
-    Known,
-    Query,
-    Trace,
-    assemble,
-    with_session,
-)
-from ecrs.gateway.quality import Quality
-from ecrs.gateway.recommend import Caps, Gateway, Ports, recommend
-from ecrs.gateway.shelf import Shelf
-from ecrs.kit.budget import Budget
-from ecrs.kit.errors import BadRequest, Fault, NotFound, OutOfTime, Unavailable
-from ecrs.sources import Sources
-from ecrs.wire import from_user, to_user
+from ecrs.domain.actions import ActionType, Interaction
+from ecrs.domain.entities import User
+from ecrs.domain.provenance import ProvenanceTable
+from ecrs.gateway.answer import CandidateItems, Candidates, Degradation, order_by_score
+from ecrs.gateway.fallbacks import FallbackCatalogue
+from ecrs.gateway.query import Query, with_session
+from ecrs.gateway.recommend import Gateway, StageLimits, recommend
+from ecrs.gateway.stages import Stages
+from ecrs.gateway.trace import RequestTrace
+from ecrs.rpc.deadlines import Deadline
+from ecrs.rpc.errors import BadRequest, DeadlineExceeded, Fault, NotFound, Unavailable
+from ecrs.rpc.load import QualityFactor
+from ecrs.wire.messages import from_user, to_user
 
-CAPS = Caps(1.0, 1.0, 1.0, 1.0)
+CAPS = StageLimits(1.0, 1.0, 1.0, 1.0)
 ALICE = User("alice", age="5.0")
 SKUS = ["a", "b", "c", "d"]
 SCORES = {"a": 0.1, "b": 0.4, "c": 0.2, "d": 0.3, "x": 0.02, "y": 0.01}
@@ -59,7 +54,7 @@ class FakePorts:
             raise self.fails[stage]
         if stage in self.hangs:
             await asyncio.sleep(timeout_s)
-            raise OutOfTime(f"{stage} hangs")
+            raise DeadlineExceeded(f"{stage} hangs")
         self.seen[stage] = value
 
     async def profile(self, user_id: str, log_id: str, timeout_s: float) -> UserInfo:
@@ -72,8 +67,8 @@ class FakePorts:
         await self._reach("recall", to_user(user), timeout_s)
         self.seen["n"] = n
         said = [[("vector", place, 0.5), ("popular", 0, 0.1)] for place in range(1, len(SKUS) + 1)]
-        sources = Sources.of(said, ["popular", "vector"])
-        return Candidates(SKUS[:n], sources.rows(slice(n)), "v1", self.missing)
+        provenance = ProvenanceTable.of(said, ["popular", "vector"])
+        return Candidates(SKUS[:n], provenance.take(slice(n)), "v1", self.missing)
 
     async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, ItemInfo]:
         await self._reach("item", log_id, timeout_s)
@@ -83,9 +78,11 @@ class FakePorts:
             if sku not in self.unknown
         }
 
-    async def scores(self, user: UserInfo, known: Known, query: Query, timeout_s: float) -> list[float]:
+    async def scores(
+        self, user: UserInfo, known: CandidateItems, query: Query, timeout_s: float
+    ) -> list[float]:
         await self._reach("rank", to_user(user), timeout_s)
-        assert len(known.sources) == len(known.items)
+        assert len(known.provenance) == len(known.items)
         return [self.scores_of[item.sku_id] for item in known.items]
 
 
@@ -95,25 +92,25 @@ async def ask(
     described: User | None = None,
     n: int = 0,
     seconds: float = 5.0,
-    shelf: Shelf | None = None,
+    shelf: FallbackCatalogue | None = None,
     new_only: bool = False,
     candidates: int = 100,
-    quality: Quality | None = None,
+    quality: QualityFactor | None = None,
     reserve_s: float = 0.01,
 ):
     info = None if described is None else from_user(described)
     query = Query.of("log-1", user_id, info, n, new_only=new_only)
-    budget = Budget.of(seconds, default_s=1.0, reserve_s=reserve_s)
-    shelf = shelf or Shelf(BEST_SELLERS, "v0")
-    quality = quality or Quality(goal_s=1.0, least=0.3)
-    gateway = Gateway(Ports(fake, fake, fake, fake), shelf, CAPS, candidates, quality)
-    return await recommend(query, gateway, budget)
+    deadline = Deadline.after(seconds, default_s=1.0, reserve_s=reserve_s)
+    shelf = shelf or FallbackCatalogue(BEST_SELLERS, "v0")
+    quality = quality or QualityFactor(goal_s=1.0, minimum=0.3)
+    gateway = Gateway(Stages(fake, fake, fake, fake), shelf, CAPS, candidates, quality)
+    return await recommend(query, gateway, deadline)
 
 
-async def test_items_come_best_score_first_with_their_sources() -> None:
+async def test_items_come_best_score_first_with_their_provenance() -> None:
     answer = await ask(FakePorts())
     assert [r.item.sku_id for r in answer.items] == ["b", "d", "c", "a"]
-    assert answer.items[0].sources == [("vector", 2, 0.5)]
+    assert answer.items[0].provenance == [("vector", 2, 0.5)]
     assert answer.bundle_version == "v1"
     assert [(s.name, s.outcome) for s in answer.stages] == [
         ("user", "ok"), ("recall", "ok"), ("item", "ok"), ("rank", "ok"),
@@ -172,13 +169,13 @@ async def test_a_session_goes_before_the_stored_history() -> None:
     session = User(history=(Interaction("new", 2),))
     both = to_user(with_session(from_user(stored), from_user(session)))
     assert [i.sku for i in both.history] == ["new", "old"]
-    assert both.totals.skus == ("new",)
+    assert both.aggregates.skus == ("new",)
 
 
-async def test_a_session_of_a_new_user_is_also_in_the_totals() -> None:
+async def test_a_session_of_a_new_user_is_also_in_the_aggregates() -> None:
     fake = FakePorts()
     await ask(fake, "", described=User(history=(Interaction("new", 2),)))
-    assert fake.seen["recall"].totals.skus == ("new",)
+    assert fake.seen["recall"].aggregates.skus == ("new",)
 
 
 async def test_items_without_a_record_are_left_out() -> None:
@@ -200,14 +197,14 @@ async def test_nothing_in_stock_is_an_empty_answer() -> None:
     assert (answer.stages[-1].name, answer.stages[-1].outcome) == ("rank", "skipped")
 
 
-@pytest.mark.parametrize("fault", [Unavailable("away"), OutOfTime("slow")])
+@pytest.mark.parametrize("fault", [Unavailable("away"), DeadlineExceeded("slow")])
 async def test_rank_down_keeps_recall_order(fault: Fault) -> None:
     answer = await ask(FakePorts(fails={"rank": fault}))
     assert [r.item.sku_id for r in answer.items] == SKUS
     assert answer.stages[-1].outcome == fault.outcome
 
 
-FAULTS = [Unavailable("away"), OutOfTime("slow"), Fault("broken")]
+FAULTS = [Unavailable("away"), DeadlineExceeded("slow"), Fault("broken")]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -231,7 +228,7 @@ async def test_recall_down_is_what_sells_ranked_for_the_user(fault: Fault) -> No
     answer = await ask(fake)
     assert [r.item.sku_id for r in answer.items] == ["y", "a", "x"]
     assert answer.degraded == [Degradation("recall", "popular")]
-    assert answer.items[0].sources == [("popular", 2, 0.0)]
+    assert answer.items[0].provenance == [("popular", 2, 0.0)]
 
 
 async def test_recall_down_and_new_only_leaves_out_what_was_bought() -> None:
@@ -248,16 +245,16 @@ async def test_recall_without_a_channel_says_so() -> None:
 
 @pytest.mark.parametrize("fault", [*FAULTS, NotFound("none of them")])
 async def test_cm_down_is_served_from_records_that_were_seen(fault: Fault) -> None:
-    shelf = Shelf(BEST_SELLERS, "v0")
+    shelf = FallbackCatalogue(BEST_SELLERS, "v0")
     await ask(FakePorts(out_of_stock=frozenset({"c"}), unknown=frozenset({"a"})), shelf=shelf)
     answer = await ask(FakePorts(fails={"item": fault}), shelf=shelf)
     assert [r.item.sku_id for r in answer.items] == ["b", "d", "a"]
     assert answer.items[2].item == BEST_SELLERS[2]
-    assert answer.degraded == [Degradation("item", "last seen")]
+    assert answer.degraded == [Degradation("item", "last read")]
 
 
 async def test_cm_down_and_nothing_of_recalls_was_seen_is_what_sells() -> None:
-    shelf = Shelf([ItemInfo(sku_id="x"), ItemInfo(sku_id="y")], "v0")
+    shelf = FallbackCatalogue([ItemInfo(sku_id="x"), ItemInfo(sku_id="y")], "v0")
     answer = await ask(FakePorts(fails={"item": Unavailable("away")}), shelf=shelf)
     assert {r.item.sku_id for r in answer.items} == {"x", "y"}
     assert answer.degraded == [Degradation("item", "popular")]
@@ -283,7 +280,7 @@ async def test_no_time_at_all_is_what_sells() -> None:
 
 @pytest.mark.parametrize("stage", ["user", "recall", "item", "rank"])
 async def test_a_stage_that_hangs_leaves_time_for_the_others(stage: str) -> None:
-    fake, shelf = FakePorts(hangs=frozenset({stage})), Shelf([ItemInfo(sku_id="a")], "v0")
+    fake, shelf = FakePorts(hangs=frozenset({stage})), FallbackCatalogue([ItemInfo(sku_id="a")], "v0")
     begun = time.monotonic()
     answer = await ask(fake, seconds=0.5, shelf=shelf, reserve_s=0.2)  # for a machine that is busy
     assert time.monotonic() - begun < 0.5
@@ -294,7 +291,7 @@ async def test_a_stage_that_hangs_leaves_time_for_the_others(stage: str) -> None
 @pytest.mark.parametrize("stage", ["user", "recall", "item", "rank"])
 async def test_what_a_service_refuses_is_no_fault_of_the_callers(stage: str) -> None:
     """Such as a stored record that is not as it should be."""
-    answer = await ask(FakePorts(fails={stage: BadRequest("totals of different lengths")}))
+    answer = await ask(FakePorts(fails={stage: BadRequest("aggregates of different lengths")}))
     assert answer.items
     assert [one.stage for one in answer.degraded] == [stage]
 
@@ -305,21 +302,21 @@ def test_a_user_who_cannot_be_is_refused_before_any_service_is_asked() -> None:
         Query.of("", "alice", session, 10)
 
 
-def late(quality: Quality, times: int = 1) -> Quality:
+def late(quality: QualityFactor, times: int = 1) -> QualityFactor:
     for _ in range(times):
-        quality.saw(2.0)
+        quality.record(2.0)
     return quality
 
 
 async def test_under_load_fewer_are_ranked_and_the_others_follow_in_recalls_order() -> None:
-    fake, quality = FakePorts(), late(Quality(goal_s=1.0, least=0.3), times=4)
+    fake, quality = FakePorts(), late(QualityFactor(goal_s=1.0, minimum=0.3), times=4)
     answer = await ask(fake, n=4, candidates=4, quality=quality)  # .6 of 4
     assert [r.item.sku_id for r in answer.items] == ["b", "c", "a", "d"]
     assert (answer.ranked, answer.degraded) == (3, [])
 
 
 async def test_under_load_fewer_than_the_candidates_are_recalled_but_never_fewer_than_asked() -> None:
-    quality = late(Quality(goal_s=1.0, least=0.5), times=9)
+    quality = late(QualityFactor(goal_s=1.0, minimum=0.5), times=9)
     for n, recalled in ((1, 2), (3, 3)):
         fake = FakePorts()
         await ask(fake, n=n, candidates=4, quality=quality)
@@ -327,29 +324,29 @@ async def test_under_load_fewer_than_the_candidates_are_recalled_but_never_fewer
 
 
 async def test_quality_comes_back_with_answers_in_time_and_is_not_lost_to_a_part_that_is_away() -> None:
-    quality = late(Quality(goal_s=0.0, least=0.3))
-    assert quality.of(100) == 90
+    quality = late(QualityFactor(goal_s=0.0, minimum=0.3))
+    assert quality.share_of(100) == 90
     await ask(FakePorts(fails={"rank": Unavailable("away")}), quality=quality)
-    assert quality.of(100) == 90
+    assert quality.share_of(100) == 90
     for _ in range(10):
-        quality.saw(0.0)
-    assert quality.of(100) == 100
+        quality.record(0.0)
+    assert quality.share_of(100) == 100
 
 
-@pytest.mark.parametrize("fault", [OutOfTime("slow"), Unavailable("away")])
+@pytest.mark.parametrize("fault", [DeadlineExceeded("slow"), Unavailable("away")])
 async def test_a_part_that_is_away_or_hangs_is_no_load(fault: Fault) -> None:
     """Else a shop with few customers would rank fewer candidates long after the part is back."""
-    seen = Quality(goal_s=-1.0, least=0.3)  # every answer is late
+    seen = QualityFactor(goal_s=-1.0, minimum=0.3)  # every answer is late
     await ask(FakePorts(fails={"rank": fault}), quality=seen)
-    assert seen.of(10) == 10
+    assert seen.share_of(10) == 10
     await ask(FakePorts(), quality=seen)
-    assert seen.of(10) == 9
+    assert seen.share_of(10) == 9
 
 
 def test_the_shelf_forgets_what_was_not_seen_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ecrs.gateway.shelf.MAX_RECORDS", 2)
-    monkeypatch.setattr("ecrs.gateway.shelf.FRESH_S", -1.0)
-    shelf = Shelf([], "v0")
+    monkeypatch.setattr("ecrs.gateway.fallbacks.MAX_ITEMS_KEPT", 2)
+    monkeypatch.setattr("ecrs.gateway.fallbacks.REFRESH_S", -1.0)
+    shelf = FallbackCatalogue([], "v0")
     for sku in "abac":
         shelf.remember({sku: ItemInfo(sku_id=sku)})
     assert set(shelf.records("abc")) == {"a", "c"}
@@ -359,23 +356,23 @@ def test_the_shelf_forgets_what_was_not_seen_for_longest(monkeypatch: pytest.Mon
 def test_the_shelf_keeps_a_record_anew_unless_it_did_so_lately(
     monkeypatch: pytest.MonkeyPatch, fresh_s: float, kept: str
 ) -> None:
-    monkeypatch.setattr("ecrs.gateway.shelf.FRESH_S", fresh_s)
-    shelf = Shelf([], "v0")
+    monkeypatch.setattr("ecrs.gateway.fallbacks.REFRESH_S", fresh_s)
+    shelf = FallbackCatalogue([], "v0")
     for brand in "12":
         shelf.remember({"a": ItemInfo(sku_id="a", brand=brand)})
     assert shelf.records("a")["a"].brand == kept
 
 
 def test_the_shelf_keeps_records_and_not_the_replies_that_they_came_in() -> None:
-    shelf, reply = Shelf([], "v0"), CMResponse(item_infos=[ItemInfo(sku_id="a", brand="1")])
+    shelf, reply = FallbackCatalogue([], "v0"), CMResponse(item_infos=[ItemInfo(sku_id="a", brand="1")])
     shelf.remember({item.sku_id: item for item in reply.item_infos})
     reply.item_infos[0].brand = "2"  # what is of the reply shows it
     assert shelf.records("a") == {"a": ItemInfo(sku_id="a", brand="1")}
 
 
 def test_the_shelf_of_a_bundle_is_its_best_sellers(tiny: Bundle) -> None:
-    shelf = Shelf.of(tiny)
-    found = shelf.candidates(UserInfo(), 1000, new_only=False).skus
+    shelf = FallbackCatalogue.of(tiny)
+    found = shelf.popular(UserInfo(), 1000, new_only=False).skus
     share = dict(zip(tiny.catalogue.skus, np.load(tiny.path / "recall" / "popular.npy"), strict=True))
     shares = [share[sku] for sku in found]
     assert len(found) == len(share)
@@ -384,7 +381,7 @@ def test_the_shelf_of_a_bundle_is_its_best_sellers(tiny: Bundle) -> None:
 
 
 def test_a_query_must_say_for_whom() -> None:
-    with pytest.raises(BadRequest, match="neither user_id nor user_info"):
+    with pytest.raises(BadRequest, match="the request names no user"):
         Query.of("log-1", "0", None, 10)
 
 
@@ -395,18 +392,18 @@ def test_a_query_for_too_many_is_refused() -> None:
 
 @given(st.permutations(SKUS), st.lists(st.floats(0, 1), min_size=4, max_size=4), st.integers(1, 6))
 def test_ranking_is_a_permutation_of_what_is_known(order: list[str], scores: list[float], n: int) -> None:
-    known = Known([ItemInfo(sku_id=sku) for sku in order], Sources.silent(4))
-    ranked = assemble(4, known, scores)
+    known = CandidateItems([ItemInfo(sku_id=sku) for sku in order], ProvenanceTable.empty(4))
+    ranked = order_by_score(4, known, scores)
     assert sorted(r.item.sku_id for r in ranked) == SKUS
     assert [r.score for r in ranked] == sorted(scores, reverse=True)
-    assert assemble(n, known, []) == assemble(4, known, [])[:n]
-    some = [r.item.sku_id for r in assemble(4, known, scores[:2])]
+    assert order_by_score(n, known, []) == order_by_score(4, known, [])[:n]
+    some = [r.item.sku_id for r in order_by_score(4, known, scores[:2])]
     assert sorted(some[:2]) == sorted(order[:2])
     assert some[2:] == order[2:]
 
 
 def test_a_stage_that_ends_otherwise_is_not_ok() -> None:
-    trace = Trace()
+    trace = RequestTrace()
     for error in (RuntimeError("a bug"), asyncio.CancelledError()):
         with pytest.raises(type(error)), trace.stage("rank"):
             raise error

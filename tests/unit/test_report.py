@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import ecrs_models
+import ecrs_models.evaluation
+import ecrs_models.report
 from ecrs.bundle import Bundle
-from ecrs_models import cli
-from ecrs_models.dataset import Dataset
+from ecrs_models import commands
+from ecrs_models.data.dataset import Dataset
 from ecrs_models.errors import DataError
-from ecrs_models.measured import OURS
-from ecrs_models.page import NO_PLOTS, page
-from ecrs_models.period import Period
-from ecrs_models.report import FACTORS, NEIGHBOURS, SEGMENT, report
-from ecrs_models.slices import Gate
+from ecrs_models.evaluation.period import EvaluationPeriod
+from ecrs_models.evaluation.results import OURS
+from ecrs_models.evaluation.slices import Gate
+from ecrs_models.report.contents import FACTORS, NEIGHBOURS, SEGMENT, report
+from ecrs_models.report.page import NO_PLOTS, page
 from tests.tiny import tiny_data
 
 RECOMMENDERS = ["popularity", "history, then popularity", SEGMENT, NEIGHBOURS, FACTORS, "merged recall", OURS]
@@ -37,9 +38,9 @@ def out(data: Dataset, tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -
     out = tmp_path_factory.mktemp("out") / "evaluate"
     recs = out.parent / "recs"
     command = ["evaluate", str(tiny.path), "--data", str(data.path), "--out", str(out), "--recs", str(recs)]
-    done = CliRunner().invoke(cli.app, command)
+    done = CliRunner().invoke(commands.app, command)
     gates = json.loads((out / "report.json").read_text())["gates"]
-    assert done.exit_code == (0 if all(gate["passed"] for gate in gates) else cli.EXIT_GATE), done.output
+    assert done.exit_code == (0 if all(gate["passed"] for gate in gates) else commands.EXIT_GATE), done.output
     (out.parent / "stdout").write_text(done.stdout)
     return out
 
@@ -60,7 +61,7 @@ def lists(path: Path) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("task", ["all", "new"])
 def test_the_report_and_the_lists_agree(out: Path, content: dict[str, Any], data: Dataset, task: str) -> None:
-    period = Period.of(data, data.split.test_from, data.split.until)
+    period = EvaluationPeriod.of(data, data.split.test_from, data.split.until)
     ids, skus = data.users["user_id"].to_list(), data.items["sku"].to_list()
     recommended = lists(out / f"recs-{task}.csv")
     truth = {ids[user]: {skus[item] for item in taken} for user, taken in period.truth_of(task).items()}
@@ -151,9 +152,9 @@ def test_a_gate_that_fails_is_the_exit_code(
     data: Dataset, tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["evaluate", str(tiny.path), "--data", str(data.path), "--out", str(tmp_path), "--quick"]
-    for passed, code in ((True, 0), (False, cli.EXIT_GATE)):
+    for passed, code in ((True, 0), (False, commands.EXIT_GATE)):
         monkeypatch.setattr(Gate, "passed", passed)
-        assert CliRunner().invoke(cli.app, command).exit_code == code
+        assert CliRunner().invoke(commands.app, command).exit_code == code
         assert (tmp_path / "report.html").exists()
 
 
@@ -172,9 +173,9 @@ def test_quick_needs_nothing_of_the_extra(
 ) -> None:
     for name in ("implicit", "implicit.als", "matplotlib", "scipy", "threadpoolctl"):
         monkeypatch.setitem(sys.modules, name, None)
-    for name in ("collaborative", "plots"):
-        monkeypatch.delitem(sys.modules, f"ecrs_models.{name}", raising=False)
-        monkeypatch.delattr(ecrs_models, name, raising=False)
+    for package, name in ((ecrs_models.evaluation, "collaborative"), (ecrs_models.report, "plots")):
+        monkeypatch.delitem(sys.modules, f"{package.__name__}.{name}", raising=False)
+        monkeypatch.delattr(package, name, raising=False)
     made = report(tiny, data, quick=True)
     assert NEIGHBOURS not in made.content["tasks"]["all"]
     assert NO_PLOTS in page(made.content)

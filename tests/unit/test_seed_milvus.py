@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pymilvus import MilvusClient
 
-from ecrs.recall.vectors import EXACT_UP_TO
+from ecrs.storage.vectors import EXACT_INDEX_LIMIT
 from ecrs_seed import milvus as seed
 
 
@@ -47,7 +47,7 @@ def test_a_collection_that_lost_vectors_is_refused(vectors: np.ndarray) -> None:
         seed._check(Index(vectors, 1_999, len(vectors)), "c", skus, vectors)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("products", "kind"), [(EXACT_UP_TO, "FLAT"), (EXACT_UP_TO + 1, "HNSW")])
+@pytest.mark.parametrize(("products", "kind"), [(EXACT_INDEX_LIMIT, "FLAT"), (EXACT_INDEX_LIMIT + 1, "HNSW")])
 def test_the_index_follows_the_size(products: int, kind: str) -> None:
     (index,) = seed.index_for(MilvusClient, products)
     assert index.to_dict()["index_type"] == kind

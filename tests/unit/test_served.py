@@ -7,13 +7,14 @@ import numpy as np
 import paddle
 import pytest
 
-from ecrs.model.served import TOLERANCE
-from ecrs.model.signature import ModelSignature
-from ecrs.ranking_features import FEATURES, LEVELS, RANKER_COLUMNS
-from ecrs_models.export import save_model
-from ecrs_models.inference import SavedModel
-from ecrs_models.rankers import RANKERS
-from ecrs_models.served import ServedDeepFM, served
+from ecrs.features.quantiles import LEVELS, RANKER_COLUMNS
+from ecrs.features.ranking import FEATURES
+from ecrs.serving.served_model import TOLERANCE
+from ecrs.serving.signature import ModelSignature
+from ecrs_models.evaluation.saved_model import SavedModel
+from ecrs_models.export.model_files import save_model
+from ecrs_models.export.serving_form import ServedDeepFM, serving_form
+from ecrs_models.training.rankers import RANKERS
 
 VOCABULARIES = len(RANKER_COLUMNS) - len(FEATURES)
 CARDINALITY = (*range(2, 2 + VOCABULARIES), *[LEVELS] * len(FEATURES))
@@ -40,7 +41,7 @@ def ids() -> np.ndarray:
 
 def test_the_served_deepfm_is_the_trained_one() -> None:
     network = ranker("deepfm")
-    form = served(network)
+    form = serving_form(network)
     assert isinstance(form, ServedDeepFM)
     expected = network(paddle.to_tensor(ids())).numpy()
     assert expected.std() > 0.05
@@ -51,7 +52,7 @@ def test_its_table_is_little_larger_with_many_products() -> None:
     """An id's row has one number more than the trained tables have for it."""
     network = ranker("deepfm")
     fixed = LEVELS * len(FEATURES)
-    rows, width = served(network).rows.weight.shape
+    rows, width = serving_form(network).rows.weight.shape
     assert rows == network.ids.weight.shape[0] + fixed
     assert width == network.ids.weight.shape[1] + network.first.weight.shape[1] + 1
 

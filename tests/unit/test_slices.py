@@ -1,20 +1,20 @@
 import numpy as np
 import pytest
 
-from ecrs.clock import DAY_S
-from ecrs_models.bootstrap import Interval
-from ecrs_models.measured import BEST_POSSIBLE, MERGED, OURS, Measured
-from ecrs_models.period import Period
-from ecrs_models.slices import Gate, by_history, gates, history_names, new_products
+from ecrs.domain.clock import DAY_S
+from ecrs_models.evaluation.bootstrap import Interval
+from ecrs_models.evaluation.period import EvaluationPeriod
+from ecrs_models.evaluation.results import BEST_POSSIBLE, OURS, RETRIEVAL, RankingResults
+from ecrs_models.evaluation.slices import Gate, by_history, gates, history_names, new_products
 from tests.unit.test_train import log_of
 
 
-def period(*rows: tuple[int, int, int], users: int = 2, items: int = 6, start: int = 100) -> Period:
+def period(*rows: tuple[int, int, int], users: int = 2, items: int = 6, start: int = 100) -> EvaluationPeriod:
     """A period that begins on day `start`; rows are user, item, day."""
     log = log_of(*((user, item, day * DAY_S) for user, item, day in rows), users=users)
     catalogue = np.zeros(items, dtype=bool)
     catalogue[log.item] = True
-    return Period(log, log, {}, catalogue, start * DAY_S)
+    return EvaluationPeriod(log, log, {}, catalogue, start * DAY_S)
 
 
 def lists(**of: dict[int, list[int]]) -> dict[str, dict[int, np.ndarray]]:
@@ -25,7 +25,7 @@ TRUTH = {0: np.array([1, 2]), 1: np.array([3])}
 
 
 def test_means_and_differences_by_hand() -> None:
-    measured = Measured(TRUTH, lists(popularity={0: [1, 9], 1: [3]}) | lists(ECRS={0: [1, 2], 1: [3]}))
+    measured = RankingResults(TRUTH, lists(popularity={0: [1, 9], 1: [3]}) | lists(ECRS={0: [1, 2], 1: [3]}))
     assert measured.means()["popularity"]["recall@20"] == pytest.approx(0.75)
     assert measured.means()[OURS]["recall@20"] == 1
     better = measured.against()
@@ -36,22 +36,22 @@ def test_means_and_differences_by_hand() -> None:
 
 def test_the_stages_of_ecrs_and_the_best_possible_are_no_rivals() -> None:
     same = {0: [1], 1: [3]}
-    named = {name: lists(x=same)["x"] for name in (OURS, MERGED, BEST_POSSIBLE)}
-    assert Measured(TRUTH, named).against() == {}
+    named = {name: lists(x=same)["x"] for name in (OURS, RETRIEVAL, BEST_POSSIBLE)}
+    assert RankingResults(TRUTH, named).against() == {}
 
 
 def test_the_share_of_the_best_possible_is_of_the_means() -> None:
     best = lists(x={0: [1, 2], 1: [9]})["x"]
     ours = lists(x={0: [1], 1: [9]})["x"]
-    measured = Measured(TRUTH, {OURS: ours, BEST_POSSIBLE: best})
+    measured = RankingResults(TRUTH, {OURS: ours, BEST_POSSIBLE: best})
     assert measured.reached()["recall@20"].mean == pytest.approx(0.5)
-    assert Measured(TRUTH, {OURS: ours}).reached() == {}
+    assert RankingResults(TRUTH, {OURS: ours}).reached() == {}
 
 
 def test_users_are_sliced_by_distinct_products() -> None:
     """User 0 bought 49 and one of them again, user 1 bought 50."""
     rows = [(0, item, 1) for item in range(49)] + [(0, 0, 2)] + [(1, item, 1) for item in range(50)]
-    parts = by_history(Measured(TRUTH, {}), period(*rows, items=60))
+    parts = by_history(RankingResults(TRUTH, {}), period(*rows, items=60))
     assert {name: list(part.truth) for name, part in parts.items()} == {"under 50": [0], "50 to 199": [1]}
     assert list(history_names()) == ["under 50", "50 to 199", "200 to 499", "500 and more"]
 
@@ -63,7 +63,7 @@ def test_new_products_were_first_sold_in_the_last_four_weeks() -> None:
 
 
 def test_wanting_some_items_leaves_out_users_who_took_none() -> None:
-    measured = Measured(TRUTH, lists(ECRS={0: [2, 1], 1: [3]}))
+    measured = RankingResults(TRUTH, lists(ECRS={0: [2, 1], 1: [3]}))
     wanting = measured.wanting(np.isin(np.arange(6), [1]))
     assert {user: items.tolist() for user, items in wanting.truth.items()} == {0: [1]}
     assert wanting.means()[OURS]["ndcg@20"] == pytest.approx(1 / np.log2(3))
@@ -81,7 +81,7 @@ def test_a_gate_is_passed_unless_it_is_certain_that_the_rival_is_better(
 
 
 def test_gates_compare_each_kind_of_new_user_with_the_rival() -> None:
-    better = Measured(TRUTH, lists(popularity={0: [9], 1: [9]}) | lists(ECRS={0: [1, 2], 1: [3]}))
-    worse = Measured(TRUTH, lists(popularity={0: [1, 2], 1: [3]}) | lists(ECRS={0: [9], 1: [9]}))
+    better = RankingResults(TRUTH, lists(popularity={0: [9], 1: [9]}) | lists(ECRS={0: [1, 2], 1: [3]}))
+    worse = RankingResults(TRUTH, lists(popularity={0: [1, 2], 1: [3]}) | lists(ECRS={0: [9], 1: [9]}))
     found = gates({"session": better, "profile": worse}, "popularity")
     assert [(gate.name, gate.passed) for gate in found] == [("session", True), ("profile", False)]

@@ -5,47 +5,49 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecrs.actions import ActionType, Interaction
-from ecrs.clock import DAY_S
-from ecrs.profiles import _load_totals, dump_totals
-from ecrs.totals import LONG_S, MAX_PRODUCTS, SHORT_S, TOTALS, Totals
-from ecrs.wire import from_totals, to_totals
-from ecrs_models.dataset import Log
-from ecrs_models.tables import user_totals
+from ecrs.domain.actions import ActionType, Interaction
+from ecrs.domain.aggregates import AGGREGATE_COLUMNS, LONG_S, MAX_PRODUCTS, SHORT_S, Aggregates
+from ecrs.domain.clock import DAY_S
+from ecrs.storage.records import dump_aggregates, load_aggregates
+from ecrs.wire.messages import from_aggregates, to_aggregates
+from ecrs_models.data.log import Log
+from ecrs_models.snapshots.aggregates import aggregate_by_user
 
 
-def row(totals: Totals, sku: str) -> dict[str, float]:
-    return dict(zip(TOTALS, totals.numbers[totals.skus.index(sku)].tolist(), strict=True))
+def row(aggregates: Aggregates, sku: str) -> dict[str, float]:
+    return dict(zip(AGGREGATE_COLUMNS, aggregates.numbers[aggregates.skus.index(sku)].tolist(), strict=True))
 
 
 def test_purchases_are_counted_by_time_and_decay_to_the_last_one() -> None:
-    totals = Totals().plus(
+    aggregates = Aggregates().plus(
         [Interaction("a", 0 * DAY_S + 1), Interaction("a", 1), Interaction("a", 30 * DAY_S + 1)]
     )
-    assert row(totals, "a") == pytest.approx({
+    assert row(aggregates, "a") == pytest.approx({
         "orders": 2, "first_order": 1, "last_order": 30 * DAY_S + 1,
         "short": 1 + np.exp(-1), "long": 1 + np.exp(-0.25),
-        "touches": 0, "last_touch": 0, "touch": 0,
+        "engagements": 0, "last_engagement": 0, "engagement": 0,
     })  # fmt: skip
 
 
-def test_other_actions_are_touches_of_different_weight() -> None:
-    totals = Totals().plus([Interaction("a", 5, ActionType.VIEW), Interaction("a", 5, ActionType.CART)])
-    assert row(totals, "a") == pytest.approx(
-        dict.fromkeys(TOTALS, 0) | {"touches": 2, "last_touch": 5, "touch": 1.2}
+def test_other_actions_are_engagements_of_different_weight() -> None:
+    aggregates = Aggregates().plus(
+        [Interaction("a", 5, ActionType.VIEW), Interaction("a", 5, ActionType.CART)]
+    )
+    assert row(aggregates, "a") == pytest.approx(
+        dict.fromkeys(AGGREGATE_COLUMNS, 0) | {"engagements": 2, "last_engagement": 5, "engagement": 1.2}
     )
 
 
 def test_what_comes_late_counts_as_of_the_last_time() -> None:
-    totals = Totals().plus([Interaction("a", 100)]).plus([Interaction("a", 50)])
-    assert row(totals, "a")["last_order"] == 100
+    aggregates = Aggregates().plus([Interaction("a", 100)]).plus([Interaction("a", 50)])
+    assert row(aggregates, "a")["last_order"] == 100
 
 
 def test_the_newest_products_are_kept() -> None:
-    totals = Totals().plus(Interaction(str(ts), ts) for ts in range(1, MAX_PRODUCTS + 11))
-    assert len(totals) == MAX_PRODUCTS
-    assert totals.skus[0] == str(MAX_PRODUCTS + 10)
-    assert "10" not in totals.skus
+    aggregates = Aggregates().plus(Interaction(str(ts), ts) for ts in range(1, MAX_PRODUCTS + 11))
+    assert len(aggregates) == MAX_PRODUCTS
+    assert aggregates.skus[0] == str(MAX_PRODUCTS + 10)
+    assert "10" not in aggregates.skus
 
 
 ACTIONS = st.tuples(
@@ -54,29 +56,30 @@ ACTIONS = st.tuples(
 
 
 @given(st.lists(ACTIONS, min_size=1, max_size=40))
-def test_a_log_gives_every_user_the_totals_of_the_own_actions(
+def test_a_log_gives_every_user_the_aggregates_of_the_own_actions(
     actions: list[tuple[int, int, int, int]],
 ) -> None:
     actions.append((2, 4, 1, 2))  # some order, or everything would count as one
     user, item, ts, kind = (np.array(column) for column in zip(*actions, strict=True))
     log = Log.of(user.astype(np.int32), item.astype(np.int32), ts, kind.astype(np.int8), 3)
-    table = user_totals(log, items=5)
+    table = aggregate_by_user(log, items=5)
     for number in range(3):
         own = [Interaction(str(i), t, ActionType(k)) for u, i, t, k in actions if u == number]
-        totals = Totals().plus(own)
+        aggregates = Aggregates().plus(own)
         items, numbers = table.of(number)
         assert dict(zip(items.tolist(), numbers.tolist(), strict=True)) == {
-            int(sku): pytest.approx(of) for sku, of in zip(totals.skus, totals.numbers.tolist(), strict=True)
+            int(sku): pytest.approx(of)
+            for sku, of in zip(aggregates.skus, aggregates.numbers.tolist(), strict=True)
         }
 
 
 @given(st.lists(ACTIONS, max_size=20))
-def test_totals_survive_the_store_and_the_wire_to_the_last_bit(
+def test_aggregates_survive_the_store_and_the_wire_to_the_last_bit(
     actions: list[tuple[int, int, int, int]],
 ) -> None:
-    totals = Totals().plus(Interaction(str(i), t, ActionType(k)) for _, i, t, k in actions)
-    assert to_totals(from_totals(totals)) == totals
-    assert _load_totals(dump_totals(totals)) == totals
+    aggregates = Aggregates().plus(Interaction(str(i), t, ActionType(k)) for _, i, t, k in actions)
+    assert to_aggregates(from_aggregates(aggregates)) == aggregates
+    assert load_aggregates(dump_aggregates(aggregates)) == aggregates
 
 
 def test_time_scales_are_what_the_wire_says() -> None:

@@ -9,32 +9,34 @@ import numpy as np
 import paddle
 import pytest
 
-from ecrs.actions import ActionType
 from ecrs.bundle import Bundle
-from ecrs.features import ABSENT, ITEM_TOWER_COLUMNS, OUT_OF_VOCABULARY, PADDING, USER_TOWER_COLUMNS
-from ecrs_models import export, training
-from ecrs_models.dataset import Dataset, Log
+from ecrs.domain.actions import ActionType
+from ecrs.features.encoding import ABSENT, ITEM_TOWER_COLUMNS, OUT_OF_VOCABULARY, PADDING, USER_TOWER_COLUMNS
+from ecrs_models.data.dataset import Dataset
+from ecrs_models.data.log import Log
 from ecrs_models.errors import DataError
-from ecrs_models.sampling import (
+from ecrs_models.export import bundle_writer
+from ecrs_models.training import pipeline
+from ecrs_models.training.sampling import (
     ITEMS_PER_BASKET,
-    Examples,
     TowerBatch,
+    TowerExamples,
     epoch_rows,
-    same_answers,
+    false_negatives,
     tower_batch,
 )
-from ecrs_models.two_tower import in_batch_softmax
+from ecrs_models.training.two_tower import in_batch_softmax
 from tests.tiny import tiny_data, tiny_settings
 
 TRAIN = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from ecrs_models import training
-from ecrs_models.dataset import Dataset
+from ecrs_models.data.dataset import Dataset
+from ecrs_models.training import pipeline
 from tests.tiny import tiny_settings
 data = Dataset.load(Path(sys.argv[1]))
-training.train(data, Path(sys.argv[2]), tiny_settings(data, tower_epochs=20), checkpoint_s=0)
+pipeline.train(data, Path(sys.argv[2]), tiny_settings(data, tower_epochs=20), checkpoint_s=0)
 """
 
 
@@ -45,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def weights(out: Path) -> dict[str, np.ndarray]:
     state = {}
-    for name in training.MODELS:
+    for name in pipeline.MODELS:
         for key, value in paddle.load(str(out / f"{name}.pdparams")).items():
             state[f"{name}.{key}"] = np.asarray(value)
     return state
@@ -62,22 +64,22 @@ def log_of(*rows: tuple[int, int, int], users: int = 2) -> Log:
     return Log.of(user.astype(np.int32), item.astype(np.int32), ts, kind, users)
 
 
-def examples_of(log: Log, items: int = 10) -> Examples:
+def examples_of(log: Log, items: int = 10) -> TowerExamples:
     """Users and items whose ids are their numbers from 2 on."""
     users = np.tile(np.arange(len(log.start) - 1)[:, None] + 2, (1, 7))
-    return Examples(log, users, np.tile(np.arange(items)[:, None] + 2, (1, 4)))
+    return TowerExamples(log, users, np.tile(np.arange(items)[:, None] + 2, (1, 4)))
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_others(data: Dataset, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        training.train(data, tmp_path / name, tiny_settings(data, seed))
+        pipeline.train(data, tmp_path / name, tiny_settings(data, seed))
     assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(data: Dataset, tmp_path: Path) -> None:
     settings = tiny_settings(data, tower_epochs=20)
-    training.train(data, tmp_path / "whole", settings)
+    pipeline.train(data, tmp_path / "whole", settings)
 
     killed = tmp_path / "killed"
     command = [sys.executable, "-c", TRAIN, str(data.path), str(killed)]
@@ -87,44 +89,44 @@ def test_a_killed_training_goes_on_to_the_same_weights(data: Dataset, tmp_path: 
         process.send_signal(signal.SIGKILL)
     assert not (killed / "two_tower.pdparams").exists()
 
-    training.train(data, killed, settings)
+    pipeline.train(data, killed, settings)
     assert same(weights(tmp_path / "whole"), weights(killed))
     assert not list(killed.glob("*.checkpoint"))
 
 
 def test_other_settings_do_not_go_on_from_an_old_checkpoint(data: Dataset, tmp_path: Path) -> None:
-    training.train(data, tmp_path, tiny_settings(data, seed=1))
-    training.train(data, tmp_path, tiny_settings(data, seed=2))
-    assert training.load(tmp_path).settings.seed == 2
+    pipeline.train(data, tmp_path, tiny_settings(data, seed=1))
+    pipeline.train(data, tmp_path, tiny_settings(data, seed=2))
+    assert pipeline.load(tmp_path).settings.seed == 2
     (tmp_path / "ranker.pdparams").unlink()
     with pytest.raises(DataError, match=r"ranker\.pdparams is missing: run `ecrs train`"):
-        training.load(tmp_path)
+        pipeline.load(tmp_path)
 
 
 def test_a_bundle_is_only_made_of_the_data_that_were_trained_on(data: Dataset, tmp_path: Path) -> None:
-    training.train(data, tmp_path / "train", tiny_settings(data))
+    pipeline.train(data, tmp_path / "train", tiny_settings(data))
     other = Dataset.load(tiny_data(tmp_path / "other", seed=8))
     with pytest.raises(DataError, match="is not the data set that was trained on"):
-        export.export(training.load(tmp_path / "train"), other, tmp_path / "bundles")
+        bundle_writer.export(pipeline.load(tmp_path / "train"), other, tmp_path / "bundles")
 
 
 def test_training_on_everything_makes_a_bundle_that_says_it_is_not_measured(
     data: Dataset, tmp_path: Path
 ) -> None:
-    training.train(data, tmp_path / "train", replace(tiny_settings(data), until=data.split.until))
-    version = export.export(training.load(tmp_path / "train"), data, tmp_path / "bundles")
+    pipeline.train(data, tmp_path / "train", replace(tiny_settings(data), until=data.split.until))
+    version = bundle_writer.export(pipeline.load(tmp_path / "train"), data, tmp_path / "bundles")
     metrics = Bundle.open(tmp_path / "bundles" / version).metrics
     assert metrics["not_measured"] == "trained on everything"
 
 
 def test_nothing_before_the_split_is_an_error(data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no actions before 5"):
-        training.train(data, tmp_path, training.Settings(until=5, window_s=5))
+        pipeline.train(data, tmp_path, pipeline.TrainingSettings(until=5, window_s=5))
 
 
 def test_what_is_first_seen_after_the_split_is_out_of_vocabulary(data: Dataset) -> None:
     until = data.split.valid_from
-    encoder = training.fit_encoder(data, until)
+    encoder = pipeline.fit_encoder(data, until)
     before = set(data.items["sku"][np.unique(data.log.before(until).item)])
     assert set(encoder.vocabularies["sku"].ids) == before
     assert len(before) < data.items.height
@@ -150,7 +152,7 @@ def test_log_q_scores_popular_items_down_in_training() -> None:
 def test_accidental_hits_and_the_same_basket_are_no_negatives() -> None:
     item, user = np.array([7, 7, 8, 9]), np.array([0, 1, 2, 2])
     batch = TowerBatch(np.zeros((3, 57)), user, np.zeros((4, 4)), item, np.zeros(4, dtype=np.float32))
-    excluded = same_answers(batch)
+    excluded = false_negatives(batch)
     assert np.argwhere(excluded).tolist() == [[0, 1], [1, 0], [2, 3], [3, 2]]
     logits = paddle.zeros([4, 4])
     logits.stop_gradient = False

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from ecrs.bundle import Bundle
-from ecrs.features import FIRST_KNOWN, OUT_OF_VOCABULARY, Encoder, Vocabulary
-from ecrs_models import export, training
-from ecrs_models.dataset import Dataset
+from ecrs.features.encoding import FIRST_KNOWN, OUT_OF_VOCABULARY, Encoder, Vocabulary
+from ecrs_models.data.dataset import Dataset
 from ecrs_models.errors import DataError
-from ecrs_models.gate import compare
-from ecrs_models.training import in_batches
-from ecrs_models.warm import Start, moved, shortened
+from ecrs_models.export import bundle_writer
+from ecrs_models.export.gate import compare
+from ecrs_models.training import pipeline
+from ecrs_models.training.pipeline import in_batches
+from ecrs_models.training.warm_start import WarmStart, remapped_table, warm_start_settings
 from tests.tiny import tiny_data, tiny_settings
 
 
@@ -28,8 +29,8 @@ def earlier(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle that has seen nothing after the first half of the split's tuning."""
     root = tmp_path_factory.mktemp("earlier")
     settings = replace(tiny_settings(data), until=data.split.valid_from)
-    training.train(data, root / "train", settings)
-    version = export.export(training.load(root / "train"), data, root / "bundles")
+    pipeline.train(data, root / "train", settings)
+    version = bundle_writer.export(pipeline.load(root / "train"), data, root / "bundles")
     return Bundle.open(root / "bundles" / version)
 
 
@@ -39,13 +40,13 @@ def test_rows_move_with_their_values_and_newcomers_begin_as_the_unknown() -> Non
     table = np.arange(7, dtype=np.float32)[
         :, None
     ]  # brand: padding, unknown, a, c; shop: padding, unknown, x
-    assert moved(table, ("brand", "shop"), old, new)[:, 0].tolist() == [0, 1, 2, 1, 3, 4, 5, 5]
+    assert remapped_table(table, ("brand", "shop"), old, new)[:, 0].tolist() == [0, 1, 2, 1, 3, 4, 5, 5]
 
 
 def test_a_start_gives_the_weights_that_it_has(data: Dataset, earlier: Bundle) -> None:
-    start = Start.of(earlier)
-    encoder = training.fit_encoder(data, data.split.test_from)
-    two_tower, ranker = training.networks(encoder, tiny_settings(data))
+    start = WarmStart.of(earlier)
+    encoder = pipeline.fit_encoder(data, data.split.test_from)
+    two_tower, ranker = pipeline.networks(encoder, tiny_settings(data))
     start.give("two_tower", two_tower, encoder)
     start.give("ranker", ranker, encoder)
     sku = next(iter(earlier.encoder.vocabularies["sku"].ids))
@@ -65,8 +66,8 @@ def test_a_started_ranker_knows_what_it_knew(data: Dataset, earlier: Bundle) -> 
     known = earlier.encoder.vocabularies["sku"].ids
     newer = Vocabulary(known | {"new": len(known) + FIRST_KNOWN})
     encoder = Encoder(earlier.encoder.vocabularies | {"sku": newer})
-    _, ranker = training.networks(encoder, tiny_settings(data))
-    Start.of(earlier).give("ranker", ranker, encoder)
+    _, ranker = pipeline.networks(encoder, tiny_settings(data))
+    WarmStart.of(earlier).give("ranker", ranker, encoder)
     ranker.eval()
     golden = earlier.golden["ranker"]
     assert in_batches(ranker, np.array(golden["ids"])) == pytest.approx(np.array(golden["outputs"]), abs=1e-5)
@@ -75,11 +76,13 @@ def test_a_started_ranker_knows_what_it_knew(data: Dataset, earlier: Bundle) -> 
 def test_a_training_from_a_bundle_is_short_and_makes_a_bundle(
     data: Dataset, earlier: Bundle, tmp_path: Path
 ) -> None:
-    start = Start.of(earlier)
-    settings = shortened(tiny_settings(data), start)
-    assert (settings.start, settings.early_epochs, settings.moments) == (earlier.version, 0, 2)
-    training.train(data, tmp_path / "train", settings, start=start)
-    version = export.export(training.load(tmp_path / "train"), data, tmp_path / "bundles", gate=earlier)
+    start = WarmStart.of(earlier)
+    settings = warm_start_settings(tiny_settings(data), start)
+    assert (settings.start, settings.early_epochs, settings.snapshots) == (earlier.version, 0, 2)
+    pipeline.train(data, tmp_path / "train", settings, start=start)
+    version = bundle_writer.export(
+        pipeline.load(tmp_path / "train"), data, tmp_path / "bundles", gate=earlier
+    )
     made = Bundle.open(tmp_path / "bundles" / version)
     assert made.manifest["training"]["start"] == earlier.version
     assert made.metrics["gate"]["current"] == earlier.version
@@ -106,4 +109,4 @@ def test_what_cannot_be_compared_says_why(data: Dataset, tiny: Bundle) -> None:
 
 def test_a_bundle_without_weights_cannot_be_started_from(tiny: Bundle) -> None:
     with pytest.raises(DataError, match="no weights/ to start from"):
-        Start.of(Bundle(tiny.path / "nowhere", tiny.manifest))
+        WarmStart.of(Bundle(tiny.path / "nowhere", tiny.manifest))

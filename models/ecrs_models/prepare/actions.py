@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 
 
-class Known:
+class KnownActions:
     """Keeps the actions of the tables' users and products; counts the others in `dropped`."""
 
     def __init__(self, users: pl.DataFrame, items: pl.DataFrame) -> None:
@@ -23,8 +23,8 @@ class Known:
         return kept
 
 
-def dropped_text(dropped: dict[str, int]) -> str:
-    """A line about what `Known` left out."""
+def describe_dropped(dropped: dict[str, int]) -> str:
+    """A line about what `KnownActions` left out."""
     return (
         f"{dropped['actions']:,} actions left out: {dropped['unknown_users']:,} of users and "
         f"{dropped['unknown_products']:,} of products that the tables do not have"

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import polars as pl
 
-from ecrs.actions import ActionType
-from ecrs.domain import ITEM_FIELDS, PROFILE_FIELDS, UNKNOWN
-from ecrs_models.dataset import (
+from ecrs.domain.actions import ActionType
+from ecrs.domain.entities import ITEM_FIELDS, PROFILE_FIELDS, UNKNOWN
+from ecrs_models.data.dataset import (
     ACTIONS,
     PRODUCTS,
     USER_COLUMNS,
     USERS,
-    Split,
     replacing,
     write_about,
     write_table,
 )
+from ecrs_models.data.split import Split
 from ecrs_models.errors import DataError
 from ecrs_models.prepare import COMPLETE_JOURNEY
 

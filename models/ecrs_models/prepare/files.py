@@ -7,21 +7,22 @@ from pathlib import Path
 
 import polars as pl
 
-from ecrs.actions import ActionType
-from ecrs.domain import ITEM_FIELDS, NEW_USER_IDS, UNKNOWN, parse_item, parse_user
-from ecrs_models.dataset import (
+from ecrs.domain.actions import ActionType
+from ecrs.domain.entities import ITEM_FIELDS, NEW_USER_IDS, UNKNOWN
+from ecrs.domain.files import parse_item, parse_user
+from ecrs_models.data.dataset import (
     ACTION_SCHEMA,
     ACTIONS,
     PRODUCTS,
     USER_COLUMNS,
     USERS,
-    Split,
     replacing,
     write_about,
     write_table,
 )
+from ecrs_models.data.split import Split
 from ecrs_models.errors import DataError
-from ecrs_models.prepare.actions import Known, Parts, dropped_text
+from ecrs_models.prepare.actions import KnownActions, Parts, describe_dropped
 from ecrs_models.prepare.lines import (
     QUOTES,
     RESERVED,
@@ -56,7 +57,7 @@ class Prepared:
         """The report in a few lines of text."""
         lines = [str(report) for report in self.reports if report.bad]
         if self.dropped["actions"]:
-            lines.append(dropped_text(self.dropped))
+            lines.append(describe_dropped(self.dropped))
         lines.append(", ".join(f"{count:,} {name}" for name, count in self.counts.items()))
         return "\n".join(lines)
 
@@ -76,7 +77,7 @@ def prepare(source: Path, out: Path, *, strict: bool = False) -> Prepared:
         write_table(items, draft / PRODUCTS)
 
         bad_actions = BadLines(source / ACTIONS_CSV)
-        known = Known(users, items)
+        known = KnownActions(users, items)
         parts = Parts(draft / "parts")
         for block in read_actions(source / ACTIONS_CSV, bad_actions, strict):
             parts.write(known.keep(block))

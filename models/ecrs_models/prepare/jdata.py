@@ -13,20 +13,21 @@ from pathlib import Path
 
 import polars as pl
 
-from ecrs.clock import DAY_S
-from ecrs.domain import ITEM_FIELDS, NEW_USER_IDS, UNKNOWN
-from ecrs_models.dataset import (
+from ecrs.domain.clock import DAY_S
+from ecrs.domain.entities import ITEM_FIELDS, NEW_USER_IDS, UNKNOWN
+from ecrs_models.data.dataset import (
     ACTIONS,
     PRODUCTS,
     USER_COLUMNS,
     USERS,
-    Split,
     replacing,
     write_about,
     write_table,
 )
+from ecrs_models.data.split import Split
 from ecrs_models.errors import DataError
-from ecrs_models.prepare.actions import Known, Parts, dropped_text
+from ecrs_models.prepare.actions import KnownActions, Parts, describe_dropped
+from ecrs_models.prepare.gaps import find_gaps
 from ecrs_models.prepare.lines import (
     QUOTES,
     RESERVED,
@@ -40,7 +41,6 @@ from ecrs_models.prepare.lines import (
     read_blocks,
     well_formed,
 )
-from ecrs_models.prepare.stretches import find_stretches
 
 USERS_CSV, PRODUCTS_CSV = "jdata_user.csv", "jdata_product.csv"
 ACTIONS_CSV, SHOPS_CSV = "jdata_action.csv", "jdata_shop.csv"
@@ -74,7 +74,7 @@ class Prepared:
         """The report in a few lines of text."""
         lines = [str(report) for report in self.reports if report.bad]
         if self.dropped["actions"]:
-            lines.append(dropped_text(self.dropped))
+            lines.append(describe_dropped(self.dropped))
         if self.dropped["duplicates"]:
             lines.append(f"{self.dropped['duplicates']:,} actions left out: there already")
         lines += [f"note: {note}" for note in self.notes]
@@ -97,7 +97,7 @@ def prepare(source: Path, out: Path, *, strict: bool = False, window_days: int |
         write_table(items, draft / PRODUCTS)
 
         bad_actions = BadLines(source / ACTIONS_CSV)
-        known, parts = Known(users, items), Parts(draft / "parts")
+        known, parts = KnownActions(users, items), Parts(draft / "parts")
         for block in read_actions(source / ACTIONS_CSV, bad_actions, strict):
             parts.write(known.keep(block))
         check_share(bad_actions)
@@ -109,7 +109,7 @@ def prepare(source: Path, out: Path, *, strict: bool = False, window_days: int |
         if not actions:
             raise DataError(f"{source / ACTIONS_CSV}: no action of a user and a product in the tables")
 
-        stretches = find_stretches(daily)
+        stretches = find_gaps(daily)
         notes = [*check_shops(source / SHOPS_CSV, items), *map(str, stretches)]
         counts = {"users": users.height, "products": items.height, "actions": actions}
         dropped = {**known.dropped, "duplicates": duplicates}

@@ -69,7 +69,7 @@ def _lines(block: bytes, number: int) -> pl.DataFrame:
 
 
 def cells_of(lines: pl.DataFrame, separator: str, names: tuple[str, ...]) -> pl.DataFrame:
-    """The lines with a column a cell, without spaces around it; what a short line lacks is empty."""
+    """The lines with a column a cell, without spaces around it; what a short line missing is empty."""
     cells = pl.col("line").str.split_exact(separator, len(names) - 1).struct.rename_fields(list(names))
     return lines.with_columns(cells.alias("cells")).unnest("cells").with_columns(
         pl.col(names).str.strip_chars().fill_null("")

@@ -2,8 +2,8 @@
 
 import grpc
 
-from ecrs.cm.changes import Changes
-from ecrs.cm.records import Records
+from ecrs.cm.item_cache import ItemCache
+from ecrs.cm.item_changes import ItemChanges
 from ecrs.contract.cm_pb2 import (
     ChangeResponse,
     CMRequest,
@@ -13,16 +13,19 @@ from ecrs.contract.cm_pb2 import (
     SetStockRequest,
 )
 from ecrs.contract.cm_pb2_grpc import CMServiceServicer
-from ecrs.kit.budget import Budget
-from ecrs.kit.errors import BadRequest, NotFound
-from ecrs.seeded import Seeded
-from ecrs.wire import check_batch, check_skus, to_new_items
+from ecrs.rpc.deadlines import Deadline
+from ecrs.rpc.errors import BadRequest, NotFound
+from ecrs.storage.seeded_version import SeededVersion
+from ecrs.wire.messages import to_new_items
+from ecrs.wire.validation import check_batch, check_skus
 
 MAX_ITEMS = 1000
 
 
 class CMService(CMServiceServicer):
-    def __init__(self, records: Records, seeded: Seeded, changes: Changes, call_timeout_s: float) -> None:
+    def __init__(
+        self, records: ItemCache, seeded: SeededVersion, changes: ItemChanges, call_timeout_s: float
+    ) -> None:
         self._records = records
         self._seeded = seeded
         self._changes = changes
@@ -34,8 +37,8 @@ class CMService(CMServiceServicer):
         if not 1 <= len(asked) <= MAX_ITEMS:
             raise BadRequest(f"item_ids: expected 1 to {MAX_ITEMS} ids, got {len(asked)}")
         check_skus("item_ids", asked)
-        budget = self._budget(context)
-        found = await self._records.of(asked, budget.stage("redis", cap_s=self._call_timeout_s))
+        deadline = self._deadline(context)
+        found = await self._records.of(asked, deadline.share("redis", limit_s=self._call_timeout_s))
         known = [info for info in found if info is not None]
         if not known:
             raise NotFound(f"CM server get item_info from redis fail. ({CMRequest(item_ids=asked)})")
@@ -48,7 +51,7 @@ class CMService(CMServiceServicer):
     async def put_items(self, request: PutItemsRequest, context: grpc.aio.ServicerContext) -> ChangeResponse:
         """All of the products or, at a fault, none that cm knows of."""
         items = to_new_items(request.item_infos)
-        await self._changes.put(items, request.log_id, self._budget(context))
+        await self._changes.put(items, request.log_id, self._deadline(context))
         return self._done(len(items), [])
 
     async def remove_items(
@@ -56,17 +59,17 @@ class CMService(CMServiceServicer):
     ) -> ChangeResponse:
         asked = list(request.item_ids)
         check_batch("item_ids", asked)
-        missing = await self._changes.remove(asked, request.log_id, self._budget(context))
+        missing = await self._changes.remove(asked, request.log_id, self._deadline(context))
         return self._done(len(asked), missing)
 
     async def set_stock(self, request: SetStockRequest, context: grpc.aio.ServicerContext) -> ChangeResponse:
         asked = list(request.item_ids)
         check_batch("item_ids", asked)
-        missing = await self._changes.set_stock(asked, self._budget(context), in_stock=request.in_stock)
+        missing = await self._changes.set_stock(asked, self._deadline(context), in_stock=request.in_stock)
         return self._done(len(asked), missing)
 
-    def _budget(self, context: grpc.aio.ServicerContext) -> Budget:
-        return Budget.of(context.time_remaining(), default_s=self._call_timeout_s)
+    def _deadline(self, context: grpc.aio.ServicerContext) -> Deadline:
+        return Deadline.after(context.time_remaining(), default_s=self._call_timeout_s)
 
     def _done(self, asked: int, missing: list[str]) -> ChangeResponse:
         return ChangeResponse(

@@ -6,7 +6,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class Source(_message.Message):
+class Provenance(_message.Message):
     __slots__ = ("channel", "position", "score")
     CHANNEL_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -16,7 +16,7 @@ class Source(_message.Message):
     score: float
     def __init__(self, channel: _Optional[str] = ..., position: _Optional[int] = ..., score: _Optional[float] = ...) -> None: ...
 
-class SourceTable(_message.Message):
+class ProvenanceTable(_message.Message):
     __slots__ = ("channels", "positions", "scores")
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
@@ -27,13 +27,13 @@ class SourceTable(_message.Message):
     def __init__(self, channels: _Optional[_Iterable[str]] = ..., positions: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ItemInfo(_message.Message):
-    __slots__ = ("sku_id", "brand", "shopid", "cate", "rank_score", "sources", "statistics", "out_of_stock")
+    __slots__ = ("sku_id", "brand", "shopid", "cate", "rank_score", "provenance", "statistics", "out_of_stock")
     SKU_ID_FIELD_NUMBER: _ClassVar[int]
     BRAND_FIELD_NUMBER: _ClassVar[int]
     SHOPID_FIELD_NUMBER: _ClassVar[int]
     CATE_FIELD_NUMBER: _ClassVar[int]
     RANK_SCORE_FIELD_NUMBER: _ClassVar[int]
-    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     STATISTICS_FIELD_NUMBER: _ClassVar[int]
     OUT_OF_STOCK_FIELD_NUMBER: _ClassVar[int]
     sku_id: str
@@ -41,7 +41,7 @@ class ItemInfo(_message.Message):
     shopid: str
     cate: str
     rank_score: float
-    sources: _containers.RepeatedCompositeFieldContainer[Source]
+    provenance: _containers.RepeatedCompositeFieldContainer[Provenance]
     statistics: _containers.RepeatedScalarFieldContainer[float]
     out_of_stock: bool
-    def __init__(self, sku_id: _Optional[str] = ..., brand: _Optional[str] = ..., shopid: _Optional[str] = ..., cate: _Optional[str] = ..., rank_score: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., statistics: _Optional[_Iterable[float]] = ..., out_of_stock: _Optional[bool] = ...) -> None: ...
+    def __init__(self, sku_id: _Optional[str] = ..., brand: _Optional[str] = ..., shopid: _Optional[str] = ..., cate: _Optional[str] = ..., rank_score: _Optional[float] = ..., provenance: _Optional[_Iterable[_Union[Provenance, _Mapping]]] = ..., statistics: _Optional[_Iterable[float]] = ..., out_of_stock: _Optional[bool] = ...) -> None: ...

@@ -26,7 +26,7 @@ from ecrs.contract import item_info_pb2 as item__info__pb2
 from ecrs.contract import user_info_pb2 as user__info__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\nrank.proto\x1a\x0fitem_info.proto\x1a\x0fuser_info.proto\"\xa4\x01\n\x0bRankRequest\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12&\n\tuser_info\x18\x02 \x01(\x0b\x32\x13.user_info.UserInfo\x12\'\n\nitem_infos\x18\x03 \x03(\x0b\x32\x13.item_info.ItemInfo\x12\x0b\n\x03now\x18\x04 \x01(\x03\x12\'\n\x07sources\x18\x05 \x01(\x0b\x32\x16.item_info.SourceTable\"\xc6\x01\n\x0cRankResponse\x12\"\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x13.RankResponse.Error\x12,\n\x0bscore_pairs\x18\x02 \x03(\x0b\x32\x17.RankResponse.ScorePair\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\x1a#\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x1a\'\n\tScorePair\x12\x0b\n\x03nid\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x32:\n\x0bRankService\x12+\n\x0crank_predict\x12\x0c.RankRequest\x1a\r.RankResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\nrank.proto\x1a\x0fitem_info.proto\x1a\x0fuser_info.proto\"\xab\x01\n\x0bRankRequest\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12&\n\tuser_info\x18\x02 \x01(\x0b\x32\x13.user_info.UserInfo\x12\'\n\nitem_infos\x18\x03 \x03(\x0b\x32\x13.item_info.ItemInfo\x12\x0b\n\x03now\x18\x04 \x01(\x03\x12.\n\nprovenance\x18\x05 \x01(\x0b\x32\x1a.item_info.ProvenanceTable\"\xc6\x01\n\x0cRankResponse\x12\"\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x13.RankResponse.Error\x12,\n\x0bscore_pairs\x18\x02 \x03(\x0b\x32\x17.RankResponse.ScorePair\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\x1a#\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x1a\'\n\tScorePair\x12\x0b\n\x03nid\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x32:\n\x0bRankService\x12+\n\x0crank_predict\x12\x0c.RankRequest\x1a\r.RankResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,13 +34,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rank_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RANKREQUEST']._serialized_start=49
-  _globals['_RANKREQUEST']._serialized_end=213
-  _globals['_RANKRESPONSE']._serialized_start=216
-  _globals['_RANKRESPONSE']._serialized_end=414
-  _globals['_RANKRESPONSE_ERROR']._serialized_start=338
-  _globals['_RANKRESPONSE_ERROR']._serialized_end=373
-  _globals['_RANKRESPONSE_SCOREPAIR']._serialized_start=375
-  _globals['_RANKRESPONSE_SCOREPAIR']._serialized_end=414
-  _globals['_RANKSERVICE']._serialized_start=416
-  _globals['_RANKSERVICE']._serialized_end=474
+  _globals['_RANKREQUEST']._serialized_end=220
+  _globals['_RANKRESPONSE']._serialized_start=223
+  _globals['_RANKRESPONSE']._serialized_end=421
+  _globals['_RANKRESPONSE_ERROR']._serialized_start=345
+  _globals['_RANKRESPONSE_ERROR']._serialized_end=380
+  _globals['_RANKRESPONSE_SCOREPAIR']._serialized_start=382
+  _globals['_RANKRESPONSE_SCOREPAIR']._serialized_end=421
+  _globals['_RANKSERVICE']._serialized_start=423
+  _globals['_RANKSERVICE']._serialized_end=481
 # @@protoc_insertion_point(module_scope)

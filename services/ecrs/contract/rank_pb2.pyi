@@ -9,18 +9,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RankRequest(_message.Message):
-    __slots__ = ("log_id", "user_info", "item_infos", "now", "sources")
+    __slots__ = ("log_id", "user_info", "item_infos", "now", "provenance")
     LOG_ID_FIELD_NUMBER: _ClassVar[int]
     USER_INFO_FIELD_NUMBER: _ClassVar[int]
     ITEM_INFOS_FIELD_NUMBER: _ClassVar[int]
     NOW_FIELD_NUMBER: _ClassVar[int]
-    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     log_id: str
     user_info: _user_info_pb2.UserInfo
     item_infos: _containers.RepeatedCompositeFieldContainer[_item_info_pb2.ItemInfo]
     now: int
-    sources: _item_info_pb2.SourceTable
-    def __init__(self, log_id: _Optional[str] = ..., user_info: _Optional[_Union[_user_info_pb2.UserInfo, _Mapping]] = ..., item_infos: _Optional[_Iterable[_Union[_item_info_pb2.ItemInfo, _Mapping]]] = ..., now: _Optional[int] = ..., sources: _Optional[_Union[_item_info_pb2.SourceTable, _Mapping]] = ...) -> None: ...
+    provenance: _item_info_pb2.ProvenanceTable
+    def __init__(self, log_id: _Optional[str] = ..., user_info: _Optional[_Union[_user_info_pb2.UserInfo, _Mapping]] = ..., item_infos: _Optional[_Iterable[_Union[_item_info_pb2.ItemInfo, _Mapping]]] = ..., now: _Optional[int] = ..., provenance: _Optional[_Union[_item_info_pb2.ProvenanceTable, _Mapping]] = ...) -> None: ...
 
 class RankResponse(_message.Message):
     __slots__ = ("error", "score_pairs", "bundle_version")

@@ -26,7 +26,7 @@ from ecrs.contract import item_info_pb2 as item__info__pb2
 from ecrs.contract import user_info_pb2 as user__info__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0crecall.proto\x12\x06recall\x1a\x0fitem_info.proto\x1a\x0fuser_info.proto\"\x90\x01\n\rRecallRequest\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12&\n\tuser_info\x18\x02 \x01(\x0b\x32\x13.user_info.UserInfo\x12\x13\n\x0brecall_type\x18\x03 \x01(\t\x12\x13\n\x0brequest_num\x18\x04 \x01(\r\x12\x0b\n\x03now\x18\x05 \x01(\x03\x12\x10\n\x08new_only\x18\x06 \x01(\x08\"\xa3\x02\n\x0eRecallResponse\x12+\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x1c.recall.RecallResponse.Error\x12\x35\n\x0bscore_pairs\x18\x02 \x03(\x0b\x32 .recall.RecallResponse.ScorePair\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\x12\x18\n\x10missing_channels\x18\x04 \x03(\t\x12\'\n\x07sources\x18\x05 \x01(\x0b\x32\x16.item_info.SourceTable\x1a#\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x1a-\n\tScorePair\x12\x0b\n\x03nid\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02J\x04\x08\x03\x10\x04\"\xb4\x01\n\x14UpsertVectorsRequest\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\x12\x38\n\x07vectors\x18\x03 \x03(\x0b\x32\'.recall.UpsertVectorsRequest.ItemVector\x1a:\n\nItemVector\x12\x0e\n\x06sku_id\x18\x01 \x01(\t\x12\x0e\n\x06vector\x18\x02 \x03(\x02\x12\x0c\n\x04\x63\x61te\x18\x03 \x01(\t\"P\n\x14RemoveVectorsRequest\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\x12\x10\n\x08item_ids\x18\x03 \x03(\t\"V\n\x0fVectorsResponse\x12+\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x1c.recall.RecallResponse.Error\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t2\xda\x01\n\rRecallService\x12\x37\n\x06recall\x12\x15.recall.RecallRequest\x1a\x16.recall.RecallResponse\x12G\n\x0eupsert_vectors\x12\x1c.recall.UpsertVectorsRequest\x1a\x17.recall.VectorsResponse\x12G\n\x0eremove_vectors\x12\x1c.recall.RemoveVectorsRequest\x1a\x17.recall.VectorsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0crecall.proto\x12\x06recall\x1a\x0fitem_info.proto\x1a\x0fuser_info.proto\"\x90\x01\n\rRecallRequest\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12&\n\tuser_info\x18\x02 \x01(\x0b\x32\x13.user_info.UserInfo\x12\x13\n\x0brecall_type\x18\x03 \x01(\t\x12\x13\n\x0brequest_num\x18\x04 \x01(\r\x12\x0b\n\x03now\x18\x05 \x01(\x03\x12\x10\n\x08new_only\x18\x06 \x01(\x08\"\xaa\x02\n\x0eRecallResponse\x12+\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x1c.recall.RecallResponse.Error\x12\x35\n\x0bscore_pairs\x18\x02 \x03(\x0b\x32 .recall.RecallResponse.ScorePair\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\x12\x18\n\x10missing_channels\x18\x04 \x03(\t\x12.\n\nprovenance\x18\x05 \x01(\x0b\x32\x1a.item_info.ProvenanceTable\x1a#\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x1a-\n\tScorePair\x12\x0b\n\x03nid\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02J\x04\x08\x03\x10\x04\"\xb4\x01\n\x14UpsertVectorsRequest\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\x12\x38\n\x07vectors\x18\x03 \x03(\x0b\x32\'.recall.UpsertVectorsRequest.ItemVector\x1a:\n\nItemVector\x12\x0e\n\x06sku_id\x18\x01 \x01(\t\x12\x0e\n\x06vector\x18\x02 \x03(\x02\x12\x0c\n\x04\x63\x61te\x18\x03 \x01(\t\"P\n\x14RemoveVectorsRequest\x12\x0e\n\x06log_id\x18\x01 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\x12\x10\n\x08item_ids\x18\x03 \x03(\t\"V\n\x0fVectorsResponse\x12+\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x1c.recall.RecallResponse.Error\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t2\xda\x01\n\rRecallService\x12\x37\n\x06recall\x12\x15.recall.RecallRequest\x1a\x16.recall.RecallResponse\x12G\n\x0eupsert_vectors\x12\x1c.recall.UpsertVectorsRequest\x1a\x17.recall.VectorsResponse\x12G\n\x0eremove_vectors\x12\x1c.recall.RemoveVectorsRequest\x1a\x17.recall.VectorsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,19 +36,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECALLREQUEST']._serialized_start=59
   _globals['_RECALLREQUEST']._serialized_end=203
   _globals['_RECALLRESPONSE']._serialized_start=206
-  _globals['_RECALLRESPONSE']._serialized_end=497
-  _globals['_RECALLRESPONSE_ERROR']._serialized_start=415
-  _globals['_RECALLRESPONSE_ERROR']._serialized_end=450
-  _globals['_RECALLRESPONSE_SCOREPAIR']._serialized_start=452
-  _globals['_RECALLRESPONSE_SCOREPAIR']._serialized_end=497
-  _globals['_UPSERTVECTORSREQUEST']._serialized_start=500
-  _globals['_UPSERTVECTORSREQUEST']._serialized_end=680
-  _globals['_UPSERTVECTORSREQUEST_ITEMVECTOR']._serialized_start=622
-  _globals['_UPSERTVECTORSREQUEST_ITEMVECTOR']._serialized_end=680
-  _globals['_REMOVEVECTORSREQUEST']._serialized_start=682
-  _globals['_REMOVEVECTORSREQUEST']._serialized_end=762
-  _globals['_VECTORSRESPONSE']._serialized_start=764
-  _globals['_VECTORSRESPONSE']._serialized_end=850
-  _globals['_RECALLSERVICE']._serialized_start=853
-  _globals['_RECALLSERVICE']._serialized_end=1071
+  _globals['_RECALLRESPONSE']._serialized_end=504
+  _globals['_RECALLRESPONSE_ERROR']._serialized_start=422
+  _globals['_RECALLRESPONSE_ERROR']._serialized_end=457
+  _globals['_RECALLRESPONSE_SCOREPAIR']._serialized_start=459
+  _globals['_RECALLRESPONSE_SCOREPAIR']._serialized_end=504
+  _globals['_UPSERTVECTORSREQUEST']._serialized_start=507
+  _globals['_UPSERTVECTORSREQUEST']._serialized_end=687
+  _globals['_UPSERTVECTORSREQUEST_ITEMVECTOR']._serialized_start=629
+  _globals['_UPSERTVECTORSREQUEST_ITEMVECTOR']._serialized_end=687
+  _globals['_REMOVEVECTORSREQUEST']._serialized_start=689
+  _globals['_REMOVEVECTORSREQUEST']._serialized_end=769
+  _globals['_VECTORSRESPONSE']._serialized_start=771
+  _globals['_VECTORSRESPONSE']._serialized_end=857
+  _globals['_RECALLSERVICE']._serialized_start=860
+  _globals['_RECALLSERVICE']._serialized_end=1078
 # @@protoc_insertion_point(module_scope)

@@ -25,7 +25,7 @@ class RecallRequest(_message.Message):
     def __init__(self, log_id: _Optional[str] = ..., user_info: _Optional[_Union[_user_info_pb2.UserInfo, _Mapping]] = ..., recall_type: _Optional[str] = ..., request_num: _Optional[int] = ..., now: _Optional[int] = ..., new_only: _Optional[bool] = ...) -> None: ...
 
 class RecallResponse(_message.Message):
-    __slots__ = ("error", "score_pairs", "bundle_version", "missing_channels", "sources")
+    __slots__ = ("error", "score_pairs", "bundle_version", "missing_channels", "provenance")
     class Error(_message.Message):
         __slots__ = ("code", "text")
         CODE_FIELD_NUMBER: _ClassVar[int]
@@ -44,13 +44,13 @@ class RecallResponse(_message.Message):
     SCORE_PAIRS_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
     MISSING_CHANNELS_FIELD_NUMBER: _ClassVar[int]
-    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     error: RecallResponse.Error
     score_pairs: _containers.RepeatedCompositeFieldContainer[RecallResponse.ScorePair]
     bundle_version: str
     missing_channels: _containers.RepeatedScalarFieldContainer[str]
-    sources: _item_info_pb2.SourceTable
-    def __init__(self, error: _Optional[_Union[RecallResponse.Error, _Mapping]] = ..., score_pairs: _Optional[_Iterable[_Union[RecallResponse.ScorePair, _Mapping]]] = ..., bundle_version: _Optional[str] = ..., missing_channels: _Optional[_Iterable[str]] = ..., sources: _Optional[_Union[_item_info_pb2.SourceTable, _Mapping]] = ...) -> None: ...
+    provenance: _item_info_pb2.ProvenanceTable
+    def __init__(self, error: _Optional[_Union[RecallResponse.Error, _Mapping]] = ..., score_pairs: _Optional[_Iterable[_Union[RecallResponse.ScorePair, _Mapping]]] = ..., bundle_version: _Optional[str] = ..., missing_channels: _Optional[_Iterable[str]] = ..., provenance: _Optional[_Union[_item_info_pb2.ProvenanceTable, _Mapping]] = ...) -> None: ...
 
 class UpsertVectorsRequest(_message.Message):
     __slots__ = ("log_id", "bundle_version", "vectors")

@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fuser_info.proto\x12\tuser_info\"N\n\x0bInteraction\x12\x0e\n\x06sku_id\x18\x01 \x01(\t\x12\n\n\x02ts\x18\x02 \x01(\x03\x12#\n\x04type\x18\x03 \x01(\x0e\x32\x15.user_info.ActionType\"0\n\x06Totals\x12\x0f\n\x07sku_ids\x18\x01 \x03(\t\x12\x0f\n\x07numbers\x18\n \x01(\x0cJ\x04\x08\x02\x10\n\"\xc6\x01\n\x08UserInfo\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0b\n\x03\x61ge\x18\x02 \x01(\t\x12\x0b\n\x03sex\x18\x03 \x01(\t\x12\x12\n\ncity_level\x18\x04 \x01(\t\x12\x10\n\x08province\x18\x05 \x01(\t\x12\x0c\n\x04\x63ity\x18\x06 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x07 \x01(\t\x12\'\n\x07history\x18\x08 \x03(\x0b\x32\x16.user_info.Interaction\x12!\n\x06totals\x18\t \x01(\x0b\x32\x11.user_info.Totals*Q\n\nActionType\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x08\n\x04VIEW\x10\x01\x12\t\n\x05ORDER\x10\x02\x12\n\n\x06\x46OLLOW\x10\x03\x12\x0b\n\x07\x43OMMENT\x10\x04\x12\x08\n\x04\x43\x41RT\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fuser_info.proto\x12\tuser_info\"N\n\x0bInteraction\x12\x0e\n\x06sku_id\x18\x01 \x01(\t\x12\n\n\x02ts\x18\x02 \x01(\x03\x12#\n\x04type\x18\x03 \x01(\x0e\x32\x15.user_info.ActionType\"4\n\nAggregates\x12\x0f\n\x07sku_ids\x18\x01 \x03(\t\x12\x0f\n\x07numbers\x18\n \x01(\x0cJ\x04\x08\x02\x10\n\"\xce\x01\n\x08UserInfo\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0b\n\x03\x61ge\x18\x02 \x01(\t\x12\x0b\n\x03sex\x18\x03 \x01(\t\x12\x12\n\ncity_level\x18\x04 \x01(\t\x12\x10\n\x08province\x18\x05 \x01(\t\x12\x0c\n\x04\x63ity\x18\x06 \x01(\t\x12\x0f\n\x07\x63ountry\x18\x07 \x01(\t\x12\'\n\x07history\x18\x08 \x03(\x0b\x32\x16.user_info.Interaction\x12)\n\naggregates\x18\t \x01(\x0b\x32\x15.user_info.Aggregates*Q\n\nActionType\x12\x0b\n\x07UNKNOWN\x10\x00\x12\x08\n\x04VIEW\x10\x01\x12\t\n\x05ORDER\x10\x02\x12\n\n\x06\x46OLLOW\x10\x03\x12\x0b\n\x07\x43OMMENT\x10\x04\x12\x08\n\x04\x43\x41RT\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'user_info_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACTIONTYPE']._serialized_start=361
-  _globals['_ACTIONTYPE']._serialized_end=442
+  _globals['_ACTIONTYPE']._serialized_start=373
+  _globals['_ACTIONTYPE']._serialized_end=454
   _globals['_INTERACTION']._serialized_start=30
   _globals['_INTERACTION']._serialized_end=108
-  _globals['_TOTALS']._serialized_start=110
-  _globals['_TOTALS']._serialized_end=158
-  _globals['_USERINFO']._serialized_start=161
-  _globals['_USERINFO']._serialized_end=359
+  _globals['_AGGREGATES']._serialized_start=110
+  _globals['_AGGREGATES']._serialized_end=162
+  _globals['_USERINFO']._serialized_start=165
+  _globals['_USERINFO']._serialized_end=371
 # @@protoc_insertion_point(module_scope)

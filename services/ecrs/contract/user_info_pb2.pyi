@@ -32,7 +32,7 @@ class Interaction(_message.Message):
     type: ActionType
     def __init__(self, sku_id: _Optional[str] = ..., ts: _Optional[int] = ..., type: _Optional[_Union[ActionType, str]] = ...) -> None: ...
 
-class Totals(_message.Message):
+class Aggregates(_message.Message):
     __slots__ = ("sku_ids", "numbers")
     SKU_IDS_FIELD_NUMBER: _ClassVar[int]
     NUMBERS_FIELD_NUMBER: _ClassVar[int]
@@ -41,7 +41,7 @@ class Totals(_message.Message):
     def __init__(self, sku_ids: _Optional[_Iterable[str]] = ..., numbers: _Optional[bytes] = ...) -> None: ...
 
 class UserInfo(_message.Message):
-    __slots__ = ("user_id", "age", "sex", "city_level", "province", "city", "country", "history", "totals")
+    __slots__ = ("user_id", "age", "sex", "city_level", "province", "city", "country", "history", "aggregates")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     AGE_FIELD_NUMBER: _ClassVar[int]
     SEX_FIELD_NUMBER: _ClassVar[int]
@@ -50,7 +50,7 @@ class UserInfo(_message.Message):
     CITY_FIELD_NUMBER: _ClassVar[int]
     COUNTRY_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
-    TOTALS_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATES_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     age: str
     sex: str
@@ -59,5 +59,5 @@ class UserInfo(_message.Message):
     city: str
     country: str
     history: _containers.RepeatedCompositeFieldContainer[Interaction]
-    totals: Totals
-    def __init__(self, user_id: _Optional[str] = ..., age: _Optional[str] = ..., sex: _Optional[str] = ..., city_level: _Optional[str] = ..., province: _Optional[str] = ..., city: _Optional[str] = ..., country: _Optional[str] = ..., history: _Optional[_Iterable[_Union[Interaction, _Mapping]]] = ..., totals: _Optional[_Union[Totals, _Mapping]] = ...) -> None: ...
+    aggregates: Aggregates
+    def __init__(self, user_id: _Optional[str] = ..., age: _Optional[str] = ..., sex: _Optional[str] = ..., city_level: _Optional[str] = ..., province: _Optional[str] = ..., city: _Optional[str] = ..., country: _Optional[str] = ..., history: _Optional[_Iterable[_Union[Interaction, _Mapping]]] = ..., aggregates: _Optional[_Union[Aggregates, _Mapping]] = ...) -> None: ...

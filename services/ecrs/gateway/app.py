@@ -1,4 +1,4 @@
-"""Build the gateway and serve it."""
+"""Builds the gateway."""
 
 from contextlib import AsyncExitStack
 
@@ -6,62 +6,71 @@ from pydantic import Field
 
 from ecrs.bundle import Bundle
 from ecrs.contract.as_pb2_grpc import add_ASServiceServicer_to_server
-from ecrs.gateway.peer import Peer
-from ecrs.gateway.quality import Quality
-from ecrs.gateway.recommend import Caps, Gateway, Ports
-from ecrs.gateway.remote import RemoteItems, RemoteRank, RemoteRecall, RemoteUsers
+from ecrs.gateway.fallbacks import FallbackCatalogue
+from ecrs.gateway.recommend import Gateway, StageLimits
 from ecrs.gateway.service import ASService
-from ecrs.gateway.shelf import Shelf
-from ecrs.kit import server
-from ecrs.kit.client import open_channel
-from ecrs.kit.observe import show_bundle
-from ecrs.kit.settings import BundleSettings, ServerSettings, TargetSettings
+from ecrs.gateway.stages import RemoteItemStage, RemoteRankStage, RemoteRecallStage, RemoteUserStage, Stages
+from ecrs.metrics import RANKING_DEPTH, set_bundle_version
+from ecrs.ports import PORTS
+from ecrs.rpc import server
+from ecrs.rpc.backend import Backend
+from ecrs.rpc.client import open_channel
+from ecrs.rpc.load import QualityFactor
+from ecrs.rpc.settings import ServerSettings
+from ecrs.settings import BundleSettings, TargetSettings
 
 
-class Settings(ServerSettings, TargetSettings, BundleSettings):
-    call_timeout_s: float = Field(0.2, description="for an answer whose caller set no deadline")
+class GatewaySettings(ServerSettings, TargetSettings, BundleSettings):
+    """Settings of the gateway."""
+
+    call_timeout_s: float = Field(0.2, description="deadline of a call whose caller set none")
     max_in_flight: int = Field(
-        64, ge=1, description="answers at a time, fewer while they are late; more are refused at once"
+        64, ge=1, description="calls answered at a time, fewer while answers are late; others are refused"
     )
-    candidates: int = Field(100, ge=1, le=1000, description="recalled and ranked for an answer, at least")
+    candidates: int = Field(100, ge=1, le=1000, description="candidates retrieved and ranked per request")
     latency_goal_s: float = Field(0.1, description="while answers take longer, fewer candidates are ranked")
     least_quality: float = Field(0.3, gt=0, le=1, description="but at least this share of them")
-    user_cap_s: float = Field(0.3, description="the most the user stage may take")
-    recall_cap_s: float = Field(0.5, description="the most the recall stage may take")
-    item_cap_s: float = Field(0.3, description="the most the item stage may take")
-    rank_cap_s: float = Field(0.5, description="the most the rank stage may take")
-    reserve_s: float = Field(0.01, description="kept of the caller's deadline to answer with")
+    user_cap_s: float = Field(0.3, description="longest time for the user stage")
+    recall_cap_s: float = Field(0.5, description="longest time for the recall stage")
+    item_cap_s: float = Field(0.3, description="longest time for the item stage")
+    rank_cap_s: float = Field(0.5, description="longest time for the rank stage")
+    reserve_s: float = Field(0.01, description="part of the caller's deadline kept for building the reply")
 
 
-async def build(settings: Settings, stack: AsyncExitStack) -> server.Service:
+SETTINGS = GatewaySettings
+
+
+async def build(settings: GatewaySettings, stack: AsyncExitStack) -> server.Service:
+    """The gateway, its channels kept open on `stack`. Raises BundleError."""
     targets = {
         "um": settings.um_target,
         "recall": settings.recall_target,
         "cm": settings.cm_target,
         "rank": settings.rank_target,
     }
-    peers = {
-        name: Peer(name, await stack.enter_async_context(open_channel(target)))
+    backends = {
+        name: Backend(name, await stack.enter_async_context(open_channel(target)))
         for name, target in targets.items()
     }
     bundle = Bundle.open(settings.bundle)
-    show_bundle("gateway", bundle.version)
-    ports = Ports(
-        RemoteUsers(peers["um"]),
-        RemoteRecall(peers["recall"]),
-        RemoteItems(peers["cm"]),
-        RemoteRank(peers["rank"]),
+    set_bundle_version("gateway", bundle.version)
+    stages = Stages(
+        RemoteUserStage(backends["um"]),
+        RemoteRecallStage(backends["recall"]),
+        RemoteItemStage(backends["cm"]),
+        RemoteRankStage(backends["rank"]),
     )
-    caps = Caps(settings.user_cap_s, settings.recall_cap_s, settings.item_cap_s, settings.rank_cap_s)
-    quality = Quality(settings.latency_goal_s, settings.least_quality)
-    gateway = Gateway(ports, Shelf.of(bundle), caps, settings.candidates, quality)
+    limits = StageLimits(settings.user_cap_s, settings.recall_cap_s, settings.item_cap_s, settings.rank_cap_s)
+    depth = QualityFactor(settings.latency_goal_s, settings.least_quality, RANKING_DEPTH.set)
+    gateway = Gateway(stages, FallbackCatalogue.of(bundle), limits, settings.candidates, depth)
     servicer = ASService(gateway, settings.call_timeout_s, settings.reserve_s)
     return server.Service(
         name="gateway",
         full_name="as.ASService",
+        port=PORTS["gateway"],
         register=lambda grpc_server: add_ASServiceServicer_to_server(servicer, grpc_server),
-        # It answers whatever is away, so once SERVING it stays: a part's trouble must not take the shop's
-        # entry out of a load balancer.
-        dependencies={name: peer.check for name, peer in peers.items()},
+        # The gateway answers whatever fails behind it. So it stays SERVING once it is: a failing service must
+        # not take the shop's only entry out of a load balancer.
+        dependencies={name: backend.check for name, backend in backends.items()},
         max_in_flight=settings.max_in_flight,
     )

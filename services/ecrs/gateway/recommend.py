@@ -1,68 +1,43 @@
-"""The way of one answer through the stages, and what stands in for a stage that is away.
+"""Runs one request through the stages, and falls back when a stage fails.
 
-user    what the request itself says of the user
-recall  what sells, held in memory since the start
-item    records as they were last seen; if none was, what sells
-rank    recall's order
+stage    fallback
+user     the request's own description of the user
+recall   popular items, held in memory
+item     the records as last read; without any, popular items
+rank     retrieval order
 
-So only a request that is wrong gets an error, and that is found before any stage is asked: what a service
-refuses then is no fault of the caller's.
+So only an invalid request, or an unknown user id without a description, is answered with an error. Requests
+are validated before the first stage runs: if a service rejects one after that, the caller is not to blame.
 """
 
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.user_info_pb2 import UserInfo
-from ecrs.gateway.domain import Answer, Candidates, Known, Query, Trace, assemble, with_session, with_totals
-from ecrs.gateway.quality import Quality
-from ecrs.gateway.shelf import Shelf
-from ecrs.kit.budget import Budget
-from ecrs.kit.errors import Fault, NotFound
-from ecrs.kit.observe import EMPTY, RECOMMENDED, count_channels
+from ecrs.gateway.answer import Answer, CandidateItems, Candidates, order_by_score
+from ecrs.gateway.fallbacks import FallbackCatalogue
+from ecrs.gateway.query import Query, with_aggregates, with_session
+from ecrs.gateway.stages import Stages
+from ecrs.gateway.trace import RequestTrace
+from ecrs.metrics import EMPTY_ANSWERS, ITEMS_RECOMMENDED, count_channels
+from ecrs.rpc.deadlines import Deadline
+from ecrs.rpc.errors import Fault, NotFound
+from ecrs.rpc.load import QualityFactor
 
+STAGE_FRACTION = 0.5
+"""Largest share of the remaining deadline that a stage other than the last may use, so that a hanging stage
+leaves time for those after it."""
 
-class Users(Protocol):
-    async def profile(self, user_id: str, log_id: str, timeout_s: float) -> UserInfo:
-        """The stored user; NotFound, with um's own text, if unknown."""
-
-
-class Recall(Protocol):
-    async def candidates(self, user: UserInfo, n: int, query: Query, timeout_s: float) -> Candidates: ...
-
-
-class Items(Protocol):
-    async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, ItemInfo]:
-        """The known ones of `skus`."""
-
-
-class Rank(Protocol):
-    async def scores(self, user: UserInfo, known: Known, query: Query, timeout_s: float) -> Sequence[float]:
-        """Of each item, in their order."""
+FROM_REQUEST, POPULAR_ITEMS, LAST_READ, RETRIEVAL_ORDER = "request", "popular", "last read", "retrieval order"
+"""Names of the fallbacks in answers and metrics."""
 
 
 @dataclass(frozen=True)
-class Ports:
-    """The stages' services."""
-
-    users: Users
-    recall: Recall
-    items: Items
-    rank: Rank
-
-
-SHARE = 0.5
-"""Of the time left, what a stage may take that others follow: should it hang, they still have their turn."""
-
-REQUEST, POPULAR, SEEN, RECALL_ORDER = "request", "popular", "last seen", "recall order"
-
-
-@dataclass(frozen=True)
-class Caps:
-    """The most a stage may take, seconds."""
+class StageLimits:
+    """The longest that each stage may take, in seconds."""
 
     user_s: float
     recall_s: float
@@ -72,123 +47,128 @@ class Caps:
 
 @dataclass(frozen=True)
 class Gateway:
-    """What answers are made with. At least `candidates` are recalled and ranked, so that there is something
-    to choose from; under load a share of them."""
+    """What requests are answered with.
 
-    ports: Ports
-    shelf: Shelf
-    caps: Caps
-    candidates: int
-    quality: Quality
-
-
-async def recommend(query: Query, gateway: Gateway, budget: Budget) -> Answer:
-    """At most `query.n` items, best first, without duplicates, within `budget`.
-
-    Fewer than `query.n` are answered when some of them were removed or are out of stock. Raises NotFound
-    only if a user id was given, is unknown, and the request does not describe the user.
+    At least `candidates` are retrieved and ranked per request; under load, `ranking_depth` reduces that.
     """
-    begun = time.monotonic()
-    answer = await _Way(query, gateway, budget).through()
-    if not answer.degraded:  # else it may have waited for what is away, which fewer candidates do not mend
-        gateway.quality.saw(time.monotonic() - begun)
-    return answer
+
+    stages: Stages
+    fallbacks: FallbackCatalogue
+    limits: StageLimits
+    candidates: int
+    ranking_depth: QualityFactor
 
 
-class _Way:
-    """One query's way through the stages."""
+async def recommend(query: Query, gateway: Gateway, deadline: Deadline) -> Answer:
+    """Answer `query` within `deadline`, degrading stage by stage rather than failing.
 
-    def __init__(self, query: Query, gateway: Gateway, budget: Budget) -> None:
-        self._query, self._budget = query, budget
-        self._ports, self._shelf, self._caps = gateway.ports, gateway.shelf, gateway.caps
-        # More than is asked for: ranking then has a choice, and what cm does not know any more or has
-        # out of stock, which recall cannot tell, takes nobody's place.
-        self._n = max(query.n, gateway.quality.of(gateway.candidates))
-        self._to_rank = gateway.quality.of(max(query.n, gateway.candidates))
-        self._trace = Trace()
+    Returns at most `query.n` items, best first, without duplicates; fewer if candidates turn out to be
+    removed or out of stock. Raises NotFound only if a user id was given, is unknown, and the request does not
+    describe the user.
+    """
+    request = _Request(query, gateway, deadline)
+    user = await request.user()
+    candidates = await request.candidates(user)
+    items = await request.items(user, candidates)
+    scores = await request.scores(user, items)
+    return request.answer(candidates, items, scores)
 
-    async def through(self) -> Answer:
-        user = await self._identify()
-        recalled = await self._recall(user)
-        known = await self._look_up(user, recalled)
-        scores = await self._rank(user, known)
-        items = assemble(self._query.n, known, scores)
-        count_channels(RECOMMENDED, Counter(channel for item in items for channel, *_ in item.sources))
-        if not items:
-            EMPTY.inc()
-        version, ranked = recalled.bundle_version, len(scores)
-        return Answer(items, version, ranked, self._trace.stages, self._trace.degraded)
 
-    async def _identify(self) -> UserInfo:
+class _Request:
+    """One query on its way through the stages."""
+
+    def __init__(self, query: Query, gateway: Gateway, deadline: Deadline) -> None:
+        self._query, self._gateway, self._deadline = query, gateway, deadline
+        self._stages, self._fallbacks, self._limits = gateway.stages, gateway.fallbacks, gateway.limits
+        # More candidates than items requested: ranking has something to choose from, and candidates that cm
+        # no longer knows or that are out of stock, which recall cannot tell, can be dropped.
+        self._candidates = max(query.n, gateway.ranking_depth.share_of(gateway.candidates))
+        self._ranked = gateway.ranking_depth.share_of(max(query.n, gateway.candidates))
+        self._trace = RequestTrace()
+        self._started = time.monotonic()
+
+    async def user(self) -> UserInfo:
         query = self._query
         if not query.user_id:
             self._trace.skip("user")
-            return with_totals(query.described or UserInfo())
+            return with_aggregates(query.described or UserInfo())
         try:
             with self._trace.stage("user"):
-                timeout_s = self._budget.stage("user", self._caps.user_s, SHARE)
-                stored = await self._ports.users.profile(query.user_id, query.log_id, timeout_s)
+                timeout_s = self._deadline.share("user", self._limits.user_s, STAGE_FRACTION)
+                stored = await self._stages.users.profile(query.user_id, query.log_id, timeout_s)
                 return with_session(stored, query.described)
         except NotFound:
             if query.described is None:
                 raise
-            return with_totals(query.described)
+            return with_aggregates(query.described)
         except Fault:
-            self._trace.degrade("user", REQUEST)
+            self._trace.degrade("user", FROM_REQUEST)
             user = UserInfo()
             user.CopyFrom(query.described or user)
-            user.user_id = query.user_id  # which the user tower may know, whatever else is not known
-            return with_totals(user)
+            user.user_id = query.user_id  # the user tower may have learned this id
+            return with_aggregates(user)
 
-    async def _recall(self, user: UserInfo) -> Candidates:
+    async def candidates(self, user: UserInfo) -> Candidates:
         try:
             with self._trace.stage("recall"):
-                timeout_s = self._budget.stage("recall", self._caps.recall_s, SHARE)
-                recalled = await self._ports.recall.candidates(user, self._n, self._query, timeout_s)
+                timeout_s = self._deadline.share("recall", self._limits.recall_s, STAGE_FRACTION)
+                found = await self._stages.recall.candidates(user, self._candidates, self._query, timeout_s)
         except Fault:
-            self._trace.degrade("recall", POPULAR)
+            self._trace.degrade("recall", POPULAR_ITEMS)
             return self._popular(user)
-        if recalled.missing:
-            self._trace.degrade("recall", "without " + ", ".join(recalled.missing))
-        return recalled
+        if found.missing:
+            self._trace.degrade("recall", "without " + ", ".join(found.missing))
+        return found
 
-    async def _look_up(self, user: UserInfo, recalled: Candidates) -> Known:
-        """The candidates with their records, without those that have none or are out of stock."""
-        skus = recalled.skus
+    async def items(self, user: UserInfo, candidates: Candidates) -> CandidateItems:
+        """The candidates with their records; those without a record or out of stock are dropped."""
         try:
             with self._trace.stage("item"):
-                timeout_s = self._budget.stage("item", self._caps.item_s, SHARE)
-                items = await self._ports.items.lookup(skus, self._query.log_id, timeout_s)
+                timeout_s = self._deadline.share("item", self._limits.item_s, STAGE_FRACTION)
+                records = await self._stages.items.lookup(candidates.skus, self._query.log_id, timeout_s)
         except Fault:
-            known = _in_stock(recalled, self._shelf.records(skus))
-            if known.items:
-                self._trace.degrade("item", SEEN)
-                return known
-            self._trace.degrade("item", POPULAR)  # which has its records with it
+            items = _in_stock(candidates, self._fallbacks.records(candidates.skus))
+            if items.items:
+                self._trace.degrade("item", LAST_READ)
+                return items
+            self._trace.degrade("item", POPULAR_ITEMS)  # whose records are in memory as well
             popular = self._popular(user)
-            return _in_stock(popular, self._shelf.records(popular.skus))
-        self._shelf.remember(items)
-        return _in_stock(recalled, items)
+            return _in_stock(popular, self._fallbacks.records(popular.skus))
+        self._fallbacks.remember(records)
+        return _in_stock(candidates, records)
 
-    async def _rank(self, user: UserInfo, known: Known) -> Sequence[float]:
-        """Scores of the first, as many as there is time for; none, and recall's order stays."""
-        if not known.items:
+    async def scores(self, user: UserInfo, items: CandidateItems) -> Sequence[float]:
+        """Scores of the first candidates, as deep as the load allows; empty if ranking failed."""
+        if not items.items:
             self._trace.skip("rank")
             return []
         try:
             with self._trace.stage("rank"):
-                timeout_s = self._budget.stage("rank", self._caps.rank_s)
-                first = known.first(self._to_rank)
-                return await self._ports.rank.scores(user, first, self._query, timeout_s)
+                timeout_s = self._deadline.share("rank", self._limits.rank_s)
+                first = items.first(self._ranked)
+                return await self._stages.rank.scores(user, first, self._query, timeout_s)
         except Fault:
-            self._trace.degrade("rank", RECALL_ORDER)
+            self._trace.degrade("rank", RETRIEVAL_ORDER)
             return []
 
+    def answer(self, candidates: Candidates, items: CandidateItems, scores: Sequence[float]) -> Answer:
+        """The recommendations, counted by channel."""
+        best = order_by_score(self._query.n, items, scores)
+        count_channels(
+            ITEMS_RECOMMENDED, Counter(channel for item in best for channel, *_ in item.provenance)
+        )
+        if not best:
+            EMPTY_ANSWERS.inc()
+        trace = self._trace
+        if not trace.degraded:  # waiting for a failed stage is not load, and ranking fewer would not help
+            self._gateway.ranking_depth.record(time.monotonic() - self._started)
+        return Answer(best, candidates.bundle_version, len(scores), trace.stages, trace.degraded)
+
     def _popular(self, user: UserInfo) -> Candidates:
-        return self._shelf.candidates(user, self._n, new_only=self._query.new_only)
+        return self._fallbacks.popular(user, self._candidates, new_only=self._query.new_only)
 
 
-def _in_stock(recalled: Candidates, items: dict[str, ItemInfo]) -> Known:
-    found = [items.get(sku) for sku in recalled.skus]
+def _in_stock(candidates: Candidates, records: dict[str, ItemInfo]) -> CandidateItems:
+    found = [records.get(sku) for sku in candidates.skus]
     rows = [row for row, item in enumerate(found) if item is not None and not item.out_of_stock]
-    return Known([item for row in rows if (item := found[row])], recalled.sources.rows(rows))
+    return CandidateItems([item for row in rows if (item := found[row])], candidates.provenance.take(rows))

@@ -1,13 +1,14 @@
-"""as on the wire: the contract's name, which Python keeps for itself, is why this is `gateway`."""
+"""The service `as` on the wire. `as` is a keyword in Python, so the package is called gateway."""
 
 import grpc
 
 from ecrs.contract.as_pb2 import ASRequest, ASResponse
 from ecrs.contract.as_pb2_grpc import ASServiceServicer
-from ecrs.gateway.domain import Answer, Query
+from ecrs.gateway.answer import Answer
+from ecrs.gateway.query import Query
 from ecrs.gateway.recommend import Gateway, recommend
-from ecrs.kit.budget import Budget
-from ecrs.wire import describes_user
+from ecrs.rpc.deadlines import Deadline
+from ecrs.wire.messages import describes_user
 
 
 class ASService(ASServiceServicer):
@@ -17,7 +18,7 @@ class ASService(ASServiceServicer):
         self._reserve_s = reserve_s
 
     async def as_call(self, request: ASRequest, context: grpc.aio.ServicerContext) -> ASResponse:
-        budget = Budget.of(
+        deadline = Deadline.after(
             context.time_remaining(), default_s=self._call_timeout_s, reserve_s=self._reserve_s
         )
         described = request.user_info if describes_user(request.user_info) else None
@@ -29,7 +30,7 @@ class ASService(ASServiceServicer):
             new_only=request.new_only,
             now=request.now,
         )
-        answer = await recommend(query, self._gateway, budget)
+        answer = await recommend(query, self._gateway, deadline)
         return _response(request.log_id, answer)
 
 
@@ -44,7 +45,7 @@ def _response(log_id: str, answer: Answer) -> ASResponse:
         info.MergeFrom(recommendation.item)
         info.ClearField("statistics")  # of no use to a shop
         info.rank_score = recommendation.score
-        for channel, position, score in recommendation.sources:
-            source = info.sources.add()
-            source.channel, source.position, source.score = channel, position, score
+        for channel, position, score in recommendation.provenance:
+            entry = info.provenance.add()
+            entry.channel, entry.position, entry.score = channel, position, score
     return response

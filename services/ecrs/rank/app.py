@@ -1,4 +1,4 @@
-"""Build rank and serve it."""
+"""Builds rank."""
 
 from contextlib import AsyncExitStack
 
@@ -6,26 +6,32 @@ from pydantic import Field
 
 from ecrs.bundle import Bundle
 from ecrs.contract.rank_pb2_grpc import add_RankServiceServicer_to_server
-from ecrs.kit import server
-from ecrs.kit.observe import show_bundle
-from ecrs.kit.settings import BundleSettings, ServerSettings
-from ecrs.model.served import open_model
+from ecrs.metrics import set_bundle_version
+from ecrs.ports import PORTS
 from ecrs.rank.ranker import Ranker
 from ecrs.rank.service import RankService
+from ecrs.rpc import server
+from ecrs.rpc.settings import ServerSettings
+from ecrs.serving.models import open_model
+from ecrs.settings import BundleSettings
 
 
-class Settings(ServerSettings, BundleSettings):
+class RankSettings(ServerSettings, BundleSettings):
     ranker: str = Field("inprocess", description="`inprocess`, or serving://host:port")
 
 
-async def build(settings: Settings, stack: AsyncExitStack) -> server.Service:
+SETTINGS = RankSettings
+
+
+async def build(settings: RankSettings, stack: AsyncExitStack) -> server.Service:
     bundle = Bundle.open(settings.bundle)
     model = await stack.enter_async_context(open_model(settings.ranker, bundle, "ranker"))
     ranker = Ranker(bundle, model)
-    show_bundle("rank", bundle.version)
+    set_bundle_version("rank", bundle.version)
     servicer = RankService(ranker, settings.call_timeout_s)
     return server.Service(
         name="rank",
+        port=PORTS["rank"],
         full_name="RankService",
         register=lambda grpc_server: add_RankServiceServicer_to_server(servicer, grpc_server),
         check=ranker.check,

@@ -3,13 +3,13 @@
 import numpy as np
 
 from ecrs.bundle import Bundle
-from ecrs.clock import BundleClock
-from ecrs.domain import User
-from ecrs.kit.budget import Budget
-from ecrs.model.served import ServedModel, check_golden
-from ecrs.rank.inputs import RankerInputs, Records
-from ecrs.ranking_features import Quantiles
-from ecrs.sources import Sources
+from ecrs.domain.clock import BundleClock
+from ecrs.domain.entities import User
+from ecrs.domain.provenance import ProvenanceTable
+from ecrs.features.quantiles import Quantiles
+from ecrs.features.ranker_input import EncodedItems, RankerInputBuilder
+from ecrs.rpc.deadlines import Deadline
+from ecrs.serving.served_model import ServedModel, check_golden
 
 CHECK_TIMEOUT_S = 2.0
 
@@ -20,16 +20,16 @@ class Ranker:
         self._bundle = bundle
         self._clock = BundleClock(bundle.as_of)
         quantiles = Quantiles.load(bundle.path / "quantiles.json")
-        self.inputs = RankerInputs(bundle.encoder, bundle.catalogue, quantiles)
+        self.inputs = RankerInputBuilder(bundle.encoder, bundle.catalogue, quantiles)
         self._model = model
 
     async def scores(
-        self, user: User, records: Records, sources: Sources, budget: Budget, now: int = 0
+        self, user: User, records: EncodedItems, provenance: ProvenanceTable, deadline: Deadline, now: int = 0
     ) -> np.ndarray:
         """For each product, in their order, the probability that the user takes it in the next weeks:
         float32, shape (N,)."""
-        ids = self.inputs.ids(user, records, sources, self._clock.now(now))
-        scores = await self._model.infer(ids, budget.stage("model", cap_s=CHECK_TIMEOUT_S))
+        ids = self.inputs.ids(user, records, provenance, self._clock.now(now))
+        scores = await self._model.infer(ids, deadline.share("model", limit_s=CHECK_TIMEOUT_S))
         return scores[:, 0]
 
     async def check(self) -> None:

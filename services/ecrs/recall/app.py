@@ -1,4 +1,4 @@
-"""Build recall and serve it."""
+"""Builds recall."""
 
 from contextlib import AsyncExitStack
 
@@ -6,32 +6,38 @@ from pydantic import Field
 
 from ecrs.bundle import Bundle
 from ecrs.contract.recall_pb2_grpc import add_RecallServiceServicer_to_server
-from ecrs.kit import server
-from ecrs.kit.observe import show_bundle
-from ecrs.kit.settings import BundleSettings, ServerSettings, VectorSettings
-from ecrs.model.served import open_model
+from ecrs.metrics import set_bundle_version
+from ecrs.ports import PORTS
 from ecrs.recall.retriever import Retriever
 from ecrs.recall.service import RecallService
-from ecrs.recall.tables import load_proposer
-from ecrs.recall.updates import Updates
-from ecrs.recall.vectors import open_vectors
+from ecrs.recall.tables import load_candidate_generator
+from ecrs.recall.vector_updates import VectorUpdater
+from ecrs.rpc import server
+from ecrs.rpc.settings import ServerSettings
+from ecrs.serving.models import open_model
+from ecrs.settings import BundleSettings, VectorSettings
+from ecrs.storage.vector_stores import open_vector_store
 
 
-class Settings(ServerSettings, BundleSettings, VectorSettings):
+class RecallSettings(ServerSettings, BundleSettings, VectorSettings):
     user_tower: str = Field("inprocess", description="`inprocess`, or serving://host:port")
 
 
-async def build(settings: Settings, stack: AsyncExitStack) -> server.Service:
+SETTINGS = RecallSettings
+
+
+async def build(settings: RecallSettings, stack: AsyncExitStack) -> server.Service:
     bundle = Bundle.open(settings.bundle)
     user_tower = await stack.enter_async_context(open_model(settings.user_tower, bundle, "user_tower"))
-    vectors = await stack.enter_async_context(open_vectors(settings, bundle))
-    proposer = load_proposer(bundle, bundle.catalogue)
-    retriever = Retriever(bundle, proposer, user_tower, vectors)
-    show_bundle("recall", bundle.version)
-    updates = Updates(bundle, user_tower.signature.width, vectors)
+    vectors = await stack.enter_async_context(open_vector_store(settings, bundle))
+    generator = load_candidate_generator(bundle, bundle.catalogue)
+    retriever = Retriever(bundle, generator, user_tower, vectors)
+    set_bundle_version("recall", bundle.version)
+    updates = VectorUpdater(bundle, user_tower.signature.width, vectors)
     servicer = RecallService(retriever, updates, settings.call_timeout_s)
     return server.Service(
         name="recall",
+        port=PORTS["recall"],
         full_name="recall.RecallService",
         register=lambda grpc_server: add_RecallServiceServicer_to_server(servicer, grpc_server),
         dependencies={"vectors": retriever.check},

@@ -6,22 +6,26 @@ from collections.abc import Sequence
 import numpy as np
 
 from ecrs.bundle import Bundle
-from ecrs.catalogue import NO_ID
-from ecrs.clock import BundleClock
-from ecrs.domain import User
-from ecrs.kit.breaker import Breaker
-from ecrs.kit.budget import Budget
-from ecrs.kit.errors import Fault, OutOfTime, Unavailable
-from ecrs.model.served import ServedModel, check_golden
-from ecrs.recall.channels import Found, Interest
-from ecrs.recall.domain import NEW, VECTOR, Candidates
-from ecrs.recall.newcomers import SHARE, best_newcomers, with_newcomers
-from ecrs.recall.proposals import DEPTH, Asked, Proposer
-from ecrs.recall.vectors import NO_NEIGHBOURS, Neighbours, VectorStore
+from ecrs.domain.clock import BundleClock
+from ecrs.domain.entities import User
+from ecrs.features.catalogue import NO_ID
+from ecrs.recall.blending import DEPTH, CandidateGenerator, UserContext
+from ecrs.recall.candidates import COLD_START, VECTOR, RetrievedCandidates
+from ecrs.recall.channels import Interest, ScoredItems
+from ecrs.recall.cold_start import (
+    CANDIDATES_PER_COLD_START_ITEM,
+    best_cold_start_items,
+    with_cold_start_items,
+)
+from ecrs.rpc.breaker import CircuitBreaker
+from ecrs.rpc.deadlines import Deadline
+from ecrs.rpc.errors import DeadlineExceeded, Fault, Unavailable
+from ecrs.serving.served_model import ServedModel, check_golden
+from ecrs.storage.vectors import NO_NEIGHBOURS, Neighbours, VectorStore
 
 CHECK_TIMEOUT_S = 2.0
 
-VECTOR_SHARE = 0.5
+VECTOR_FRACTION = 0.5
 """Of the time left, what user tower and vector store may take when other channels can stand in for them."""
 
 
@@ -32,58 +36,67 @@ class Retriever:
     """
 
     def __init__(
-        self, bundle: Bundle, proposer: Proposer, user_tower: ServedModel, vectors: VectorStore
+        self, bundle: Bundle, generator: CandidateGenerator, user_tower: ServedModel, vectors: VectorStore
     ) -> None:
         self.version = bundle.version
         self._bundle = bundle
-        self._proposer = proposer
+        self._generator = generator
         self._clock = BundleClock(bundle.as_of)
         self._user_tower = user_tower
         self._vectors = vectors
         self._refusal: Fault | None = Unavailable("recall has not checked its versions yet")
-        self._breaker = Breaker("vectors")
+        self._breaker = CircuitBreaker("vectors")
 
     async def candidates(
-        self, user: User, n: int, budget: Budget, *, channel: str = "", now: int = 0, new_only: bool = False
-    ) -> Candidates:
+        self,
+        user: User,
+        n: int,
+        deadline: Deadline,
+        *,
+        channel: str = "",
+        now: int = 0,
+        new_only: bool = False,
+    ) -> RetrievedCandidates:
         """At most `n` candidates, best first: of all channels, or of one.
 
         The score of merged candidates is the chance that they are not taken, so that it ascends as a
         distance does; of a channel alone it is the channel's own. Merged candidates may be without the
-        vector channel; Unavailable or OutOfTime if that is the one that was asked for.
+        vector channel; Unavailable or DeadlineExceeded if that is the one that was asked for.
         """
-        rows = self._proposer.catalogue.rows(user.totals.skus)
-        interest = Interest.of(rows, user.totals.numbers, self._clock.now(now))
+        rows = self._generator.catalogue.rows(user.aggregates.skus)
+        interest = Interest.of(rows, user.aggregates.numbers, self._clock.now(now))
         if not channel:
-            return await self._merged(user, interest, rows, n, budget, new_only=new_only)
+            return await self._merged(user, interest, rows, n, deadline, new_only=new_only)
         near, newcomers = NO_NEIGHBOURS, NO_NEIGHBOURS
-        if channel in (VECTOR, NEW):
-            near, newcomers = await self._near(user, max(n, DEPTH), budget, share=1.0)
-        if channel == NEW:
-            return best_newcomers(newcomers, interest, self._proposer.popular, n)
+        if channel in (VECTOR, COLD_START):
+            near, newcomers = await self._near(user, max(n, DEPTH), deadline, share=1.0)
+        if channel == COLD_START:
+            return best_cold_start_items(newcomers, interest, self._generator.popular, n)
         vector, new_skus = self._found(near)
-        found = self._proposer.channel(channel, interest, vector, n)
-        return Candidates.alone(channel, self._skus(found.item, new_skus), found.score)
+        found = self._generator.single_channel(channel, interest, vector, n)
+        return RetrievedCandidates.alone(channel, self._skus(found.item, new_skus), found.score)
 
     async def _merged(
-        self, user: User, interest: Interest, had: np.ndarray, n: int, budget: Budget, *, new_only: bool
-    ) -> Candidates:
+        self, user: User, interest: Interest, had: np.ndarray, n: int, deadline: Deadline, *, new_only: bool
+    ) -> RetrievedCandidates:
         async def near() -> tuple[Neighbours, Neighbours, tuple[str, ...]]:
             try:
-                return *await self._near(user, max(n, DEPTH), budget, VECTOR_SHARE), ()
-            except (Unavailable, OutOfTime):
+                return *await self._near(user, max(n, DEPTH), deadline, VECTOR_FRACTION), ()
+            except (Unavailable, DeadlineExceeded):
                 return NO_NEIGHBOURS, NO_NEIGHBOURS, (VECTOR,)
 
-        async def asked() -> Asked:
+        async def asked() -> UserContext:
             await asyncio.sleep(0)  # the question to the vector store, or the user tower's server, goes first
-            return self._proposer.asked(interest, had, new_only=new_only)
+            return self._generator.user_context(interest, had, new_only=new_only)
 
         (all_items, newcomers, missing), tables = await asyncio.gather(near(), asked())
         vector, new_skus = self._found(all_items)
-        merged = self._proposer.merged(tables, vector, n)
-        candidates = Candidates.merged(merged, self._skus(merged.item, new_skus), missing)
-        new = best_newcomers(newcomers, interest, self._proposer.popular, n // SHARE)
-        return with_newcomers(candidates, new, n)
+        merged = self._generator.blend(tables, vector, n)
+        candidates = RetrievedCandidates.merged(merged, self._skus(merged.item, new_skus), missing)
+        new = best_cold_start_items(
+            newcomers, interest, self._generator.popular, n // CANDIDATES_PER_COLD_START_ITEM
+        )
+        return with_cold_start_items(candidates, new, n)
 
     async def check(self) -> None:
         """Golden rows come out right and the versions agree; else Unavailable, and no vector is asked for.
@@ -98,32 +111,35 @@ class Retriever:
             self._refusal = fault
             raise
         self._refusal = None
-        if self._breaker.keeps_away:
+        if self._breaker.is_open:
             raise Unavailable("calls to user tower or vector store fail")
 
-    async def _near(self, user: User, n: int, budget: Budget, share: float) -> tuple[Neighbours, Neighbours]:
+    async def _near(
+        self, user: User, n: int, deadline: Deadline, share: float
+    ) -> tuple[Neighbours, Neighbours]:
         """The `n` nearest of all items, and of the newcomers, in a share of the time left."""
         if self._refusal:
             raise self._refusal
-        timeout_s = budget.stage("vector", CHECK_TIMEOUT_S, share)
+        timeout_s = deadline.share("vector", CHECK_TIMEOUT_S, share)
         with self._breaker.guard(timeout_s):
-            part = Budget.of(timeout_s, default_s=timeout_s)
+            part = Deadline.after(timeout_s, default_s=timeout_s)
             ids = self._bundle.encoder.users([user])
-            (vector,) = await self._user_tower.infer(ids, part.stage("user_tower", timeout_s))
-            search_s = part.stage("search", timeout_s)
+            (vector,) = await self._user_tower.infer(ids, part.share("user_tower", timeout_s))
+            search_s = part.share("search", timeout_s)
             all_items, newcomers = await asyncio.gather(
-                self._vectors.search(vector, n, search_s), self._vectors.search_new(vector, n, search_s)
+                self._vectors.search(vector, n, search_s),
+                self._vectors.search_cold_start(vector, n, search_s),
             )
         return all_items, newcomers
 
-    def _found(self, near: Neighbours) -> tuple[Found, list[str]]:
+    def _found(self, near: Neighbours) -> tuple[ScoredItems, list[str]]:
         """Neighbours by row; products added after the bundle count on from the catalogue's end."""
-        rows = self._proposer.catalogue.rows(near.skus)
+        rows = self._generator.catalogue.rows(near.skus)
         new = np.flatnonzero(rows == NO_ID)
-        rows[new] = len(self._proposer.catalogue) + np.arange(len(new))
-        return Found(rows, near.distance), [near.skus[place] for place in new.tolist()]
+        rows[new] = len(self._generator.catalogue) + np.arange(len(new))
+        return ScoredItems(rows, near.distance), [near.skus[place] for place in new.tolist()]
 
     def _skus(self, rows: np.ndarray, new_skus: Sequence[str]) -> list[str]:
-        known = self._proposer.catalogue.skus
+        known = self._generator.catalogue.skus
         count = len(known)
         return [known[row] if row < count else new_skus[row - count] for row in rows.tolist()]

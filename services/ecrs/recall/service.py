@@ -10,34 +10,35 @@ from ecrs.contract.recall_pb2 import (
     VectorsResponse,
 )
 from ecrs.contract.recall_pb2_grpc import RecallServiceServicer
-from ecrs.kit.budget import Budget
-from ecrs.kit.observe import CANDIDATES, count_channels
-from ecrs.recall.domain import ALL_CHANNELS, channel_of, wanted
+from ecrs.metrics import CANDIDATES_FOUND, count_channels
+from ecrs.recall.candidates import ALL_CHANNELS, candidate_count, requested_channel
 from ecrs.recall.retriever import Retriever
-from ecrs.recall.updates import Updates
-from ecrs.wire import check_batch, check_now, from_sources, to_user
+from ecrs.recall.vector_updates import VectorUpdater
+from ecrs.rpc.deadlines import Deadline
+from ecrs.wire.messages import from_provenance, to_user
+from ecrs.wire.validation import check_batch, check_timestamp
 
 
 class RecallService(RecallServiceServicer):
-    def __init__(self, retriever: Retriever, updates: Updates, call_timeout_s: float) -> None:
+    def __init__(self, retriever: Retriever, updates: VectorUpdater, call_timeout_s: float) -> None:
         self._retriever = retriever
         self._updates = updates
         self._call_timeout_s = call_timeout_s
         for each in ALL_CHANNELS:
-            CANDIDATES.labels(each)  # one that never finds anything is 0, not absent
+            CANDIDATES_FOUND.labels(each)  # one that never finds anything is 0, not absent
 
     async def recall(self, request: RecallRequest, context: grpc.aio.ServicerContext) -> RecallResponse:
-        n = wanted(request.request_num)
-        channel = channel_of(request.recall_type)
-        check_now(request.now)
+        n = candidate_count(request.request_num)
+        channel = requested_channel(request.recall_type)
+        check_timestamp("now", request.now)
         user = to_user(request.user_info)
-        budget = Budget.of(context.time_remaining(), default_s=self._call_timeout_s)
+        deadline = Deadline.after(context.time_remaining(), default_s=self._call_timeout_s)
         found = await self._retriever.candidates(
-            user, n, budget, channel=channel, now=request.now, new_only=request.new_only
+            user, n, deadline, channel=channel, now=request.now, new_only=request.new_only
         )
-        count_channels(CANDIDATES, found.sources.counts())
+        count_channels(CANDIDATES_FOUND, found.provenance.counts())
         reply = RecallResponse(
-            sources=from_sources(found.sources),
+            provenance=from_provenance(found.provenance),
             bundle_version=self._retriever.version,
             missing_channels=found.missing,
         )
@@ -51,16 +52,16 @@ class RecallService(RecallServiceServicer):
     ) -> VectorsResponse:
         skus = [pair.sku_id for pair in request.vectors]
         check_batch("vectors", skus)
-        budget = Budget.of(context.time_remaining(), default_s=self._call_timeout_s)
+        deadline = Deadline.after(context.time_remaining(), default_s=self._call_timeout_s)
         vectors = [pair.vector for pair in request.vectors]
         categories = [pair.cate for pair in request.vectors]
-        await self._updates.upsert(request.bundle_version, skus, vectors, categories, budget)
+        await self._updates.upsert(request.bundle_version, skus, vectors, categories, deadline)
         return VectorsResponse(bundle_version=self._updates.version)
 
     async def remove_vectors(
         self, request: RemoveVectorsRequest, context: grpc.aio.ServicerContext
     ) -> VectorsResponse:
         check_batch("item_ids", request.item_ids)
-        budget = Budget.of(context.time_remaining(), default_s=self._call_timeout_s)
-        await self._updates.remove(request.bundle_version, list(request.item_ids), budget)
+        deadline = Deadline.after(context.time_remaining(), default_s=self._call_timeout_s)
+        await self._updates.remove(request.bundle_version, list(request.item_ids), deadline)
         return VectorsResponse(bundle_version=self._updates.version)

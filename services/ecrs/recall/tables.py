@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from ecrs.bundle import Bundle
-from ecrs.catalogue import NO_ID, Catalogue
-from ecrs.features import ITEM_GROUPS
-from ecrs.recall.channels import Popular, Similar, best_sellers
-from ecrs.recall.proposals import Proposer
+from ecrs.features.catalogue import NO_ID, Catalogue
+from ecrs.features.encoding import ITEM_GROUPS
+from ecrs.recall.blending import CandidateGenerator
+from ecrs.recall.channels import PopularItems, SimilarItems, most_sold
 
 
-def load_proposer(bundle: Bundle, catalogue: Catalogue) -> Proposer:
+def load_candidate_generator(bundle: Bundle, catalogue: Catalogue) -> CandidateGenerator:
     """The channels of a bundle; the large tables stay in the page cache, shared by all processes."""
     directory = bundle.path / "recall"
     # As plain arrays on the mapped files: numpy's memmap class makes each of its slices a memmap.
@@ -26,20 +26,20 @@ def load_proposer(bundle: Bundle, catalogue: Catalogue) -> Proposer:
         np.asarray(np.load(directory / f"similar_{name}.npy", mmap_mode="r")) for name in ("items", "scores")
     ]
     popular = popular_channel(catalogue, np.load(directory / "popular.npy"))
-    return Proposer(catalogue, Similar(*similar), popular, np.load(directory / "curves.npy"))
+    return CandidateGenerator(catalogue, SimilarItems(*similar), popular, np.load(directory / "curves.npy"))
 
 
-def save_proposer(proposer: Proposer, directory: Path) -> None:
+def save_candidate_generator(generator: CandidateGenerator, directory: Path) -> None:
     directory.mkdir(parents=True)
-    np.save(directory / "similar_items.npy", proposer.similar.item)
-    np.save(directory / "similar_scores.npy", proposer.similar.score)
-    np.save(directory / "popular.npy", proposer.popular.share)
-    np.save(directory / "curves.npy", proposer.curves)
+    np.save(directory / "similar_items.npy", generator.similar.item)
+    np.save(directory / "similar_scores.npy", generator.similar.score)
+    np.save(directory / "popular.npy", generator.popular.share)
+    np.save(directory / "curves.npy", generator.curves)
 
 
-def popular_channel(catalogue: Catalogue, share: np.ndarray) -> Popular:
+def popular_channel(catalogue: Catalogue, share: np.ndarray) -> PopularItems:
     """From each product's share of sales; products of no known category are one category, the last."""
     category = catalogue.groups[:-1, ITEM_GROUPS.index("category")]
     count = int(category.max(initial=NO_ID)) + 1
     category = np.where(category == NO_ID, count, category)
-    return Popular(share, category, np.bincount(category, share, count + 1), best_sellers(share))
+    return PopularItems(share, category, np.bincount(category, share, count + 1), most_sold(share))

@@ -4,15 +4,16 @@ import grpc
 
 from ecrs.contract.um_pb2 import UserModelRequest, UserModelResponse
 from ecrs.contract.um_pb2_grpc import UMServiceServicer
-from ecrs.kit.budget import Budget
-from ecrs.kit.errors import NotFound
-from ecrs.profiles import Profiles
-from ecrs.seeded import Seeded
-from ecrs.wire import check_user_id, from_user
+from ecrs.rpc.deadlines import Deadline
+from ecrs.rpc.errors import NotFound
+from ecrs.storage.profiles import ProfileStore
+from ecrs.storage.seeded_version import SeededVersion
+from ecrs.wire.messages import from_user
+from ecrs.wire.validation import check_user_id
 
 
 class UMService(UMServiceServicer):
-    def __init__(self, profiles: Profiles, seeded: Seeded, call_timeout_s: float) -> None:
+    def __init__(self, profiles: ProfileStore, seeded: SeededVersion, call_timeout_s: float) -> None:
         self._profiles = profiles
         self._seeded = seeded
         self._call_timeout_s = call_timeout_s
@@ -21,8 +22,10 @@ class UMService(UMServiceServicer):
         self, request: UserModelRequest, context: grpc.aio.ServicerContext
     ) -> UserModelResponse:
         check_user_id(request.user_id)
-        budget = Budget.of(context.time_remaining(), default_s=self._call_timeout_s)
-        user = await self._profiles.user(request.user_id, budget.stage("redis", cap_s=self._call_timeout_s))
+        deadline = Deadline.after(context.time_remaining(), default_s=self._call_timeout_s)
+        user = await self._profiles.user(
+            request.user_id, deadline.share("redis", limit_s=self._call_timeout_s)
+        )
         if user is None:
             asked = UserModelRequest(user_id=request.user_id)
             raise NotFound(f"UM server get user_info from redis fail. ({asked})")

@@ -1,0 +1,99 @@
+"""`ecrs`: the command line."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ecrs.bundle import Bundle, BundleError
+from ecrs.client import items, original
+from ecrs.local.errors import StartError
+from ecrs.ports import PORTS
+from ecrs.probe import probe
+from ecrs.rpc.errors import Fault
+from ecrs.rpc.log import only_warnings
+from ecrs.settings import BundleSettings
+from ecrs_models import commands as models
+from ecrs_models.errors import DataError
+from ecrs_seed import commands as seed
+
+app = typer.Typer(
+    help="ECRS: recommendations from purchases.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(seed.app, name="seed")
+app.add_typer(items.app, name="item")
+app.add_typer(models.app)  # its verbs import what the `train` extra brings only when they run
+
+_ERRORS = Console(stderr=True)
+_ANY_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+@app.command()
+def up(
+    bundle: Annotated[Path | None, typer.Argument(help="a bundle; default artifacts/bundles/current")] = None,
+    run_dir: Annotated[Path, typer.Option(help="for the store's data, logs and process ids")] = Path(
+        "artifacts/run"
+    ),
+) -> None:
+    """Run the whole platform on this machine, without Docker, until Ctrl-C."""
+    from ecrs_cli import embedded
+
+    only_warnings()
+    opened = Bundle.open(bundle or BundleSettings().bundle)
+    asyncio.run(embedded.up(opened, run_dir))
+
+
+@app.command()
+def demo() -> None:
+    """From real purchases to recommendations: prepare, train, export, start, ask, stop."""
+    from ecrs_cli import demo as steps
+
+    only_warnings()
+    steps.run(typer.echo)
+
+
+@app.command()
+def serve(name: Annotated[str, typer.Argument(help=" | ".join(PORTS))]) -> None:
+    """Run one service; its settings come from the environment."""
+    if name not in PORTS:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(PORTS)}")
+    from ecrs.serve import serve as serve_until_stopped
+
+    asyncio.run(serve_until_stopped(name))
+
+
+@app.command()
+def health() -> None:
+    """Print whether each service here is SERVING, why not, and what it is missing; exit 1 if one is not."""
+    states = {name: probe(name) for name in PORTS}
+    for name, found in states.items():
+        typer.echo(f"{name:8} {found}")
+    raise typer.Exit(1 if any(found.reason for found in states.values()) else 0)
+
+
+def _client(context: typer.Context) -> None:
+    original.main([context.command.name or "", *context.args])
+
+
+for _name, _help in {
+    "as": "Recommend: USER_ID, or AGE SEX CITY_LEVEL PROVINCE CITY COUNTY.",
+    "um": "Show a user: USER_ID.",
+    "cm": "Show items: SKU[,SKU…].",
+    "recall": "Retrieve candidates for a known user: USER_ID.",
+    "rank": "Score item 1 for user 1, the original's example.",
+}.items():
+    app.command(_name, help=_help, context_settings=_ANY_ARGUMENTS)(_client)
+
+
+def main() -> None:
+    """Run a command. An error that a person can act on is printed as one line, without a traceback."""
+    try:
+        app()
+    except (BundleError, StartError, DataError, Fault) as error:
+        _ERRORS.print(f"ecrs: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        raise SystemExit(1) from None

@@ -1,0 +1,109 @@
+"""A finished training to a bundle: the three models in Paddle Serving's layout, and all they serve with."""
+
+import json
+import shutil
+import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
+from pathlib import Path
+from typing import Any
+
+from ecrs import bundle
+from ecrs.bundle import Bundle
+from ecrs.domain.entities import HISTORY_LENGTH
+from ecrs.features.encoding import ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS
+from ecrs.features.quantiles import RANKER_COLUMNS, ranker_cardinality
+from ecrs.recall.tables import save_candidate_generator
+from ecrs.serving.signature import ModelSignature
+from ecrs_models.data.dataset import PRODUCTS, USERS, Dataset
+from ecrs_models.errors import DataError
+from ecrs_models.evaluation.evaluate import evaluate
+from ecrs_models.evaluation.offline_platform import BundleModels
+from ecrs_models.evaluation.saved_model import SavedModel
+from ecrs_models.export.gate import compare
+from ecrs_models.export.golden import check_golden_rows, golden_rows
+from ecrs_models.export.model_files import save_model
+from ecrs_models.export.record_files import write_aggregates, write_histories, write_items, write_vectors
+from ecrs_models.snapshots.snapshot import EncodedTables, Snapshot
+from ecrs_models.training import two_tower
+from ecrs_models.training.pipeline import MODELS, TrainedModels, fingerprint
+from ecrs_models.training.settings import TrainingSettings
+from ecrs_models.training.warm_start import WEIGHTS_DIR
+
+_FEED, _INT64, _FLOAT32 = "ids", 0, 1
+
+
+def export(
+    trained: TrainedModels, data: Dataset, bundles: Path, *, measured: bool = True, gate: Bundle | None = None
+) -> str:
+    """Write the bundle under `bundles` and make it current; its version.
+
+    Histories, aggregates, statistics and the channels' tables are as of the end of the data set, also where
+    the models' training ended before. `measured`:
+    evaluate on the period behind it, into metrics.json, or say there why that is impossible. `gate`: a
+    bundle that the new one must not be worse than on that period.
+    DataError if the data set is not the one that was trained on, an exported model does not do what the
+    trained one did, or the gate is closed.
+    """
+    if trained.about["fingerprint"] != fingerprint(data):
+        raise DataError(f"{data.path} is not the data set that was trained on")
+    encoder, settings = trained.encoder, trained.settings
+    version = bundle.new_version(trained.digest)
+    now = int(data.log.ts.max()) + 1
+    about = {
+        "as_of": now,
+        "data": {key: data.about[key] for key in ("name", "source", "counts", "split")},
+        "dim": two_tower.DIM,
+        "history_length": HISTORY_LENGTH,
+        "training": trained.about["settings"],
+    }
+    with bundle.writing(bundles, version, about) as draft:
+        parts = (
+            ("user_tower", trained.two_tower.user_tower, USER_TOWER_COLUMNS, "embedding", two_tower.DIM),
+            ("item_tower", trained.two_tower.item_tower, ITEM_TOWER_COLUMNS, "embedding", two_tower.DIM),
+            ("ranker", trained.ranker, RANKER_COLUMNS, "score", 1),
+        )
+        for name, network, columns, fetch, width in parts:
+            bounds = ranker_cardinality(encoder) if name == "ranker" else encoder.cardinality(columns)
+            signature = ModelSignature(name, version, _FEED, fetch, columns, bounds, width)
+            save_model(network, signature, draft / name)
+        encoder.save(draft / "vocabulary")
+        for name in (USERS, PRODUCTS):
+            shutil.copyfile(data.path / name, draft / name)
+        write_histories(data, draft / "histories.dat")
+
+        item_tower = SavedModel(draft / "item_tower")
+        tables = EncodedTables.of(data, encoder)
+        vectors = item_tower(tables.items)
+        write_vectors(data.items["sku"].to_list(), vectors, draft / "product_vectors.txt")
+
+        snapshot = Snapshot.of(data.log, now, tables, settings.tables, trained.curves)
+        write_aggregates(snapshot, data, draft / "aggregates.dat")
+        write_items(snapshot, data, draft / "product_info.dat")
+        save_candidate_generator(snapshot.generator, draft / "recall")
+        trained.quantiles.save(draft / "quantiles.json")
+        (draft / WEIGHTS_DIR).mkdir()
+        for name in MODELS:
+            shutil.copyfile(trained.path / f"{name}.pdparams", draft / WEIGHTS_DIR / f"{name}.pdparams")
+
+        golden = golden_rows(trained, data, snapshot)
+        (draft / "golden.json").write_text(json.dumps(golden, indent=1), encoding="utf-8")
+        user_tower, ranker = SavedModel(draft / "user_tower"), SavedModel(draft / "ranker")
+        for model in (user_tower, item_tower, ranker):
+            check_golden_rows(model, golden[model.signature.model])
+
+        models = BundleModels(user_tower, vectors, ranker, trained.quantiles, trained.curves)
+        metrics = measure(data, models, snapshot, settings) if measured else {}
+        if gate:
+            metrics["gate"] = compare(metrics, gate, data, settings.until)
+        (draft / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    return version
+
+
+def measure(data: Dataset, models: BundleModels, now: Snapshot, settings: TrainingSettings) -> dict[str, Any]:
+    """The evaluation of the period after training, or why there is none."""
+    if settings.until >= now.cutoff:
+        return {"not_measured": "trained on everything"}
+    then = Snapshot.of(data.log, settings.until, now.tables, settings.tables)
+    try:
+        return evaluate(data, models, then).as_dict()
+    except DataError as error:  # a shop without returning customers
+        return {"not_measured": str(error)}

@@ -1,0 +1,126 @@
+"""TODO ecrs_models.export.golden."""
+
+import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import paddle
+
+from ecrs.domain.actions import ActionType, Interaction
+from ecrs.domain.aggregates import Aggregates
+from ecrs.domain.entities import HISTORY_LENGTH, PROFILE_FIELDS, UNKNOWN, Item, User
+from ecrs.domain.provenance import Provenance, ProvenanceTable
+from ecrs.features.ranker_input import RankerInputBuilder
+from ecrs.features.ranking import CHANNELS
+from ecrs.serving.served_model import TOLERANCE
+from ecrs_models.data.dataset import Dataset
+from ecrs_models.errors import DataError
+from ecrs_models.evaluation.saved_model import SavedModel
+from ecrs_models.export.record_files import aggregates_of, interactions
+from ecrs_models.snapshots.snapshot import Snapshot
+from ecrs_models.training.pipeline import TrainedModels
+
+GOLDEN_ROWS = 16
+
+
+def golden_rows(trained: TrainedModels, data: Dataset, snapshot: Snapshot) -> dict[str, Any]:
+    """Raw users and items, each model's ids for them and the trained network's outputs.
+
+    Row n of the ranker is user n with item n, as of `now`. Among the rows: full, short and empty
+    histories, a new user by profile alone, a session without profile, unknown and never-seen values.
+    """
+    users, items = golden_users(data, snapshot), golden_items(data, snapshot)
+    row = {sku: number for number, sku in enumerate(data.items["sku"])}
+    for n, user in enumerate(users[: GOLDEN_ROWS // 4]):  # items of the user's own, for the crosses
+        items[n] = golden_item(data, snapshot, row[user.history[n % len(user.history)].sku])
+    encoder = trained.encoder
+    inputs = RankerInputBuilder(encoder, snapshot.tables.catalogue, trained.quantiles)
+    said: list[list[Provenance]] = [
+        [("repurchase", n + 1, 2.5), ("similar", 0, 0.3)] if n < GOLDEN_ROWS // 2 else []
+        for n in range(len(items))
+    ]
+    ranked = [
+        inputs.ids(user, inputs.records([item]), ProvenanceTable.of([of], CHANNELS), snapshot.cutoff)
+        for user, item, of in zip(users, items, said, strict=True)
+    ]
+    ids = {
+        "user_tower": encoder.users(users),
+        "item_tower": encoder.items(items),
+        "ranker": np.concatenate(ranked),
+    }
+    networks: dict[str, Any] = {
+        "user_tower": trained.two_tower.user_tower,
+        "item_tower": trained.two_tower.item_tower,
+        "ranker": trained.ranker,
+    }
+    golden: dict[str, Any] = {"now": snapshot.cutoff, "users": [raw_user(user) for user in users]}
+    golden |= {"items": [asdict(item) for item in items], "provenance": said}
+    for name, network in networks.items():
+        outputs = network(paddle.to_tensor(ids[name])).numpy()
+        golden[name] = {"ids": ids[name].tolist(), "outputs": outputs.tolist()}
+    return golden
+
+
+def raw_user(user: User) -> dict[str, Any]:
+    """As JSON can hold it."""
+    aggregates = {"skus": user.aggregates.skus, "numbers": user.aggregates.numbers.tolist()}
+    history = [interaction._asdict() for interaction in user.history]
+    return asdict(replace(user, aggregates=Aggregates(), history=())) | {
+        "aggregates": aggregates,
+        "history": history,
+    }
+
+
+def golden_users(data: Dataset, snapshot: Snapshot) -> list[User]:
+    """GOLDEN_ROWS users: the longest histories first, then the cases that break servers."""
+    log = data.log
+    skus = data.items["sku"].to_list()
+    longest = np.argsort(log.start[:-1] - log.start[1:], kind="stable")
+    step = np.linspace(0, min(len(longest), 4 * GOLDEN_ROWS) - 1, GOLDEN_ROWS - 6).astype(int)
+    known: list[User] = []
+    for row in longest[step].tolist():
+        aggregates = aggregates_of(snapshot, row, skus)
+        aggregates = Aggregates(aggregates.skus[:HISTORY_LENGTH], aggregates.numbers[:HISTORY_LENGTH])
+        user_id, *fields = data.users.row(row)
+        profile = dict(zip(PROFILE_FIELDS, fields, strict=True))
+        known.append(User(user_id, **profile, history=interactions(data, row, skus), aggregates=aggregates))
+    profile = {name: getattr(known[0], name) for name in PROFILE_FIELDS}
+    unseen = dict.fromkeys(PROFILE_FIELDS, "never seen")
+    session = tuple(Interaction(item.sku, item.ts, ActionType.VIEW) for item in known[0].history[:3])
+    clicked, nonsense = Aggregates().plus(session), (Interaction("never seen", 1),)
+    return [
+        *known,
+        replace(known[0], history=(), aggregates=Aggregates()),
+        User(**profile),
+        User(**profile, history=session, aggregates=clicked),
+        User(history=session, aggregates=clicked),
+        User(),
+        User("never seen", **unseen, history=nonsense, aggregates=Aggregates().plus(nonsense)),
+    ]
+
+
+def golden_item(data: Dataset, snapshot: Snapshot, row: int) -> Item:
+    sku, brand, shop, category = data.items.row(row)
+    return Item(sku, brand, shop, category, tuple(snapshot.statistics[row].tolist()))
+
+
+def golden_items(data: Dataset, snapshot: Snapshot) -> list[Item]:
+    """GOLDEN_ROWS items, from across the catalogue, a new one of known make, and unknown ones."""
+    rows = np.linspace(0, data.items.height - 1, GOLDEN_ROWS - 3).astype(int)
+    known = [golden_item(data, snapshot, int(row)) for row in rows]
+    first = known[0]
+    return [
+        *known,
+        Item("never seen", first.brand, first.shop, first.category),
+        Item("never seen", "never seen", "never seen", "never seen"),
+        Item("never seen", UNKNOWN, UNKNOWN, UNKNOWN),
+    ]
+
+
+def check_golden_rows(model: SavedModel, golden: dict[str, Any]) -> None:
+    """DataError if the saved model's outputs are further than TOLERANCE from the golden ones."""
+    found = model(np.array(golden["ids"], dtype=np.int64))
+    off = float(np.abs(found - np.array(golden["outputs"], dtype=np.float32)).max())
+    if not off <= TOLERANCE:
+        raise DataError(f"the exported {model.signature.model} is {off:g} off its golden rows")

@@ -1,0 +1,145 @@
+"""A snapshot: all that is known just before it, and the users' candidates as recall would propose them.
+
+Training looks at past snapshots, evaluation at the one where training ended, export at the end of the
+data; all by the classes that serve.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import faiss
+import numpy as np
+
+from ecrs.domain.entities import User
+from ecrs.features.catalogue import Catalogue
+from ecrs.features.encoding import PADDING, Encoder
+from ecrs.features.ranking import CHANNELS, EncodedAggregates, EncodedCandidates, ranking_features
+from ecrs.recall.blending import DEPTH, BlendedCandidates, CandidateGenerator
+from ecrs.recall.channels import Interest, ScoredItems, SimilarItems
+from ecrs.recall.tables import popular_channel
+from ecrs_models.data.dataset import Dataset
+from ecrs_models.data.log import Log
+from ecrs_models.snapshots.aggregates import AggregatesByUser, aggregate_by_user
+from ecrs_models.snapshots.item_statistics import item_statistics, popular_counts
+from ecrs_models.snapshots.similar_items import similar_items
+
+
+@dataclass(frozen=True)
+class ChannelSettings:
+    """How the recall channels' tables are made.
+
+    `popular_days`: what counts as recent sales; `similar_items`: the most bought products are the ones
+    that have neighbours; `similar_ridge`: regularisation, as a share of the users; `neighbours` a product.
+    """
+
+    popular_days: int = 14
+    similar_items: int = 6000
+    similar_ridge: float = 0.25
+    neighbours: int = 50
+
+
+NO_CURVES = np.zeros((len(CHANNELS), DEPTH), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class EncodedTables:
+    """The data set's tables as ids: `users`, `Encoder.user_table`; `items`, `Encoder.item_table`;
+    `unknown_user`, int64 (1 + PROFILE_FIELDS,), a user of whom nothing is known."""
+
+    users: np.ndarray
+    items: np.ndarray
+    catalogue: Catalogue
+    unknown_user: np.ndarray
+
+    @classmethod
+    def of(cls, data: Dataset, encoder: Encoder) -> "EncodedTables":
+        items = encoder.item_table(data.items.to_dict())
+        catalogue = Catalogue.of(data.items["sku"].to_list(), items)
+        unknown_user = np.array(encoder.user_row(User()))
+        return cls(encoder.user_table(data.users.to_dict()), items, catalogue, unknown_user)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """`cutoff`, Unix seconds; `log`, all before it; what follows from that."""
+
+    cutoff: int
+    log: Log
+    tables: EncodedTables
+    aggregates: AggregatesByUser
+    statistics: np.ndarray
+    generator: CandidateGenerator
+
+    @classmethod
+    def of(
+        cls,
+        log: Log,
+        cutoff: int,
+        tables: EncodedTables,
+        settings: ChannelSettings,
+        curves: np.ndarray = NO_CURVES,
+    ) -> "Snapshot":
+        """`log` may go on after `cutoff`: what came later is left out."""
+        log, items = log.before(cutoff), len(tables.catalogue)
+        counts = popular_counts(log, items, cutoff, settings.popular_days)
+        popular = popular_channel(tables.catalogue, counts / max(counts.sum(), 1))
+        similar = similar_items(
+            log,
+            items,
+            most=settings.similar_items,
+            ridge=settings.similar_ridge,
+            neighbours=settings.neighbours,
+        )
+        generator = CandidateGenerator(tables.catalogue, SimilarItems(*similar), popular, curves)
+        return cls(
+            cutoff, log, tables, aggregate_by_user(log, items), item_statistics(log, items, cutoff), generator
+        )
+
+    def with_curves(self, curves: np.ndarray) -> "Snapshot":
+        return replace(self, generator=replace(self.generator, curves=curves))
+
+    @cached_property
+    def sold(self) -> np.ndarray:
+        """bool, (items,): what was ever bought."""
+        sold = np.zeros(len(self.tables.catalogue), dtype=bool)
+        sold[self.log.item[self.log.purchase_rows()]] = True
+        return sold
+
+    def user_tower_input(self, users: np.ndarray) -> np.ndarray:
+        """User tower input of some users, int64 (N, USER_TOWER_COLUMNS)."""
+        sku_ids = np.append(self.tables.items[:, 0], PADDING)  # ABSENT, -1, finds the PADDING
+        return np.concatenate([self.tables.users[users], sku_ids[self.log.latest(users)]], axis=1)
+
+    def encoded_aggregates(self, user: int) -> EncodedAggregates:
+        item, numbers = self.aggregates.of(user)
+        item = item.astype(np.int64)
+        return EncodedAggregates(item, self.tables.catalogue.groups[item], numbers)
+
+    def blend(
+        self, past: EncodedAggregates, vector: ScoredItems, n: int, *, new_only: bool = False
+    ) -> BlendedCandidates:
+        interest = Interest.of(past.item, past.numbers, self.cutoff)
+        asked = self.generator.user_context(interest, past.item, new_only=new_only)
+        return self.generator.blend(asked, vector, n)
+
+    def features(self, past: EncodedAggregates, proposals: BlendedCandidates) -> np.ndarray:
+        """`ranking_features` of the candidates, float32 (N, FEATURES)."""
+        item = proposals.item
+        groups = self.tables.catalogue.groups[item]
+        candidates = EncodedCandidates(
+            item, groups, self.statistics[item], proposals.positions, proposals.scores
+        )
+        return ranking_features(past, candidates, self.cutoff)
+
+
+class NearestItems:
+    """The vector channel over the products of `allowed`, exactly, as faiss serves it."""
+
+    def __init__(self, vectors: np.ndarray, allowed: np.ndarray) -> None:
+        self._item = np.flatnonzero(allowed)
+        self._index = faiss.IndexFlatL2(vectors.shape[1])
+        self._index.add(np.ascontiguousarray(vectors[self._item]))
+
+    def __call__(self, user_vectors: np.ndarray, n: int = DEPTH) -> list[ScoredItems]:
+        distances, rows = self._index.search(np.ascontiguousarray(user_vectors), min(n, len(self._item)))
+        return [ScoredItems(self._item[row], distance) for row, distance in zip(rows, distances, strict=True)]

@@ -1,0 +1,54 @@
+"""`ecrs seed redis` and `ecrs seed milvus`."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ecrs.bundle import Bundle
+from ecrs.rpc import log
+from ecrs.settings import BundleSettings, RedisSettings, VectorSettings
+from ecrs.storage.redis_profiles import open_redis
+
+app = typer.Typer(help="Load a bundle into the stores; safe to run again.", no_args_is_help=True)
+
+
+@app.command()
+def redis(wait_s: float = typer.Option(120.0, help="how long to wait for the store")) -> None:
+    """Load users, histories and products into Redis."""
+    from ecrs_seed.redis import FILES, seed_redis
+
+    log.configure("seed-redis")
+    bundle = Bundle.open(BundleSettings().bundle)
+
+    async def seed() -> None:
+        async with open_redis(RedisSettings()) as store:
+            rows = sum(bundle.count(name) for name in FILES)
+            with _progress("redis", rows) as advance:
+                report = await seed_redis(bundle, store, wait_s=wait_s, advance=advance)
+            typer.echo(report)
+
+    asyncio.run(seed())
+
+
+@app.command()
+def milvus(wait_s: float = typer.Option(180.0, help="how long to wait for the store")) -> None:
+    """Load product vectors into Milvus and make them the live ones."""
+    from ecrs_seed.milvus import connect, seed_milvus
+
+    log.configure("seed-milvus")
+    bundle = Bundle.open(BundleSettings().bundle)
+    client = asyncio.run(connect(VectorSettings(), wait_s=wait_s))
+    with _progress("milvus", bundle.count("product_vectors.txt")) as advance:
+        report = seed_milvus(bundle, client, advance=advance)
+    typer.echo(report)
+
+
+@contextmanager
+def _progress(name: str, rows: int) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task(name, total=rows)
+        yield lambda rows: progress.advance(task, rows)

@@ -1,3 +1,0 @@
-from ecrs.cli import main
-
-main()

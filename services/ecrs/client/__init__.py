@@ -1,0 +1,1 @@
+"""Client programs: the original's command line, and item changes."""

@@ -1,0 +1,90 @@
+"""The gateway's answer, and the candidates that it is built from. No I/O.
+
+Items and users are protobuf messages here: the gateway passes them from one service to the next without
+converting them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ecrs.contract.item_info_pb2 import ItemInfo
+from ecrs.domain.provenance import Provenance, ProvenanceTable
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Retrieved candidates, best first.
+
+    `skus`; `provenance`, the channels that found each; `missing`, the channels that could not be asked.
+    """
+
+    skus: Sequence[str]
+    provenance: ProvenanceTable
+    bundle_version: str
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateItems:
+    """Candidates with their item records, in retrieval order."""
+
+    items: Sequence[ItemInfo]
+    provenance: ProvenanceTable
+
+    def first(self, n: int) -> "CandidateItems":
+        """The first `n` candidates."""
+        if n >= len(self.items):
+            return self
+        return CandidateItems(self.items[:n], self.provenance.take(slice(n)))
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """One item of an answer: its rank score, 0 if it was not ranked, and the channels that found it."""
+
+    item: ItemInfo
+    score: float
+    provenance: Sequence[Provenance]
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """How one stage went; `outcome` is "ok", "skipped" or the name of the fault."""
+
+    name: str
+    took_ms: float
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Degradation:
+    """A stage that failed, and the fallback used instead."""
+
+    stage: str
+    fallback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Recommendations, best first, without duplicates; `ranked` candidates went through the ranker."""
+
+    items: Sequence[Recommendation]
+    bundle_version: str
+    ranked: int
+    stages: Sequence[StageReport]
+    degraded: Sequence[Degradation] = ()
+
+
+def order_by_score(n: int, candidates: CandidateItems, scores: Sequence[float]) -> list[Recommendation]:
+    """The best `n` candidates.
+
+    `scores` belong to the first `len(scores)` candidates, which come first, by descending score. The others
+    follow in retrieval order.
+    """
+    order = sorted(range(len(scores)), key=lambda row: -scores[row])
+    order = [*order, *range(len(scores), len(candidates.items))][:n]
+    found_by = candidates.provenance.take(order).entries()
+    return [
+        Recommendation(candidates.items[row], scores[row] if row < len(scores) else 0.0, provenance)
+        for row, provenance in zip(order, found_by, strict=True)
+    ]

@@ -1,0 +1,79 @@
+"""What the gateway shows without the other services: popular items, and item records as last read."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from cachetools import LRUCache
+
+from ecrs.bundle import Bundle
+from ecrs.contract.item_info_pb2 import ItemInfo
+from ecrs.contract.user_info_pb2 import UserInfo
+from ecrs.domain.aggregates import ORDERS
+from ecrs.domain.files import parse_item
+from ecrs.domain.provenance import ProvenanceTable
+from ecrs.gateway.answer import Candidates
+from ecrs.gateway.query import MAX_ITEMS
+from ecrs.rpc.errors import BadRequest
+from ecrs.wire.messages import from_item, to_aggregates
+
+MAX_ITEMS_KEPT = 20_000
+"""Records kept of items that were read; they took 4 MB."""
+REFRESH_S = 1.0
+"""A kept record is replaced only if it is older than this."""
+POPULAR_KEPT = 2 * MAX_ITEMS
+"""Popular items held, so that enough remain after those that the user bought are left out."""
+
+
+class FallbackCatalogue:
+    """Popular items of one bundle, best first, and the records that were read from cm."""
+
+    def __init__(self, popular: Sequence[ItemInfo], bundle_version: str) -> None:
+        self._skus = [item.sku_id for item in popular]
+        self._popular = {item.sku_id: item for item in popular}
+        # Serialized: a message taken out of a reply keeps the whole reply in memory.
+        self._read: LRUCache[str, tuple[bytes, float]] = LRUCache(MAX_ITEMS_KEPT)
+        self._bundle_version = bundle_version
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "FallbackCatalogue":
+        """The most sold items of a bundle."""
+        share = np.load(bundle.path / "recall" / "popular.npy")
+        best = np.argsort(-share, kind="stable")[:POPULAR_KEPT].tolist()
+        wanted = set(best)
+        lines = enumerate(bundle.records("products.dat", parse_item))
+        items = {row: from_item(item) for row, item in lines if row in wanted}
+        return cls([items[row] for row in best], bundle.version)
+
+    def popular(self, user: UserInfo, n: int, *, new_only: bool) -> Candidates:
+        """The `n` most sold items; with `new_only`, without those that the user is known to have bought."""
+        bought = _bought(user) if new_only else frozenset()
+        skus = [sku for sku in self._skus if sku not in bought][:n]
+        entries = [[("popular", position, 0.0)] for position in range(1, len(skus) + 1)]
+        return Candidates(skus, ProvenanceTable.of(entries, ["popular"]), self._bundle_version)
+
+    def remember(self, items: Mapping[str, ItemInfo]) -> None:
+        """Keep these records, by sku, in place of those least recently used."""
+        now = time.monotonic()
+        for sku, item in items.items():
+            kept = self._read.get(sku)
+            if kept is None or now - kept[1] > REFRESH_S:
+                self._read[sku] = item.SerializeToString(), now
+
+    def records(self, skus: Iterable[str]) -> dict[str, ItemInfo]:
+        """The records of `skus` as last read from cm; of popular items never read, as in the bundle."""
+        known = ((sku, self._record(sku)) for sku in skus)
+        return {sku: item for sku, item in known if item is not None}
+
+    def _record(self, sku: str) -> ItemInfo | None:
+        kept = self._read.get(sku)
+        return self._popular.get(sku) if kept is None else ItemInfo.FromString(kept[0])
+
+
+def _bought(user: UserInfo) -> frozenset[str]:
+    """Skus that the user bought; empty if the aggregates are invalid: a fallback must not raise."""
+    try:
+        aggregates = to_aggregates(user.aggregates)
+    except BadRequest:
+        return frozenset()
+    return frozenset(aggregates.skus[row] for row in np.flatnonzero(aggregates.numbers[:, ORDERS]))

@@ -1,0 +1,37 @@
+"""What happened to one request: its stages, timed, and the fallbacks that were used."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from ecrs.gateway.answer import Degradation, StageReport
+from ecrs.metrics import DEGRADED_ANSWERS, STAGE_SECONDS
+from ecrs.rpc import tracing
+from ecrs.rpc.metrics import timed
+
+
+@dataclass
+class RequestTrace:
+    """Collects what the answer reports, and counts the same in metrics and spans."""
+
+    stages: list[StageReport] = field(default_factory=list)
+    degraded: list[Degradation] = field(default_factory=list)
+
+    def degrade(self, stage: str, fallback: str) -> None:
+        """Record that `fallback` replaced `stage`."""
+        self.degraded.append(Degradation(stage, fallback))
+        DEGRADED_ANSWERS.labels(stage, fallback).inc()
+        tracing.add_span_event("degraded", stage=stage, fallback=fallback)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the body as stage `name`; its outcome is that of the body."""
+        try:
+            with timed(STAGE_SECONDS, name) as timing:
+                yield
+        finally:
+            self.stages.append(StageReport(name, timing.took_s * 1000, timing.outcome))
+
+    def skip(self, name: str) -> None:
+        """Record a stage that this request does not need."""
+        self.stages.append(StageReport(name, 0.0, "skipped"))

@@ -1,1 +1,0 @@
-"""Server, client, budget, errors, log, settings: knows gRPC, knows no shop."""

@@ -1,0 +1,36 @@
+"""TODO ecrs.metrics."""
+
+from collections.abc import Mapping
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from ecrs.rpc.metrics import LATENCY_BUCKETS_S
+
+STAGE_SECONDS = Histogram(
+    "ecrs_stage_seconds", "Time a stage of an answer took", ["stage", "outcome"], buckets=LATENCY_BUCKETS_S
+)
+CANDIDATES_FOUND = Counter(
+    "ecrs_candidates_total", "Candidates, by each channel that found them", ["channel"]
+)
+ITEMS_RECOMMENDED = Counter(
+    "ecrs_recommended_total", "Items recommended, by each channel that found them", ["channel"]
+)
+EMPTY_ANSWERS = Counter("ecrs_empty_answers_total", "Answers without a single item")
+DEGRADED_ANSWERS = Counter(
+    "ecrs_degraded_total", "Answers in which a fallback stood in", ["stage", "fallback"]
+)
+RANKING_DEPTH = Gauge("ecrs_quality", "Share of the candidates that the gateway ranks; below 1 under load")
+BUNDLE_INFO = Gauge("ecrs_bundle_info", "The bundle version in use; the value is 1", ["service", "version"])
+
+
+def set_bundle_version(service: str, version: str) -> None:
+    """Publish the one version that `service` now uses."""
+    for labels in [labels for labels, *_ in BUNDLE_INFO._metrics.items() if labels[0] == service]:
+        BUNDLE_INFO.remove(*labels)
+    BUNDLE_INFO.labels(service, version).set(1)
+
+
+def count_channels(counter: Counter, counts: Mapping[str, int]) -> None:
+    """Add what is counted by channel."""
+    for channel, count in counts.items():
+        counter.labels(channel).inc(count)

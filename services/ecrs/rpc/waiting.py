@@ -1,0 +1,35 @@
+"""Wait for what a program needs, and say what it waits for."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, stop_never
+from tenacity.wait import wait_exponential_jitter
+
+from ecrs.rpc.errors import DeadlineExceeded, Fault, Unavailable
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+async def wait_until(what: str, attempt: Callable[[], Awaitable[T]], *, limit_s: float | None = None) -> T:
+    """`attempt`'s result, as soon as it raises neither Unavailable nor DeadlineExceeded.
+
+    Logs `what` and the reason at every failed attempt. With `limit_s`, gives up by raising the
+    last fault.
+    """
+
+    def report(state: RetryCallState) -> None:
+        fault = state.outcome.exception() if state.outcome else None
+        log.info("waiting", waits_for=what, reason=fault.text if isinstance(fault, Fault) else str(fault))
+
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type((Unavailable, DeadlineExceeded)),
+        wait=wait_exponential_jitter(multiplier=0.1, max=2.0),
+        stop=stop_never if limit_s is None else stop_after_delay(limit_s),
+        before_sleep=report,
+        reraise=True,
+    )
+    return await retrying(attempt)

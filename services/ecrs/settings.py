@@ -1,0 +1,32 @@
+"""Settings from the environment (`ECRS_…`) and from secret files (`/run/secrets/ecrs_…`)."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from ecrs.rpc.settings import EnvironmentSettings
+
+
+class TargetSettings(EnvironmentSettings):
+    """Where the services are, as gRPC targets."""
+
+    um_target: str = "127.0.0.1:8910"
+    cm_target: str = "127.0.0.1:8920"
+    gateway_target: str = "127.0.0.1:8930"
+    recall_target: str = "127.0.0.1:8950"
+    rank_target: str = "127.0.0.1:8960"
+
+
+class RedisSettings(EnvironmentSettings):
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="redis:// or unix:// URL")
+    redis_password: str | None = None
+
+
+class BundleSettings(EnvironmentSettings):
+    bundle: Path = Field(Path("artifacts/bundles/current"), description="the bundle to serve")
+
+
+class VectorSettings(EnvironmentSettings):
+    vectors: str = Field("faiss", description="`faiss`, or milvus://host:port[/database]")
+    milvus_password: str | None = Field(None, description="of Milvus' user root")
+    items_dir: Path | None = Field(None, description="where faiss keeps added and removed items")

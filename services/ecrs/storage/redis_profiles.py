@@ -1,0 +1,139 @@
+"""The profile store in Redis or Valkey."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from ecrs.domain.entities import Item, User
+from ecrs.rpc.deadlines import bounded
+from ecrs.rpc.errors import MalformedData, quoted
+from ecrs.settings import RedisSettings
+from ecrs.storage.records import (
+    BUNDLE_KEY,
+    CHANGED_KEY,
+    MALFORMED_RECORD_ERRORS,
+    OUT_OF_STOCK_KEY,
+    aggregates_key,
+    dump_item,
+    history_key,
+    item_key,
+    load_item,
+    load_user,
+    user_key,
+)
+
+log = structlog.get_logger()
+
+
+class RedisProfileStore:
+    """`ItemStore` on a Redis client."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def user(self, user_id: str, timeout_s: float) -> User | None:
+        keys = [user_key(user_id), history_key(user_id), aggregates_key(user_id)]
+        profile, history, aggregates = await self._mget(keys, timeout_s)
+        if profile is None:
+            return None
+        try:
+            return load_user(profile, history, aggregates)
+        except MALFORMED_RECORD_ERRORS as error:
+            raise MalformedData(f"the stored record of user {quoted(user_id)} is malformed") from error
+
+    async def items(self, skus: Sequence[str], timeout_s: float) -> list[Item | None]:
+        if not skus:
+            return []
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.mget([item_key(sku) for sku in skus])
+        pipeline.smismember(OUT_OF_STOCK_KEY, list(skus))
+        records, out_of_stock = await _answer(pipeline.execute(), timeout_s)
+        return [
+            None if raw is None else _item(sku, raw, out_of_stock=bool(out))
+            for sku, raw, out in zip(skus, records, out_of_stock, strict=True)
+        ]
+
+    async def put(self, items: Sequence[Item], timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        known = await self.items([item.sku for item in items], timeout_s)
+        pipeline = self._redis.pipeline()
+        for item, old in zip(items, known, strict=True):
+            statistics = old.statistics if old else ()
+            pipeline.set(item_key(item.sku), dump_item(replace(item, statistics=statistics)))
+            mark = pipeline.sadd if item.out_of_stock else pipeline.srem
+            mark(OUT_OF_STOCK_KEY, item.sku)
+        pipeline.sadd(CHANGED_KEY, *(item.sku for item in items))
+        await _answer(pipeline.execute(), deadline - time.monotonic())
+
+    async def remove(self, skus: Sequence[str], timeout_s: float) -> list[str]:
+        pipeline = self._redis.pipeline()
+        for sku in skus:
+            pipeline.delete(item_key(sku))
+        pipeline.srem(OUT_OF_STOCK_KEY, *skus)
+        pipeline.sadd(CHANGED_KEY, *skus)
+        deleted = await _answer(pipeline.execute(), timeout_s)
+        return [sku for sku, count in zip(skus, deleted, strict=False) if not count]
+
+    async def set_stock(self, skus: Sequence[str], *, in_stock: bool, timeout_s: float) -> list[str]:
+        deadline = time.monotonic() + timeout_s
+        found = await self.items(skus, timeout_s)
+        known = [item.sku for item in found if item is not None]
+        if known:
+            mark = self._redis.srem if in_stock else self._redis.sadd
+            await _answer(mark(OUT_OF_STOCK_KEY, *known), deadline - time.monotonic())
+        return [sku for sku, item in zip(skus, found, strict=True) if item is None]
+
+    async def version(self, timeout_s: float) -> str | None:
+        (raw,) = await self._mget([BUNDLE_KEY], timeout_s)
+        return None if raw is None else orjson.loads(raw)["version"]
+
+    async def _mget(self, keys: list[str], timeout_s: float) -> list[bytes | None]:
+        return await _answer(self._redis.mget(keys), timeout_s)
+
+
+@asynccontextmanager
+async def connect_profiles(settings: RedisSettings) -> AsyncIterator[RedisProfileStore]:
+    """A profile store over the configured Redis."""
+    async with open_redis(settings) as redis:
+        yield RedisProfileStore(redis)
+
+
+@asynccontextmanager
+async def open_redis(settings: RedisSettings, **options: Any) -> AsyncIterator[Redis]:
+    """A client of the configured Redis. It connects at the first command and does not retry."""
+    redis = Redis.from_url(
+        settings.redis_url,
+        password=settings.redis_password,
+        retry=Retry(NoBackoff(), 0),
+        socket_connect_timeout=1.0,
+        health_check_interval=0,
+        **options,
+    )
+    try:
+        yield redis
+    finally:
+        await redis.aclose()
+
+
+async def _answer(command: Awaitable[Any], timeout_s: float) -> Any:
+    return await bounded(
+        timeout_s, "the profile store", command, dependency="redis", unavailable_on=(RedisError, OSError)
+    )
+
+
+def _item(sku: str, raw: bytes, *, out_of_stock: bool) -> Item | None:
+    """The item, or None for a malformed record, so that one bad record does not fail the others."""
+    try:
+        return load_item(raw, out_of_stock=out_of_stock)
+    except MALFORMED_RECORD_ERRORS as error:
+        log.warning("a stored item record is malformed", sku=sku, error=repr(error))
+        return None

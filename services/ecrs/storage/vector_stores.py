@@ -1,0 +1,26 @@
+"""TODO ecrs.storage.vector_stores."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from ecrs.bundle import Bundle
+from ecrs.settings import VectorSettings
+from ecrs.storage.vectors import VectorStore
+
+
+@asynccontextmanager
+async def open_vector_store(settings: VectorSettings, bundle: Bundle) -> AsyncIterator[VectorStore]:
+    if settings.vectors == "faiss":
+        from ecrs.storage.faiss_vectors import FaissVectors  # faiss is there in the embedded profile only
+
+        with FaissVectors.load(bundle, settings.items_dir) as store:
+            yield store
+    elif settings.vectors.startswith("milvus://"):
+        from ecrs.storage.milvus_vectors import MilvusVectors
+
+        async with MilvusVectors.connect(settings) as milvus:
+            yield milvus
+    else:
+        raise ValueError(
+            f"ECRS_VECTORS: {settings.vectors!r} is neither faiss nor milvus://host:port[/database]"
+        )

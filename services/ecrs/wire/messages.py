@@ -1,0 +1,171 @@
+"""Protobuf messages to domain objects and back. The only module that knows the names of both."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ecrs.contract import item_info_pb2, user_info_pb2
+from ecrs.contract.item_info_pb2 import ItemInfo
+from ecrs.contract.user_info_pb2 import UserInfo
+from ecrs.domain.actions import ActionType, Interaction
+from ecrs.domain.aggregates import AGGREGATE_COLUMNS, MAX_PRODUCTS, TIMESTAMP_COLUMNS, Aggregates
+from ecrs.domain.entities import HISTORY_LENGTH, MAX_TIMESTAMP, NEW_USER_IDS, UNKNOWN, Item, User
+from ecrs.domain.provenance import ProvenanceTable
+from ecrs.rpc.errors import BadRequest, quoted
+from ecrs.wire.validation import check_batch, check_item_value, check_timestamp
+
+_ROW = np.dtype(("<f8", len(AGGREGATE_COLUMNS)))
+"""One item's aggregates on the wire."""
+
+_ACTIONS = {int(action): action for action in ActionType}
+
+_LARGEST = np.array(
+    [MAX_TIMESTAMP if name in TIMESTAMP_COLUMNS else 2**32 - 1 for name in AGGREGATE_COLUMNS],
+    dtype=np.float64,
+)
+"""Largest valid value of each aggregate column."""
+
+
+def to_user(info: UserInfo) -> User:
+    """Convert a user. Raises BadRequest for an invalid timestamp or invalid aggregates."""
+    history = info.history[:HISTORY_LENGTH]
+    for place, one in enumerate(history):
+        check_timestamp(f"user_info.history[{place}].ts", one.ts)
+    return User(
+        id="" if info.user_id in NEW_USER_IDS else info.user_id,
+        age=info.age or UNKNOWN,
+        sex=info.sex or UNKNOWN,
+        city_level=info.city_level or UNKNOWN,
+        province=info.province or UNKNOWN,
+        city=info.city or UNKNOWN,
+        county=info.country or UNKNOWN,
+        aggregates=to_aggregates(info.aggregates),
+        history=tuple(Interaction(i.sku_id, i.ts, _action(i.type)) for i in history),
+    )
+
+
+def from_user(user: User) -> UserInfo:
+    """Convert a user."""
+    return UserInfo(
+        user_id=user.id,
+        age=user.age,
+        sex=user.sex,
+        city_level=user.city_level,
+        province=user.province,
+        city=user.city,
+        country=user.county,
+        aggregates=from_aggregates(user.aggregates),
+        history=[user_info_pb2.Interaction(sku_id=i.sku, ts=i.ts, type=i.type.name) for i in user.history],
+    )
+
+
+def to_aggregates(info: user_info_pb2.Aggregates) -> Aggregates:
+    """Convert the first MAX_PRODUCTS rows.
+
+    Raises BadRequest if there are more or fewer numbers than items need, an item is there twice, or a number
+    is NaN, negative, or larger than a count or a timestamp can be.
+    """
+    skus = tuple(info.sku_ids)
+    if len(info.numbers) != len(skus) * _ROW.itemsize:
+        raise BadRequest(
+            f"user_info.aggregates.numbers: {len(info.numbers)} bytes, expected {_ROW.itemsize} a product, "
+            f"{len(skus) * _ROW.itemsize}"
+        )
+    if not skus:
+        return Aggregates()
+    if len(set(skus)) < len(skus):
+        twice = next(sku for place, sku in enumerate(skus) if sku in skus[:place])
+        raise BadRequest(f"user_info.aggregates.sku_ids: {quoted(twice)} is there twice")
+    numbers = np.frombuffer(info.numbers, dtype="<f8").reshape(-1, len(AGGREGATE_COLUMNS))
+    valid = (numbers >= 0) & (numbers <= _LARGEST)  # False for NaN
+    if not valid.all():
+        row, column = np.argwhere(~valid)[0].tolist()
+        raise BadRequest(
+            f"user_info.aggregates.numbers: {AGGREGATE_COLUMNS[column]} of {quoted(skus[row])}: "
+            f"expected 0 to {_LARGEST[column]:.0f}, got {numbers[row, column]:.16g}"
+        )
+    return Aggregates(skus[:MAX_PRODUCTS], numbers[:MAX_PRODUCTS])
+
+
+def from_aggregates(aggregates: Aggregates) -> user_info_pb2.Aggregates:
+    """Convert aggregates."""
+    return user_info_pb2.Aggregates(
+        sku_ids=aggregates.skus, numbers=aggregates.numbers.astype("<f8").tobytes()
+    )
+
+
+def to_provenance(table: item_info_pb2.ProvenanceTable, n: int) -> ProvenanceTable:
+    """Convert the provenance of `n` items. Raises BadRequest if it is not n values per channel."""
+    channels = tuple(table.channels)
+    count = n * len(channels)
+    for name, values in (("positions", table.positions), ("scores", table.scores)):
+        if len(values) != count:
+            raise BadRequest(
+                f"provenance.{name}: {len(values)} values, expected {n} items by {len(channels)} channels"
+            )
+    if not count:
+        return ProvenanceTable.empty(n)
+    positions = np.fromiter(table.positions, np.int64, count)
+    scores = np.fromiter(table.scores, np.float32, count)
+    return ProvenanceTable(channels, positions.reshape(n, -1), scores.reshape(n, -1))
+
+
+def from_provenance(provenance: ProvenanceTable) -> item_info_pb2.ProvenanceTable:
+    """Convert a provenance table."""
+    return item_info_pb2.ProvenanceTable(
+        channels=provenance.channels,
+        positions=provenance.positions.ravel().tolist(),
+        scores=provenance.scores.ravel().tolist(),
+    )
+
+
+def describes_user(info: UserInfo) -> bool:
+    """Whether a request's `user_info` says anything about the user beyond the id."""
+    return bool(
+        info.age
+        or info.sex
+        or info.city_level
+        or info.province
+        or info.city
+        or info.country
+        or info.history
+        or info.aggregates.sku_ids
+    )
+
+
+def to_item(info: ItemInfo) -> Item:
+    """Convert an item record."""
+    return Item(
+        info.sku_id,
+        info.brand or UNKNOWN,
+        info.shopid or UNKNOWN,
+        info.cate or UNKNOWN,
+        tuple(info.statistics),
+        info.out_of_stock,
+    )
+
+
+def from_item(item: Item) -> ItemInfo:
+    """Convert an item record."""
+    return ItemInfo(
+        sku_id=item.sku,
+        brand=item.brand,
+        shopid=item.shop,
+        cate=item.category,
+        statistics=item.statistics,
+        out_of_stock=item.out_of_stock,
+    )
+
+
+def to_new_items(infos: Sequence[ItemInfo]) -> list[Item]:
+    """Convert the items of a change request. Raises BadRequest naming the invalid one."""
+    check_batch("item_infos", [info.sku_id for info in infos])
+    for place, info in enumerate(infos):
+        for name in ("brand", "shopid", "cate"):
+            check_item_value(f"item_infos[{place}]: sku {info.sku_id!r}: {name}", getattr(info, name))
+    return [replace(to_item(info), statistics=()) for info in infos]
+
+
+def _action(number: int) -> ActionType:
+    return _ACTIONS.get(number, ActionType.UNKNOWN)
