@@ -89,7 +89,7 @@ def prepare_generate(
     target: Annotated[Path, typer.Option("--out", help="the data set to write")] = DATA / "generated",
 ) -> None:
     """Data of JData's shape with planted tastes, so that the best possible recall is known."""
-    from ecrs_models.generated import generate
+    from ecrs_models.synthetic import generate
 
     counts = generate.generate_data(target, users=users, products=products, actions=actions, seed=seed)
     _say(f"{target}: " + ", ".join(f"{count:,} {name}" for name, count in counts.items()))

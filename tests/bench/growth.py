@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from ecrs.bundle import Bundle
-from ecrs_cli.embedded import embedded_platform
 from ecrs.local.processes import ChildProcesses
+from ecrs_cli.embedded import embedded_platform
 from tests.bench.load import CLOSED, Generator, Order
 from tests.bench.processes import ROOT
 

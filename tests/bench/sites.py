@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ecrs.bundle import Bundle
-from ecrs_cli.embedded import embedded_platform
 from ecrs.ports import PORTS
+from ecrs_cli.embedded import embedded_platform
 from tests.bench.processes import ROOT
 
 SERVING_PORT, REDIS_PORT, MILVUS_PORT = 9998, 6379, 19530

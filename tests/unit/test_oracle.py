@@ -12,9 +12,9 @@ from ecrs_models.evaluation.baselines import LIST_LENGTH, HistoryThenPopularity,
 from ecrs_models.evaluation.evaluate import best_possible, evaluate
 from ecrs_models.evaluation.offline_platform import BundleModels
 from ecrs_models.evaluation.period import EvaluationPeriod
-from ecrs_models.generated.generate import generate_data
-from ecrs_models.generated.oracle import Oracle
 from ecrs_models.snapshots.snapshot import NO_CURVES, ChannelSettings, EncodedTables, Snapshot
+from ecrs_models.synthetic.generate import generate_data
+from ecrs_models.synthetic.oracle import Oracle
 from ecrs_models.training.pipeline import fit_encoder
 
 

@@ -11,11 +11,11 @@ from ecrs.domain.clock import DAY_S
 from ecrs_models.commands import app
 from ecrs_models.data.dataset import Dataset
 from ecrs_models.errors import DataError
-from ecrs_models.generated.figures import Figures
-from ecrs_models.generated.generate import generate_data
-from ecrs_models.generated.planted import PlantedCatalogue
 from ecrs_models.prepare.gaps import find_gaps
 from ecrs_models.prepare.jdata import ZONE_S
+from ecrs_models.synthetic.figures import Figures
+from ecrs_models.synthetic.generate import generate_data
+from ecrs_models.synthetic.planted import PlantedCatalogue
 
 FIGURES = Figures.load()
 VIEW, ORDER, CART = ActionType.VIEW, ActionType.ORDER, ActionType.CART

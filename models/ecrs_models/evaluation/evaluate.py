@@ -24,8 +24,8 @@ from ecrs_models.evaluation.funnel import STAGES, stages
 from ecrs_models.evaluation.offline_platform import BundleModels, OfflinePlatform
 from ecrs_models.evaluation.period import TASKS, EvaluationPeriod
 from ecrs_models.evaluation.results import BEST_POSSIBLE, OURS, RETRIEVAL, RankingResults
-from ecrs_models.generated.oracle import Oracle, is_planted
 from ecrs_models.snapshots.snapshot import EncodedTables, Snapshot
+from ecrs_models.synthetic.oracle import Oracle, is_planted
 
 POPULARITY, HISTORY = "popularity", "history, then popularity"
 

@@ -35,9 +35,9 @@ from ecrs_models.evaluation.funnel import STAGES, index_loss
 from ecrs_models.evaluation.offline_platform import CANDIDATES
 from ecrs_models.evaluation.period import EvaluationPeriod
 from ecrs_models.evaluation.results import OURS, RankingResults
-from ecrs_models.generated.oracle import is_planted
 from ecrs_models.prepare import COMPLETE_JOURNEY
 from ecrs_models.snapshots.new_users import SESSION_LENGTH
+from ecrs_models.synthetic.oracle import is_planted
 
 SEGMENT, NEIGHBOURS, FACTORS = "popularity by profile", "item-kNN", "iALS"
 LIBRARIES = ("numpy", "polars", "paddlepaddle", "faiss-cpu", "lightgbm", "implicit", "scipy", "matplotlib")

@@ -27,8 +27,10 @@ from ecrs_models.data.dataset import (
 )
 from ecrs_models.data.split import Split
 from ecrs_models.errors import DataError
-from ecrs_models.generated.figures import Figures
-from ecrs_models.generated.planted import (
+from ecrs_models.prepare.actions import Parts
+from ecrs_models.prepare.jdata import ZONE
+from ecrs_models.synthetic.figures import Figures
+from ecrs_models.synthetic.planted import (
     AFFINITY,
     LOYALTY,
     SLOT_WEIGHTS,
@@ -40,8 +42,6 @@ from ecrs_models.generated.planted import (
     draw_category,
     write_truth,
 )
-from ecrs_models.prepare.actions import Parts
-from ecrs_models.prepare.jdata import ZONE
 
 HOUR_S = 3600
 ROWS_PER_SESSION = 12

@@ -12,7 +12,7 @@ import polars as pl
 
 from ecrs_models.data.dataset import Dataset
 from ecrs_models.errors import DataError
-from ecrs_models.generated.planted import SLOTS, TRUTH, TRUTH_PRODUCTS, TRUTH_USERS
+from ecrs_models.synthetic.planted import SLOTS, TRUTH, TRUTH_PRODUCTS, TRUTH_USERS
 
 
 def is_planted(data: Dataset) -> bool:

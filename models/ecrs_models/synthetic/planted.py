@@ -17,7 +17,7 @@ import polars as pl
 
 from ecrs.domain.entities import ITEM_FIELDS, UNKNOWN
 from ecrs_models.data.dataset import USER_COLUMNS
-from ecrs_models.generated.figures import SEXES, Figures
+from ecrs_models.synthetic.figures import SEXES, Figures
 
 TRUTH_USERS, TRUTH_PRODUCTS, TRUTH = "truth-users.parquet", "truth-products.parquet", "truth.json"
 
