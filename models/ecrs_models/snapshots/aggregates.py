@@ -19,7 +19,7 @@ from ecrs_models.data.log import Log
 class AggregatesByUser:
     """The aggregates of every user.
 
-    `item`, int32 (M,); `numbers`, float64 (M, AGGREGATE_COLUMNS). User u has the rows [start[u], start[u + 1]),
+    `item`, int32 (M,); `numbers`, float64 (M, AGGREGATE_COLUMNS). User u has rows [start[u], start[u + 1]),
     newest action first.
     """
 

@@ -44,7 +44,7 @@ class ConcurrencyLimiter:
         return int(self._limit)
 
     def record(self, started: float, in_flight: int, *, late: bool) -> None:
-        """Record a call that began at `started`, time.monotonic(), and ended with `in_flight` calls running."""
+        """Record a call that began at `started`, by time.monotonic(), and ended with `in_flight` running."""
         if not late and in_flight * 2 > self._limit:
             self._limit = min(self._maximum, self._limit + 1 / self._limit)
         elif late and in_flight > MIN_LIMIT and started > self._cut_at:
