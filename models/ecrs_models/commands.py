@@ -170,11 +170,12 @@ def evaluate(
     Exit 3 if a gate for new users failed.
     """
     from ecrs_models.data.dataset import Dataset
+    from ecrs_models.progress import progress
     from ecrs_models.report import contents as reporting
 
     dataset = Dataset.load(data)
-    with _ERR.status("evaluating") as status:
-        made = reporting.report(Bundle.open(bundle), dataset, quick=quick, progress=status.update)
+    with progress(_ERR) as shown:
+        made = reporting.report(Bundle.open(bundle), dataset, shown, quick=quick)
     written = reporting.write(made, dataset, target)
     for table in report_tables(made.content):
         _OUT.print(table)

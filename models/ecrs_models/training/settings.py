@@ -1,6 +1,5 @@
-"""TODO ecrs_models.training.settings."""
+"""The settings of a training."""
 
-import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +18,9 @@ class TrainingSettings:
     until: int
     window_s: int
     seed: int = 1
-    tower_epochs: int = 2
+    tower_epochs: int = 1
     early_epochs: int = 1
-    ranker_epochs: int = 3
+    ranker_epochs: int = 2
     rows_per_epoch: int = 600_000
     tower_batch: int = 1024
     ranker_batch: int = 1024

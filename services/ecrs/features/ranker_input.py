@@ -63,7 +63,7 @@ class RankerInputBuilder:
         )
         levels = self.quantiles.levels(ranking_features(self.past(user.aggregates), candidates, now))
         who = np.array(self.encoder.user_row(user))
-        return np.concatenate([np.broadcast_to(who, (len(levels), len(who))), records.ids, levels], axis=1)
+        return ranker_matrix(np.broadcast_to(who, (len(levels), len(who))), records.ids, levels)
 
     def past(self, aggregates: Aggregates) -> EncodedAggregates:
         rows = self.catalogue.rows(aggregates.skus)
@@ -78,3 +78,12 @@ def _statistics(items: Sequence[Item]) -> np.ndarray:
         found = len(wrong.statistics)
         raise BadRequest(f"item_infos: {wrong.sku!r} has {found} statistics, expected {len(none)}")
     return np.array([item.statistics or none for item in items], dtype=np.float32)
+
+
+def ranker_matrix(users: np.ndarray, items: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """The ranker's input, int64 (N, RANKER_COLUMNS): serving, training and evaluation build it here.
+
+    `users`, (N, 1 + PROFILE_FIELDS), and `items`, (N, ITEM_FIELDS), ids of vocabularies; `levels`,
+    (N, FEATURES).
+    """
+    return np.concatenate([users, items, levels], axis=1, dtype=np.int64)
