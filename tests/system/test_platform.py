@@ -81,7 +81,7 @@ def test_an_unknown_user_with_a_profile_is_served(gateway: ASServiceStub) -> Non
 def test_a_request_about_nobody_is_a_bad_request(gateway: ASServiceStub) -> None:
     reply = gateway.as_call(ASRequest(user_id="0"), timeout=5)
     assert reply.error.code == 400
-    assert "neither user_id nor user_info" in reply.error.text
+    assert reply.error.text == "the request names no user: set user_id or user_info"
 
 
 def test_a_session_moves_an_anonymous_users_answer(gateway: ASServiceStub) -> None:
