@@ -61,14 +61,16 @@ def types(method: str) -> tuple[Any, Any]:
 
 
 class Platform:
-    """Its loop runs on a thread of its own: what calls it blocks, as another process would.
+    """The five services, whose event loop runs on a thread of its own. Calls block, as in another process.
 
-    `ordinary`: for each of METHODS a request in order, with all its fields.
+    `ordinary`: for each of METHODS a valid request with all its fields. `targets`: the services' addresses,
+    by the names of TargetSettings.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self.ordinary: dict[str, Message] = {}
+        self.targets: dict[str, str] = {}
         self._loop = asyncio.new_event_loop()
         self._stack = AsyncExitStack()
         self._channels: dict[str, grpc.Channel] = {}
@@ -119,14 +121,15 @@ class Platform:
             await seed_redis(self.bundle, store, wait_s=10)
         caps = {f"{stage}_cap_s": DEADLINE_S for stage in ("user", "recall", "item", "rank")}
         common = {"port": 0, "metrics_port": 0, "check_interval_s": 0.05, "bundle": self.bundle.path}
-        targets: dict[str, str] = {}
         for name in ("um", "recall", "cm", "rank", "gateway"):
             app = importlib.import_module(f"ecrs.{name}.app")
-            settings = app.SETTINGS(redis_url=redis_url, items_dir=items_dir, **common, **caps, **targets)
+            settings = app.SETTINGS(
+                redis_url=redis_url, items_dir=items_dir, **common, **caps, **self.targets
+            )
             service = await app.build(settings, self._stack)
             running = await self._stack.enter_async_context(server.running_service(service, settings))
             await running.serving()
-            targets[f"{name}_target"] = target = f"127.0.0.1:{running.port}"
+            self.targets[f"{name}_target"] = target = f"127.0.0.1:{running.port}"
             # Whether a request is too large is for the server to say.
             channel = grpc.insecure_channel(target, options=[("grpc.max_send_message_length", -1)])
             self._channels |= dict.fromkeys(SERVICES[name], channel)
