@@ -57,6 +57,16 @@ def test_cli_has_no_verb_that_is_not_there() -> None:
     assert sorted(headings) == sorted(VERBS)
 
 
+def test_original_names_commands_and_paths_that_exist() -> None:
+    page = words("original.md")
+    commands = {word for word in page if word.startswith("ecrs ")}
+    paths = {word for word in page if word.startswith(("services/", "seed/", "tests/"))}
+    assert len(commands) > 5
+    assert len(paths) > 5
+    assert [word for word in commands if not any(f"{word} ".startswith(f"{verb} ") for verb in VERBS)] == []
+    assert [word for word in paths if not (REFERENCE.parents[1] / word).exists()] == []
+
+
 def subclasses(kind: type[EnvironmentSettings]) -> Iterator[type[EnvironmentSettings]]:
     for below in kind.__subclasses__():
         yield below
