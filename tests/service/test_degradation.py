@@ -1,9 +1,10 @@
-"""The gateway while a service fails: real servers and a real Valkey.
+"""The gateway while a service or a stored record fails: real servers and a real Valkey.
 
 It answers every valid request in time, with items, and names in `degraded` the stage that failed and the
 fallback that it used.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
+import orjson
 import pytest
+import redis
 
 from ecrs.bundle import Bundle
 from ecrs.contract.as_pb2 import ASRequest, ASResponse
@@ -22,7 +25,9 @@ from ecrs.contract.rank_pb2 import RankResponse
 from ecrs.contract.recall_pb2 import RecallRequest, RecallResponse
 from ecrs.contract.um_pb2 import UserModelRequest, UserModelResponse
 from ecrs.contract.user_info_pb2 import UserInfo
-from tests.platform import NOW, RECALL, UM, Platform
+from ecrs.domain.aggregates import AGGREGATE_COLUMNS
+from ecrs.rpc.breaker import FAILURES_TO_OPEN
+from tests.platform import AS, NOW, RECALL, UM, Platform
 
 NOWHERE = "127.0.0.1:1"
 """An address that no server listens on."""
@@ -55,6 +60,8 @@ def degraded(reply: ASResponse) -> list[tuple[str, str]]:
 def outcomes(reply: ASResponse) -> dict[str, str]:
     return {one.name: one.outcome for one in reply.stages}
 
+
+# ---- A service fails ---------------------------------------------------------------------------
 
 SERVICE = {"user": "um", "recall": "recall", "item": "cm", "rank": "rank"}
 """The service behind each stage."""
@@ -199,3 +206,95 @@ def test_without_any_service_items_are_the_popular_ones(platform: Platform) -> N
         reply = recommend(gateway)
     assert len(reply.item_infos) == WANTED
     assert degraded(reply) == list(FALLBACK.items())
+
+
+# ---- A stored user cannot be used --------------------------------------------------------------
+
+PROFILE = dict.fromkeys(("age", "sex", "city_level", "province", "city", "country"), "1.0") | {"user_id": "9"}
+COLUMNS = {name: [1] for name in AGGREGATE_COLUMNS}
+
+
+@contextmanager
+def stored_user(platform: Platform, **values: bytes) -> Iterator[str]:
+    """A user in Valkey with these values instead of valid ones, by the second part of their keys; the id."""
+    keys = {f"9##{name}": value for name, value in ({"user_info": orjson.dumps(PROFILE)} | values).items()}
+    with redis.Redis.from_url(platform.redis_url) as store:
+        store.mset(keys)
+        try:
+            yield "9"
+        finally:
+            store.delete(*keys)
+
+
+def aggregates(skus: Any, **columns: Any) -> bytes:
+    """Stored aggregates in which every number is 1, except in `columns`."""
+    return orjson.dumps({"sku_ids": skus, **COLUMNS, **columns})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("user_info", b"garbage"),
+        ("user_info", b"[]"),
+        ("user_info", b'{"user_id": "9"}'),
+        ("user_info", orjson.dumps(PROFILE | {"age": 5})),
+        ("history", b"garbage"),
+        ("history", b"5"),
+        ("history", b'[["1", 1, 99]]'),
+        ("history", b'[["1", -1, 2]]'),
+        ("history", b'[["1", 99999999999999999999999, 2]]'),
+        ("aggregates", b"garbage"),
+        ("aggregates", b'{"sku_ids": ["1"]}'),
+        ("aggregates", aggregates(["1"], orders=["x"])),
+        ("aggregates", aggregates([1])),
+    ],
+)
+def test_a_malformed_stored_user_is_502_in_um_and_no_error_in_the_gateway(
+    platform: Platform, key: str, value: bytes
+) -> None:
+    with stored_user(platform, **{key: value}) as user_id, platform.gateway() as gateway:
+        for _ in range(FAILURES_TO_OPEN):
+            reply = recommend(gateway, user_id)
+            assert len(reply.item_infos) == WANTED
+            assert degraded(reply) == [("user", "request")]
+            assert outcomes(reply)["user"] == "malformed_data"
+        assert degraded(recommend(gateway)) == []  # the breaker of um did not open
+        error = platform.ask(UM, UserModelRequest(user_id=user_id)).error
+        assert error.code == 502
+        assert re.match("the stored [a-z]+ of user '9' is malformed", error.text)
+
+
+def test_an_unknown_user_is_still_500_with_the_text_of_the_original(platform: Platform) -> None:
+    error = platform.ask(AS, ASRequest(user_id="nobody")).error
+    text = 'UM server get user_info from redis fail. (user_id: "nobody"\n)'
+    assert (error.code, error.text) == (500, text)
+
+
+@pytest.mark.parametrize("recall", [{}, {"recall_target": NOWHERE}], ids=["recall refuses", "recall stopped"])
+@pytest.mark.parametrize(
+    "invalid",
+    [
+        aggregates(["1"], orders=[-1]),
+        aggregates(["1", "1"], **{name: [1, 1] for name in AGGREGATE_COLUMNS}),
+    ],
+    ids=["a negative count", "an item twice"],
+)
+def test_new_only_with_invalid_stored_aggregates_is_answered_with_popular_items(
+    platform: Platform, invalid: bytes, recall: dict[str, str]
+) -> None:
+    """um can read these aggregates and sends them; recall and rank refuse them."""
+    with stored_user(platform, aggregates=invalid) as user_id, platform.gateway(**recall) as gateway:
+        reply = recommend(gateway, user_id, new_only=True)
+    assert len(reply.item_infos) == WANTED
+    assert degraded(reply) == [("recall", "popular"), ("rank", "retrieval order")]
+
+
+def test_new_only_without_recall_leaves_out_what_the_user_bought(platform: Platform) -> None:
+    with platform.gateway(recall_target=NOWHERE) as gateway:
+        bought = recommend(gateway).item_infos[0].sku_id
+        with stored_user(platform, aggregates=aggregates([bought])) as user_id:
+            found = [
+                [item.sku_id for item in recommend(gateway, user_id, new_only=only).item_infos]
+                for only in (False, True)
+            ]
+    assert [bought in skus for skus in found] == [True, False]
