@@ -15,6 +15,8 @@ import ecrs.gateway.app
 import ecrs.rank.app
 import ecrs.recall.app
 import ecrs.um.app  # noqa: F401 - with the four above, every Settings class
+from ecrs.rpc.errors import Fault
+from ecrs.rpc.interceptors import SUCCESS
 from ecrs.rpc.settings import EnvironmentSettings
 from ecrs_cli.main import app
 from tests.metrics import Declared, declared
@@ -87,6 +89,11 @@ def test_metrics_has_every_metric_with_its_type_and_labels() -> None:
     named = {name: Declared(type_, tuple(re.findall(r"`(\w+)`", labels))) for name, type_, labels in rows}
     assert len(named) > 3
     assert named == declared()
+
+
+def test_wire_has_every_error_code() -> None:
+    table = set(re.findall(r"^\| (\d+) \|", (REFERENCE / "wire.md").read_text(), re.MULTILINE))
+    assert table == {str(SUCCESS), *(str(fault.code) for fault in Fault.__subclasses__())}
 
 
 def test_all_metrics_are_declared_in_one_place() -> None:

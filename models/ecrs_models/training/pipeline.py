@@ -33,6 +33,7 @@ from ecrs.domain.entities import ITEM_FIELDS
 from ecrs.features.encoding import ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS, Encoder
 from ecrs.features.quantiles import Quantiles, ranker_cardinality
 from ecrs_models.data.dataset import ACTIONS, PRODUCTS, USER_COLUMNS, USERS, Dataset
+from ecrs_models.data.disk import writing_to
 from ecrs_models.data.log import Log
 from ecrs_models.errors import DataError
 from ecrs_models.snapshots.snapshot import EncodedTables, NearestItems, Snapshot
@@ -138,8 +139,16 @@ def train(
 
     With `start`, the weights are an earlier training's, and the towers learn what came since its end.
     A kill costs at most the last `checkpoint_s` seconds of a model, or the gathering of candidates.
-    DataError if nothing happened before `settings.until`, or too little to learn ranking from.
+    DataError if nothing happened before `settings.until`, if there are too few actions to learn ranking from,
+    or if `out` cannot be written.
     """
+    with writing_to(out):
+        _train(data, out, settings, start, checkpoint_s)
+
+
+def _train(
+    data: Dataset, out: Path, settings: TrainingSettings, start: WarmStart | None, checkpoint_s: float
+) -> None:
     log = data.log.before(settings.until)
     if not len(log):
         raise DataError(f"{data.path}: no actions before {settings.until}")
@@ -213,7 +222,9 @@ def _gather(
     rows, quantiles = ranking_examples(gathered, settings.candidates, rng)
     np.savez(out / "candidates.npz", **rows.__dict__)
     quantiles.save(out / "quantiles.json")
-    np.save(out / "curves.npy", curves)  # the last one: it says that all of it is there
+    draft = out / ".curves.npy"
+    np.save(draft, curves)
+    draft.replace(out / "curves.npy")  # the last file: once it is there, the others are complete
     progress.advance(bar)
 
 
@@ -309,7 +320,9 @@ def _claim(out: Path, about: dict[str, Any]) -> None:
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / "vocabulary", ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    draft = out / f".{ABOUT}"
+    draft.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)
 
 
 @contextmanager
