@@ -14,11 +14,11 @@ PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check
 
 venv: .venv/made ## make .venv from the lock file, with this project in it
 
-.venv/made: requirements/dev.txt pyproject.toml
+.venv/made: requirements/dev.txt requirements/uv.txt requirements/install pyproject.toml
 	@python3.11 -c 'import ensurepip' || { echo 'python3.11 with venv is needed: apt-get install python3-venv'; exit 1; }
 	@ldconfig -p | grep libgomp.so.1 >/dev/null || { echo 'libgomp is needed: apt-get install libgomp1'; exit 1; }
 	python3.11 -m venv --clear .venv
-	$(PIP) install --no-deps --require-hashes -r requirements/dev.txt
+	requirements/install .venv requirements/dev.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -53,15 +53,17 @@ contract: venv ## generate services/ecrs/contract from proto/
 	  --pyi_out=services/ecrs/contract --grpc_python_out=services/ecrs/contract proto/*.proto
 	sed -i -E 's/^import (\w+_pb2) as/from ecrs.contract import \1 as/' services/ecrs/contract/*_pb2*.py*
 
-LOCK = uv pip compile --quiet --generate-hashes --no-header --override requirements/override.txt \
+LOCK = .venv/bin/uv pip compile --quiet --generate-hashes --no-header --override requirements/override.txt \
   --python-version 3.11 --python-platform x86_64-manylinux_2_28 pyproject.toml
 
-lock: ## compile the lock files anew; needs uv
+lock: venv ## compile the lock files anew
+	.venv/bin/uv pip compile --quiet --generate-hashes --no-header --python-version 3.11 requirements/uv.in \
+	  -o requirements/uv.txt
 	$(LOCK) -o requirements/app.txt
 	$(LOCK) --extra train --extra complete-journey -o requirements/train.txt
 	$(LOCK) --extra train --extra embedded --extra complete-journey --extra evaluate --extra dev \
 	  -o requirements/dev.txt
-	images/serving/lock
+	PATH=$$PWD/.venv/bin:$$PATH images/serving/lock
 
 # ---- Docker: the compose profile ---------------------------------------------------------------
 

@@ -33,7 +33,7 @@ USERS = ("1", "8888", *map(str, range(101, 120)))
 """Known to the tiny bundle."""
 CLEAN = 10
 """So many full answers in a row are full service."""
-KEPT = {"item: last seen"}
+KEPT = {"item: last read"}
 """Need not stand in when the profile store is away: cm keeps records for ECRS_ITEM_AGE_S."""
 RESULTS = Path(__file__).parents[1] / "artifacts" / "chaos" / "chaos.json"
 

@@ -1,13 +1,13 @@
-"""The five services in this process, each as it is built for the embedded profile, on real servers."""
+"""The five services in this process, built as for the embedded profile, on real servers and a real Valkey."""
 
 import asyncio
 import importlib
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import descriptor_pool, message_factory
@@ -45,14 +45,16 @@ SERVICES = {
 METHODS = tuple(method for methods in SERVICES.values() for method in methods)
 
 NOW = 1_708_000_000
-"""A moment within the tiny data set."""
+"""Unix seconds, within the tiny data set."""
 DEADLINE_S = 10.0
 BOUND_S = 3.0
 """No answer takes longer, on a machine that does something else as well."""
 
+T = TypeVar("T")
+
 
 def types(method: str) -> tuple[Any, Any]:
-    """Of a method's request and reply."""
+    """The message types of a method: request, reply."""
     service, _, name = method.lstrip("/").rpartition("/")
     found = descriptor_pool.Default().FindMethodByName(f"{service}.{name}")
     return message_factory.GetMessageClass(found.input_type), message_factory.GetMessageClass(
@@ -61,14 +63,19 @@ def types(method: str) -> tuple[Any, Any]:
 
 
 class Platform:
-    """Its loop runs on a thread of its own: what calls it blocks, as another process would.
+    """The running services.
 
-    `ordinary`: for each of METHODS a request in order, with all its fields.
+    Their event loop runs on a thread of its own, so the methods here block as a client in another process
+    would. `ordinary` maps each of METHODS to a valid request with all its fields, `targets` the names of
+    TargetSettings to the services' addresses.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, redis_url: str, items_dir: Path) -> None:
         self.bundle = bundle
+        self.redis_url = redis_url
         self.ordinary: dict[str, Message] = {}
+        self.targets: dict[str, str] = {}
+        self._items_dir = items_dir
         self._loop = asyncio.new_event_loop()
         self._stack = AsyncExitStack()
         self._channels: dict[str, grpc.Channel] = {}
@@ -76,19 +83,32 @@ class Platform:
     @classmethod
     @contextmanager
     def running(cls, bundle: Bundle, items_dir: Path) -> Iterator["Platform"]:
+        """Start Valkey, seed it with `bundle`, and start the services."""
         with ValkeyServer() as valkey:
-            platform = cls(bundle)
+            platform = cls(bundle, f"redis://127.0.0.1:{valkey.port}/0", items_dir)
             thread = threading.Thread(target=platform._loop.run_forever, daemon=True)
             thread.start()
-            platform._run(platform._start(f"redis://127.0.0.1:{valkey.port}/0", items_dir))
+            platform._run(platform._start())
             platform.ordinary = platform._ordinary()
             yield platform
             platform._run(platform._stack.aclose())
             platform._loop.call_soon_threadsafe(platform._loop.stop)
             thread.join()
 
+    @contextmanager
+    def gateway(self, **targets: str) -> Iterator[grpc.Channel]:
+        """A channel to another gateway, whose services are this platform's except for `targets`."""
+        stack = AsyncExitStack()
+        settings = {**self.targets, **targets, "patience_s": 0.0, "reserve_s": 0.5}
+        running = self._run(self._serve("gateway", stack, settings))
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+                yield channel
+        finally:
+            self._run(stack.aclose())
+
     def send(self, method: str, content: bytes) -> tuple[grpc.StatusCode, Any]:
-        """What comes of these bytes, within BOUND_S: the reply, or gRPC's words on why there is none."""
+        """Send these bytes. Returns the reply, or gRPC's status and details, within BOUND_S."""
         started = time.monotonic()
         call = self._channels[method].unary_unary(method, response_deserializer=types(method)[1].FromString)
         try:
@@ -99,37 +119,44 @@ class Platform:
             assert time.monotonic() - started < BOUND_S
 
     def ask(self, method: str, request: Message) -> Any:
+        """The reply to `request`."""
         code, reply = self.send(method, request.SerializeToString())
         assert code is grpc.StatusCode.OK, reply
         return reply
 
     def answers_as_ever(self, method: str) -> None:
-        """The service that has this method answers an ordinary request, and rightly."""
+        """Assert that the service that has this method answers a valid request correctly."""
         probe = next(methods[0] for methods in SERVICES.values() if method in methods)
         request, right = PROBES[probe]
         reply = self.ask(probe, request)
         assert reply.error.code == 200, reply.error
         assert right(reply), reply
 
-    def _run(self, job: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(job, self._loop).result(60)
+    def _run(self, job: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(job, self._loop).result(60)
 
-    async def _start(self, redis_url: str, items_dir: Path) -> None:
-        async with open_redis(RedisSettings(redis_url=redis_url)) as store:
+    async def _start(self) -> None:
+        async with open_redis(RedisSettings(redis_url=self.redis_url)) as store:
             await seed_redis(self.bundle, store, wait_s=10)
-        caps = {f"{stage}_cap_s": DEADLINE_S for stage in ("user", "recall", "item", "rank")}
-        common = {"port": 0, "metrics_port": 0, "check_interval_s": 0.05, "bundle": self.bundle.path}
-        targets: dict[str, str] = {}
         for name in ("um", "recall", "cm", "rank", "gateway"):
-            app = importlib.import_module(f"ecrs.{name}.app")
-            settings = app.SETTINGS(redis_url=redis_url, items_dir=items_dir, **common, **caps, **targets)
-            service = await app.build(settings, self._stack)
-            running = await self._stack.enter_async_context(server.running_service(service, settings))
+            running = await self._serve(name, self._stack, self.targets)
             await running.serving()
-            targets[f"{name}_target"] = target = f"127.0.0.1:{running.port}"
-            # Whether a request is too large is for the server to say.
+            self.targets[f"{name}_target"] = target = f"127.0.0.1:{running.port}"
+            # The server, not this client, decides whether a request is too large.
             channel = grpc.insecure_channel(target, options=[("grpc.max_send_message_length", -1)])
             self._channels |= dict.fromkeys(SERVICES[name], channel)
+
+    async def _serve(
+        self, name: str, stack: AsyncExitStack, settings: Mapping[str, Any]
+    ) -> server.RunningService:
+        """Start one service on a free port; closing `stack` stops it."""
+        app = importlib.import_module(f"ecrs.{name}.app")
+        caps = {f"{stage}_cap_s": DEADLINE_S for stage in ("user", "recall", "item", "rank")}
+        common = {"port": 0, "metrics_port": 0, "check_interval_s": 0.05, "bundle": self.bundle.path}
+        stores = {"redis_url": self.redis_url, "items_dir": self._items_dir}
+        built = app.SETTINGS(**{**common, **stores, **caps, **settings})
+        service = await app.build(built, stack)
+        return await stack.enter_async_context(server.running_service(service, built))
 
     def _ordinary(self) -> dict[str, Message]:
         by = {"log_id": "any"}
@@ -174,4 +201,4 @@ PROBES: dict[str, tuple[Message, Callable[[Any], bool]]] = {
         lambda reply: len(reply.item_infos) == 20 and not reply.degraded,
     ),
 }
-"""Of each service, by its first method: a request, and whether its answer is right."""
+"""For each service, by its first method: a request, and a check of the reply."""

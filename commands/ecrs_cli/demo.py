@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from ecrs.bundle import Bundle
-from ecrs.client import original
+from ecrs.client.original import ask
+from ecrs.client.replies import as_text
 from ecrs.settings import TargetSettings
 from ecrs_cli.embedded import embedded_platform
 from ecrs_models.build import COMPLETE_JOURNEY, build
 
 ARTIFACTS = Path("artifacts")
 SHOWN = 5
-"""Products of an answer that are printed."""
+"""Products of a reply that are printed."""
 
 Say = Callable[[str], None]
 
 
 def run(say: Say) -> None:
-    """Make a bundle where there is none, start the platform, ask it the four kinds of question, stop it."""
+    """Make a bundle if there is none, start the platform, send it four kinds of request, stop it."""
     started = time.monotonic()
     say("1. A bundle: prepare the Complete Journey's purchases, train both models, export.")
     bundle = build(COMPLETE_JOURNEY, ARTIFACTS / "bundles", ARTIFACTS, say=say)
@@ -32,23 +33,23 @@ def run(say: Say) -> None:
 async def _ask(bundle: Bundle, say: Say) -> None:
     begun = time.monotonic()
     async with embedded_platform(bundle, ARTIFACTS / "run", say):
-        say(f"up in {time.monotonic() - begun:.1f} s\n\n3. Four kinds of question.")
+        say(f"up in {time.monotonic() - begun:.1f} s\n\n3. Four kinds of request.")
         user_id, *profile = next(bundle.lines("users.dat")).split(":")
         sku = next(bundle.lines("products.dat")).split(":")[0]
-        questions = {
-            "An old user, by id: what should we show?": ["as", user_id],
-            "A new user, by profile: age sex city_level province city county.": ["as", *profile],
-            "A user nobody knows: an error that says so.": ["as", "no-such-user"],
-            "Product records: one known, one not.": ["cm", f"{sku},no-such-product"],
+        requests = {
+            "A known user, by id.": ["as", user_id],
+            "A new user, by age, sex, city_level, province, city and county.": ["as", *profile],
+            "An unknown user: the reply is an error.": ["as", "no-such-user"],
+            "Product records. An unknown one is left out; --full names it.": ["cm", f"{sku},no-such-product"],
         }
-        for words, arguments in questions.items():
+        for words, arguments in requests.items():
             say(f"\n{words}\n$ .venv/bin/ecrs {' '.join(arguments)}")
-            reply = await asyncio.to_thread(original.run, arguments, TargetSettings())
+            reply = await asyncio.to_thread(ask, arguments[0], arguments[1:], TargetSettings())
             say(_shortened(reply))
 
 
 def _shortened(reply: Any) -> str:
-    """The reply's text with its first products only."""
+    """The reply as the client prints it, with its first products only."""
     left_out = len(reply.item_infos) - SHOWN
     del reply.item_infos[SHOWN:]
-    return f"{reply}" + (f"… and {left_out} more products\n" if left_out > 0 else "")
+    return as_text(reply) + (f"… and {left_out} more products\n" if left_out > 0 else "")

@@ -76,8 +76,13 @@ def health() -> None:
     raise typer.Exit(1 if any(found.reason for found in states.values()) else 0)
 
 
-def _client(context: typer.Context) -> None:
-    original.main([context.command.name or "", *context.args])
+def _client(
+    context: typer.Context,
+    full: Annotated[bool, typer.Option("--full", help=original.FULL_HELP)] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=original.JSON_HELP)] = False,
+) -> None:
+    options = ["--full"] * full + ["--json"] * as_json
+    original.main([context.command.name or "", *context.args, *options])
 
 
 for _name, _help in {

@@ -187,28 +187,38 @@ class Bundle:
 def writing(bundles: Path, version: str, about: dict[str, Any]) -> Iterator[Path]:
     """A directory to fill with a bundle's files; sealed, moved into place and made `current` at the end.
 
-    Nothing is visible under `bundles` until everything is there; after an error nothing is left. BundleError
-    where the disk does not take it.
-    `about` goes into the manifest (data set, dimensions, settings).
+    Nothing is visible under `bundles` until all files are there; after an error nothing is left. `about` goes
+    into the manifest (data set, dimensions, settings). Raises BundleError if the files cannot be written.
     """
-    bundles.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=bundles))
+    with _write_errors(bundles):
+        bundles.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=bundles))
     try:
-        yield draft
-        seal(draft, version, about)
-        Bundle.open(draft)
-        draft.chmod(0o755)
-        draft.rename(bundles / version)
-    except OSError as error:
-        # numpy's words for a full disk are "15000 requested and 5088 written".
-        free = shutil.disk_usage(bundles).free
-        shutil.rmtree(draft, ignore_errors=True)
-        why = f"{error.strerror or error}, {free:,} bytes are free"
-        raise BundleError(f"{bundles}: the bundle cannot be written: {why}") from error
+        with _write_errors(bundles):
+            yield draft
+            seal(draft, version, about)
+            Bundle.open(draft)
+            draft.chmod(0o755)
+            draft.rename(bundles / version)
+            make_current(bundles, version)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    make_current(bundles, version)
+
+
+@contextmanager
+def _write_errors(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # numpy reports a full disk without errno: "15000 requested and 5088 written".
+        raise BundleError(write_fault(directory, error.strerror or str(error))) from error
+
+
+def write_fault(directory: Path, reason: str) -> str:
+    """The text of an error for files that cannot be written to `directory`, with the bytes that are free."""
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+    return f"{directory}: cannot be written: {reason}, {shutil.disk_usage(existing).free:,} bytes are free"
 
 
 def make_current(bundles: Path, version: str) -> None:

@@ -1,4 +1,4 @@
-"""TODO ecrs.metrics."""
+"""Metrics of recommending: stages, candidates, recommended items, fallbacks, the bundle in use."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,9 @@ EMPTY_ANSWERS = Counter("ecrs_empty_answers_total", "Answers without a single it
 DEGRADED_ANSWERS = Counter(
     "ecrs_degraded_total", "Answers in which a fallback stood in", ["stage", "fallback"]
 )
-RANKING_DEPTH = Gauge("ecrs_quality", "Share of the candidates that the gateway ranks; below 1 under load")
+RANKING_DEPTH = Gauge(
+    "ecrs_quality", "Share of the candidates that the gateway ranks; below 1 under load", ["service"]
+)
 BUNDLE_INFO = Gauge("ecrs_bundle_info", "The bundle version in use; the value is 1", ["service", "version"])
 
 

@@ -140,7 +140,7 @@ class AS(ASServiceServicer):
         with grpc.insecure_channel(self._targets["cm"]) as channel:
             items = CMServiceStub(channel).cm_call(CMRequest(item_ids=skus)).item_infos
         kept = [row for row, item in enumerate(items) if not item.out_of_stock]
-        provenance = to_provenance(found.provenance, len(skus)).rows(kept)
+        provenance = to_provenance(found.provenance, len(skus)).take(kept)
         known = {items[row].sku_id: items[row] for row in kept}
         with grpc.insecure_channel(self._targets["rank"]) as channel:
             ranked = RankRequest(

@@ -29,8 +29,6 @@ CLOSED, OPEN = "closed", "open"
 TIMEOUT_S = {CLOSED: 5.0, OPEN: 2.0}
 CHANNELS = 8
 """Connections of the open loop, used in turn: one would be one worker's of a gateway that has several."""
-DRAIN_S = 60.0
-"""The longest to wait, after an open loop, for what the servers still have in hand."""
 
 
 @dataclass(frozen=True)
@@ -108,23 +106,11 @@ async def open_loop(target: str, rate: float, seconds: float, users: Sequence[st
             calls.append(asyncio.create_task(sample.ask(stub, user, due, TIMEOUT_S[OPEN])))
         await asyncio.gather(*calls)
         sample.seconds = time.perf_counter() - begun
-        await _drained(stubs[0], users[0])
     return sample
 
 
 def _schedule(begun: float, rate: float, seconds: float) -> Iterator[float]:
     return (begun + number / rate for number in range(max(1, round(rate * seconds))))
-
-
-async def _drained(stub: ASServiceStub, user: str) -> None:
-    """Return once a call is answered again: what waited before it is done, and no one's next burden."""
-    end = time.monotonic() + DRAIN_S
-    while time.monotonic() < end:
-        try:
-            await stub.as_call(ASRequest(user_id=user), timeout=DRAIN_S)
-            return
-        except grpc.RpcError:
-            await asyncio.sleep(0.2)
 
 
 def _channel(target: str) -> grpc.aio.Channel:

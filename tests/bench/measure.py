@@ -1,4 +1,7 @@
-"""One run: every contender in turn, round by round, so that what disturbs one disturbs all."""
+"""One run: every contender in turn, round by round, so that what disturbs one disturbs all.
+
+Each measurement begins with both platforms at rest.
+"""
 
 import itertools
 import time
@@ -20,6 +23,7 @@ from tests.bench.load import CLOSED, OPEN, Generator, Order, Sample
 from tests.bench.machine import versions
 from tests.bench.processes import cpu_s, rss_mb
 from tests.bench.record import answers
+from tests.bench.rest import PlatformState, metrics_url, wait_for_rest
 from tests.bench.sites import Site
 
 RAW, HOPS, ECRS, ANCESTOR = "floor", "floor with hops", "ECRS", "ancestor"
@@ -87,16 +91,22 @@ def measure(site: Site, plan: Plan) -> Measured:
         seen = answers(users, site.targets, site.environment)
         inputs = [Inputs.of(user, *answer) for user, answer in zip(users, seen, strict=True)]
         floor = Floor(settings, site.bundle, CANDIDATES)
+        metrics = [metrics_url(target) for target in site.targets.values()]
+        gateways = {ECRS: site.targets["gateway"], ANCESTOR: other.gateway}
         run = _Run(
             plan,
             generator,
             {RAW: floor.answer, HOPS: FloorWithHops(floor, targets).answer},
             inputs,
-            {ECRS: site.targets["gateway"], ANCESTOR: other.gateway},
+            gateways,
             {ECRS: site.parts, ANCESTOR: other.processes | site.stores},
+            {
+                ECRS: stack.enter_context(PlatformState(gateways[ECRS], users[0], metrics)),
+                ANCESTOR: stack.enter_context(PlatformState(gateways[ANCESTOR], users[0])),
+            },
         )
         answered = [answer for answer, _ in seen]
-        run.measured.same = {name: _same(gateway, users, answered) for name, gateway in run.gateways.items()}
+        run.measured.same = {name: _same(gateway, users, answered) for name, gateway in gateways.items()}
         run.closed_loops()
         run.open_loops()
         run.measured.rss_mb = {name: rss_mb(parts) for name, parts in run.parts.items()}
@@ -106,8 +116,10 @@ def measure(site: Site, plan: Plan) -> Measured:
 
 @dataclass
 class _Run:
-    """`floors` answer in this process, with `inputs` in turn; `gateways` are asked by the generator;
-    `parts` are the processes that a served contender's answers take."""
+    """`floors` answer in this process, for `inputs` in turn; the generator calls the `gateways`.
+
+    `parts` are the processes that a served contender uses; `states` tell whether it is at rest.
+    """
 
     plan: Plan
     generator: Generator
@@ -115,6 +127,7 @@ class _Run:
     inputs: Sequence[Inputs]
     gateways: Mapping[str, str]
     parts: Mapping[str, Mapping[str, int]]
+    states: Mapping[str, PlatformState]
     measured: Measured = field(default_factory=Measured)
 
     def closed_loops(self) -> None:
@@ -129,6 +142,7 @@ class _Run:
             for floor in self.floors:
                 self.measured.closed.setdefault(floor, []).append(self._floor(floor))
             for name, clients in served:
+                self._rest()  # its calls are not counted in the CPU time
                 before = cpu_s(self.parts[name])
                 sample = self._closed(name, clients)
                 for part, used in cpu_s(self.parts[name]).items():
@@ -164,7 +178,12 @@ class _Run:
             for rate, samples in of_rates.items():
                 self.measured.open[name].setdefault(rate, []).extend(samples)
 
+    def _rest(self) -> None:
+        for name, state in self.states.items():
+            wait_for_rest(name, state.unrest)
+
     def _floor(self, name: str) -> Sample:
+        self._rest()
         sample, answer = Sample(), self.floors[name]
         begun = time.perf_counter()
         for one in itertools.cycle(self.inputs):
@@ -180,6 +199,7 @@ class _Run:
         return self.generator.run(Order(self.gateways[name], CLOSED, self.plan.seconds, clients=clients))
 
     def _open(self, name: str, rate: float) -> Sample:
+        self._rest()
         return self.generator.run(Order(self.gateways[name], OPEN, self.plan.seconds, rate=rate))
 
 

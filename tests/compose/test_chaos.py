@@ -11,13 +11,13 @@ pytestmark = pytest.mark.chaos
 
 DEGRADED = {
     "um": {"user: request"},
-    "cm": {"item: last seen"},
+    "cm": {"item: last read"},
     "recall": {"recall: popular"},
-    "rank": {"rank: recall order"},
-    "redis": {"user: request", "item: last seen"},
+    "rank": {"rank: retrieval order"},
+    "redis": {"user: request", "item: last read"},
     "milvus": {"recall: without vector"},
     "serving-user-tower": {"recall: without vector"},
-    "serving-ranker": {"rank: recall order"},
+    "serving-ranker": {"rank: retrieval order"},
 }
 MAY = {"redis": KEPT}
 FAULTS = ("stop", "pause", "kill", "cut")

@@ -1,9 +1,13 @@
 """The original's commands, in the client container."""
 
+import json
 import re
 from typing import Any
 
+import pytest
+
 from tests.compose.conftest import Stack
+from tests.contract.transcripts import TRANSCRIPTS, assert_printed_like
 
 NOBODY = "1324142525"
 
@@ -12,40 +16,46 @@ def skus(reply: str) -> list[str]:
     return re.findall(r'sku_id: "(\d+)"', reply)
 
 
-def test_old_user_gets_items_by_id(stack: Stack, known: dict[str, Any]) -> None:
-    reply = stack.client("as", known["user"])
-    assert reply.startswith("error {\n  code: 200\n}\nitem_infos {\n")
-    assert len(skus(reply)) == len(set(skus(reply))) == 100
+@pytest.mark.parametrize("command", ["as", "um", "recall"])
+def test_the_client_prints_what_the_original_prints_of_a_user(
+    stack: Stack, known: dict[str, Any], command: str
+) -> None:
+    assert_printed_like(TRANSCRIPTS[f"{command} 8888"], stack.client(command, known["user"]))
 
 
-def test_new_user_gets_items_by_profile(stack: Stack, known: dict[str, Any]) -> None:
+def test_the_client_prints_what_the_original_prints_of_an_item(stack: Stack, known: dict[str, Any]) -> None:
+    assert_printed_like(TRANSCRIPTS["cm 99654"], stack.client("cm", known["products"][0]))
+
+
+def test_the_client_prints_what_the_original_prints_for_a_new_user(
+    stack: Stack, known: dict[str, Any]
+) -> None:
     reply = stack.client("as", *known["profile"])
-    assert reply.startswith("error {\n  code: 200\n}\nitem_infos {\n")
-    assert len(skus(reply)) == len(set(skus(reply))) == 100
+    assert_printed_like(TRANSCRIPTS["as 5.0 1.0 3.0 11.0 120.0 741.0"], reply)
 
 
-def test_unknown_user_gets_the_originals_error(stack: Stack) -> None:
-    expected = (
-        "error {\n  code: 500\n"
-        f'  text: "UM server get user_info from redis fail. (user_id: \\"{NOBODY}\\"\\n)"\n}}\n'
-    )
-    assert stack.client("um", NOBODY).startswith(expected)
-    assert stack.client("as", NOBODY).startswith(expected)
+@pytest.mark.parametrize("arguments", ["rank", f"cm {NOBODY}"])
+def test_the_client_prints_what_the_original_prints_for_the_same_ids(stack: Stack, arguments: str) -> None:
+    assert_printed_like(TRANSCRIPTS[arguments], stack.client(*arguments.split()))
 
 
-def test_unknown_product_gets_the_originals_error(stack: Stack) -> None:
-    expected = (
-        "error {\n  code: 500\n"
-        f'  text: "CM server get item_info from redis fail. (item_ids: \\"{NOBODY}\\"\\n)"\n}}\n'
-    )
-    assert stack.client("cm", NOBODY).startswith(expected)
+@pytest.mark.parametrize("command", ["as", "um", "recall"])
+def test_an_unknown_user_is_the_originals_error(stack: Stack, command: str) -> None:
+    expected = TRANSCRIPTS["um 5"].replace(r"\"5\"", rf"\"{NOBODY}\"")
+    assert stack.client(command, NOBODY) == expected + "\n"
 
 
-def test_known_products_come_with_the_unknown_named(stack: Stack, known: dict[str, Any]) -> None:
-    reply = stack.client("cm", ",".join([known["products"][0], NOBODY, known["products"][1]]))
-    assert "code: 200" in reply
-    assert skus(reply) == known["products"][:2]
-    assert NOBODY in reply
+def test_a_known_user_gets_100_different_items(stack: Stack, known: dict[str, Any]) -> None:
+    found = skus(stack.client("as", known["user"]))
+    assert len(found) == len(set(found)) == 100
+
+
+def test_known_products_are_shown_and_full_names_the_unknown(stack: Stack, known: dict[str, Any]) -> None:
+    values = ",".join([known["products"][0], NOBODY, known["products"][1]])
+    assert skus(stack.client("cm", values)) == known["products"][:2]
+    reply = json.loads(stack.client("cm", values, "--full", "--json"))
+    assert reply["error"] == {"code": 200}
+    assert reply["missing_ids"] == [NOBODY]
 
 
 def test_user_is_shown_as_stored(stack: Stack, known: dict[str, Any]) -> None:
@@ -60,8 +70,3 @@ def test_recall_lists_nearest_first(stack: Stack, known: dict[str, Any]) -> None
     scores = [float(score) for score in re.findall(r"^  score: (.*)$", reply, flags=re.MULTILINE)]
     assert len(scores) == 100
     assert scores == sorted(scores)
-
-
-def test_rank_scores_the_originals_example(stack: Stack) -> None:
-    reply = stack.client("rank")
-    assert reply.startswith('error {\n  code: 200\n}\nscore_pairs {\n  nid: "1"\n  score: ')

@@ -49,4 +49,5 @@ def test_the_platform_comes_up_when_a_part_is_late(stack: Stack, late: str) -> N
 
 
 def ask(stack: Stack, user: str) -> str:
-    return stack.compose("exec", "-T", "client", "python", "client.py", "as", user, check=False)
+    """All fields of an answer as text, empty without a reply."""
+    return stack.compose("exec", "-T", "client", "python", "client.py", "as", user, "--full", check=False)

@@ -48,7 +48,7 @@ def test_a_new_product_is_recalled_and_outlives_restarts(
         )
     assert recalled()
     assert item(stack, "stock", SKU, "--out") == "1 product marked out of stock\n"
-    assert "out_of_stock: true" in stack.client("cm", SKU)
+    assert "out_of_stock: true" in stack.client("cm", SKU, "--full")
     assert f'sku_id: "{SKU}"' not in stack.client("as", known["user"])
     assert item(stack, "remove", SKU) == "1 product removed\n"
     wait_until("the removed product gone", lambda: not recalled(), limit_s=5)

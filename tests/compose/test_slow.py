@@ -24,10 +24,10 @@ HURRIED = 8
 checks start a Python each, which on two cores is felt."""
 DEGRADED: dict[str, set[str]] = {
     "um": {"user: request"},  # which waits 300 ms at most, as cm does; recall and rank longer
-    "cm": {"item: last seen"},
+    "cm": {"item: last read"},
     "recall": set(),
     "rank": set(),
-    "redis": {"user: request", "item: last seen"},
+    "redis": {"user: request", "item: last read"},
     "milvus": {"recall: without vector"},  # 250 ms at most, with the user tower
     "serving-user-tower": {"recall: without vector"},
     "serving-ranker": set(),

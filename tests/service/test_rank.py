@@ -47,20 +47,31 @@ def item_infos(bundle: Bundle, n: int) -> list[ItemInfo]:
     return [from_item(parse_item(line)) for line in list(bundle.lines("products.dat"))[:n]]
 
 
-async def test_scores_come_in_the_requests_order_one_a_product(stub: RankServiceStub, tiny: Bundle) -> None:
+async def test_one_score_per_product_in_descending_order(stub: RankServiceStub, tiny: Bundle) -> None:
     infos = item_infos(tiny, 20)
     reply = await stub.rank_predict(RankRequest(user_info=UserInfo(age="5.0"), item_infos=infos))
     assert reply.error.code == 200
     assert reply.bundle_version == tiny.version
-    assert [pair.nid for pair in reply.score_pairs] == [info.sku_id for info in infos]
-    assert all(0 < pair.score < 1 for pair in reply.score_pairs)
+    assert sorted(pair.nid for pair in reply.score_pairs) == sorted(info.sku_id for info in infos)
+    scores = [pair.score for pair in reply.score_pairs]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 < score < 1 for score in scores)
 
 
-async def test_a_score_does_not_depend_on_the_company(stub: RankServiceStub, tiny: Bundle) -> None:
+async def test_products_of_equal_score_keep_the_requests_order(stub: RankServiceStub) -> None:
+    skus = ["unseen-3", "unseen-1", "unseen-2"]
+    infos = [ItemInfo(sku_id=sku, brand="3456", shopid="6980", cate="70") for sku in skus]
+    reply = await stub.rank_predict(RankRequest(user_info=UserInfo(age="5.0"), item_infos=infos))
+    assert len({pair.score for pair in reply.score_pairs}) == 1
+    assert [pair.nid for pair in reply.score_pairs] == skus
+
+
+async def test_a_score_does_not_depend_on_the_other_products(stub: RankServiceStub, tiny: Bundle) -> None:
     infos = item_infos(tiny, 20)
     together = await stub.rank_predict(RankRequest(user_info=UserInfo(age="5.0"), item_infos=infos))
+    scores = {pair.nid: pair.score for pair in together.score_pairs}
     alone = await stub.rank_predict(RankRequest(user_info=UserInfo(age="5.0"), item_infos=infos[7:8]))
-    assert alone.score_pairs[0].score == pytest.approx(together.score_pairs[7].score, abs=1e-6)
+    assert alone.score_pairs[0].score == pytest.approx(scores[infos[7].sku_id], abs=1e-6)
 
 
 async def test_the_service_scores_as_the_model_did_at_training(stub: RankServiceStub, tiny: Bundle) -> None:

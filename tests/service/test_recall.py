@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from traceback import walk_tb
 from typing import Any
 
 import grpc
@@ -30,7 +31,7 @@ from ecrs.recall.service import RecallService
 from ecrs.recall.tables import load_candidate_generator
 from ecrs.recall.vector_updates import VectorUpdater
 from ecrs.rpc.breaker import FAILURES_TO_OPEN
-from ecrs.rpc.errors import Unavailable
+from ecrs.rpc.errors import Fault, Unavailable
 from ecrs.rpc.server import RunningService, Service
 from ecrs.serving.models import open_model
 from ecrs.serving.served_model import ServedModel
@@ -341,6 +342,33 @@ async def test_a_collection_of_another_version_is_not_asked_until_it_is_the_same
     merged = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
     assert (merged.error.code, merged.missing_channels) == (200, [])
     assert "vector" in channels_of(merged)
+
+
+async def test_refused_requests_do_not_share_a_growing_traceback(
+    start: Start,
+    tiny: Bundle,
+    user_tower: ServedModel,
+    vectors: FakeVectors,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An exception that is raised again keeps the frames of every earlier raise."""
+    frames: list[int] = []
+    answer = RecallService.recall
+
+    async def observed(*call: Any) -> RecallResponse:
+        try:
+            return await answer(*call)
+        except Fault as fault:
+            frames.append(len(list(walk_tb(fault.__traceback__))))
+            raise
+
+    monkeypatch.setattr(RecallService, "recall", observed)
+    vectors.held = "20200101_000000_00000000"
+    stub, _ = await recall(start, tiny, user_tower, vectors)
+    for _ in range(10):
+        await asyncio.gather(*(stub.recall(RecallRequest(recall_type="vector")) for _ in range(100)))
+    assert len(frames) == 1_000
+    assert set(frames) == {frames[0]}
 
 
 def channels_of(reply: RecallResponse) -> set[str]:

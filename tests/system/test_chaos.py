@@ -16,10 +16,10 @@ pytestmark = pytest.mark.chaos
 
 DEGRADED = {
     "um": {"user: request"},
-    "cm": {"item: last seen"},
+    "cm": {"item: last read"},
     "recall": {"recall: popular"},
-    "rank": {"rank: recall order"},
-    "valkey": {"user: request", "item: last seen"},
+    "rank": {"rank: retrieval order"},
+    "valkey": {"user: request", "item: last read"},
 }
 LACKS = {"valkey": {"um", "cm"}}
 """What the gateway says of it, where that is not the part itself."""

@@ -99,7 +99,7 @@ def test_a_child_that_dies_is_started_again(tiny: Bundle, tmp_path: Path) -> Non
     try:
         up.wait_for("up: bundle")
         os.kill(children(tmp_path)["um"], signal.SIGKILL)
-        up.wait_for("um ended with -9; starting it again")
+        up.wait_for("um ended with -9; restarting it")
         deadline = time.monotonic() + 30
         while ecrs("health").returncode != 0:
             assert time.monotonic() < deadline
@@ -118,7 +118,7 @@ def test_a_killed_store_has_lost_nothing(tiny: Bundle, tmp_path: Path) -> None:
         with redis.Redis.from_url(url, retry=Retry(ConstantBackoff(0.2), 50)) as store:
             before = digest(records(store))
             os.kill(children(tmp_path)["valkey"], signal.SIGKILL)
-            up.wait_for("valkey ended with -9; starting it again")
+            up.wait_for("valkey ended with -9; restarting it")
             assert digest(records(store)) == before
         assert before[0] > tiny.count("products.dat") + tiny.count("users.dat")
     finally:
@@ -144,7 +144,7 @@ def test_a_port_that_is_taken_is_named(tiny: Bundle, tmp_path: Path) -> None:
         taken.listen()
         done = ecrs("up", str(tiny.path), "--run-dir", str(tmp_path))
     assert done.returncode == 1
-    assert "port 8920, which cm needs, is taken" in done.stderr
+    assert "port 8920 of cm is taken" in done.stderr
 
 
 def test_no_bundle_says_where_it_was_looked_for(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def end(up: Up, name: str) -> None:
     """Kill a child and wait until the platform, with another in its place, serves again."""
     children = json.loads((up.run_dir / "children.json").read_text())
     os.kill(children[name]["pid"], signal.SIGKILL)
-    up.wait_for(f"{name} ended with -9; starting it again")
+    up.wait_for(f"{name} ended with -9; restarting it")
     within(30, lambda: ecrs("health").returncode == 0)
 
 

@@ -12,11 +12,11 @@ from ecrs.bundle import Bundle
 from ecrs.contract.as_pb2 import ASRequest, ASResponse
 from ecrs.contract.as_pb2_grpc import ASServiceStub
 from ecrs.contract.cm_pb2 import CMResponse
-from ecrs.contract.rank_pb2 import RankResponse
 from ecrs.contract.recall_pb2 import RecallResponse
 from ecrs.contract.um_pb2 import UserModelResponse
 from ecrs.contract.user_info_pb2 import Interaction, UserInfo
 from ecrs.ports import METRICS_OFFSET, PORTS
+from tests.contract.transcripts import TRANSCRIPTS, assert_printed_like
 from tests.system.conftest import Up, ecrs
 
 pytestmark = pytest.mark.usefixtures("up")
@@ -30,14 +30,20 @@ def gateway() -> Iterator[ASServiceStub]:
         yield ASServiceStub(channel)
 
 
-def answer(*arguments: str, into):
-    done = ecrs(*arguments)
+def full(*arguments: str, into):
+    """All fields of the reply to a command."""
+    done = ecrs(*arguments, "--full")
     assert done.returncode == 0, done.stderr
     return text_format.Parse(done.stdout, into)
 
 
-def test_an_old_user_by_id(tiny: Bundle) -> None:
-    reply = answer("as", "8888", into=ASResponse())
+@pytest.mark.parametrize("arguments", TRANSCRIPTS)
+def test_ecrs_prints_what_the_original_prints(arguments: str) -> None:
+    assert_printed_like(TRANSCRIPTS[arguments], ecrs(*arguments.split()).stdout)
+
+
+def test_a_known_user_by_id(tiny: Bundle) -> None:
+    reply = full("as", "8888", into=ASResponse())
     assert reply.error.code == 200
     assert reply.bundle_version == tiny.version
     skus = [info.sku_id for info in reply.item_infos]
@@ -51,7 +57,7 @@ def test_an_old_user_by_id(tiny: Bundle) -> None:
 
 
 def test_a_new_user_by_profile() -> None:
-    reply = answer("as", *PROFILE, into=ASResponse())
+    reply = full("as", *PROFILE, into=ASResponse())
     assert reply.error.code == 200
     assert len(reply.item_infos) == 100
     assert reply.stages[0].outcome == "skipped"
@@ -66,10 +72,7 @@ def test_the_ids_of_a_new_user_are_alike(gateway: ASServiceStub, user_id: str) -
 
 
 def test_an_unknown_user_is_ums_error() -> None:
-    assert ecrs("as", "5").stdout == (
-        "error {\n  code: 500\n"
-        '  text: "UM server get user_info from redis fail. (user_id: \\"5\\"\\n)"\n}\n\n'
-    )
+    assert ecrs("as", "5").stdout == TRANSCRIPTS["um 5"] + "\n"
 
 
 def test_an_unknown_user_with_a_profile_is_served(gateway: ASServiceStub) -> None:
@@ -81,7 +84,7 @@ def test_an_unknown_user_with_a_profile_is_served(gateway: ASServiceStub) -> Non
 def test_a_request_about_nobody_is_a_bad_request(gateway: ASServiceStub) -> None:
     reply = gateway.as_call(ASRequest(user_id="0"), timeout=5)
     assert reply.error.code == 400
-    assert "neither user_id nor user_info" in reply.error.text
+    assert reply.error.text == "the request names no user: set user_id or user_info"
 
 
 def test_a_session_moves_an_anonymous_users_answer(gateway: ASServiceStub) -> None:
@@ -108,37 +111,25 @@ def test_the_callers_log_id_comes_back_and_is_in_every_services_log(gateway: ASS
 
 
 def test_um_prints_profile_and_history() -> None:
-    reply = answer("um", "8888", into=UserModelResponse())
+    reply = full("um", "8888", into=UserModelResponse())
     assert (reply.user_info.user_id, reply.user_info.age) == ("8888", "1.0")
     assert 0 < len(reply.user_info.history) <= 50
 
 
 def test_cm_prints_known_products_and_names_missing_ones() -> None:
-    reply = answer("cm", "99654,12048,7", into=CMResponse())
+    reply = full("cm", "99654,12048,7", into=CMResponse())
     assert [info.sku_id for info in reply.item_infos] == ["99654", "12048"]
     assert list(reply.missing_ids) == ["7"]
 
 
-def test_cm_with_nothing_known_is_the_originals_error() -> None:
-    assert ecrs("cm", "1324142525").stdout == (
-        "error {\n  code: 500\n"
-        '  text: "CM server get item_info from redis fail. (item_ids: \\"1324142525\\"\\n)"\n}\n\n'
-    )
-
-
 def test_recall_prints_candidates_nearest_first() -> None:
-    reply = answer("recall", "8888", into=RecallResponse())
+    reply = full("recall", "8888", into=RecallResponse())
     scores = [pair.score for pair in reply.score_pairs]
     assert len(scores) == 100
     assert scores == sorted(scores)
 
 
-def test_rank_scores_the_originals_pair() -> None:
-    reply = answer("rank", into=RankResponse())
-    assert [pair.nid for pair in reply.score_pairs] == ["1"]
-
-
-def test_arguments_that_are_no_command_print_the_usage() -> None:
+def test_a_usage_error_prints_the_usage() -> None:
     done = ecrs("as", "1", "2")
     assert done.returncode == 2
     assert "client.py as 8888" in done.stderr

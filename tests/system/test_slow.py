@@ -33,17 +33,17 @@ PARTS = ("um", "cm", "recall", "rank", "valkey")
 DEGRADED: dict[float, dict[str, set[str]]] = {
     DEADLINE_S: {
         "um": {"user: request"},  # which waits 300 ms at most, as cm does; recall and rank longer
-        "cm": {"item: last seen"},
+        "cm": {"item: last read"},
         "recall": set(),
         "rank": set(),
-        "valkey": {"user: request", "item: last seen"},
+        "valkey": {"user: request", "item: last read"},
     },
     SHORT_DEADLINE_S: {
         "um": {"user: request"},
-        "cm": {"item: last seen"},
+        "cm": {"item: last read"},
         "recall": {"recall: popular"},
-        "rank": {"rank: recall order"},
-        "valkey": {"user: request", "item: last seen"},
+        "rank": {"rank: retrieval order"},
+        "valkey": {"user: request", "item: last read"},
     },
 }
 MAY = {"valkey": KEPT}

@@ -1,7 +1,10 @@
 """Files of a bundle that are damaged, or as no export would have written them: refused, by name and place."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -98,6 +101,44 @@ def test_a_bad_line_of_products_is_named(copy: Path, case: str) -> None:
     where = "" if case == "no UTF-8" else f":{number}"
     with pytest.raises(BundleError, match=rf"products\.dat{where}: {reason}"):
         resealed(copy).catalogue  # noqa: B018
+
+
+@pytest.mark.parametrize("case", ["too few fields", "no sku", "an empty line", "no UTF-8"])
+def test_the_gateway_ends_with_one_log_line_that_names_a_bad_line_of_products(copy: Path, case: str) -> None:
+    line, reason = BAD_LINES[case]
+    path = copy / "products.dat"
+    content = path.read_bytes()
+    path.write_bytes(content + line)
+    resealed(copy)
+    done = start_gateway(copy)
+    assert (done.returncode, done.stderr) == (3, "")
+    (entry,) = map(json.loads, done.stdout.splitlines())
+    number = content.count(b"\n") + 1
+    where = "" if case == "no UTF-8" else f":{number}"
+    assert entry["event"] == "cannot start"
+    assert entry["reason"].startswith(f"{path}{where}: {reason}")
+
+
+def test_the_gateway_refuses_a_bundle_with_fewer_products_than_popularities(copy: Path) -> None:
+    path = copy / "products.dat"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    resealed(copy)
+    done = start_gateway(copy)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert json.loads(done.stdout)["reason"] == f"{path}: 299 lines, recall/popular.npy is of 300"
+
+
+def start_gateway(bundle: Path) -> subprocess.CompletedProcess[str]:
+    """Run the program of the gateway over a bundle to its end."""
+    environment = {"ECRS_BUNDLE": str(bundle), "ECRS_PORT": "0", "ECRS_METRICS_PORT": "0"}
+    return subprocess.run(
+        [sys.executable, "-m", "ecrs.serve", "gateway"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_a_catalogue_of_nothing_is_refused(copy: Path) -> None:

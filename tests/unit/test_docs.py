@@ -15,6 +15,8 @@ import ecrs.gateway.app
 import ecrs.rank.app
 import ecrs.recall.app
 import ecrs.um.app  # noqa: F401 - with the four above, every Settings class
+from ecrs.rpc.errors import Fault
+from ecrs.rpc.interceptors import SUCCESS
 from ecrs.rpc.settings import EnvironmentSettings
 from ecrs_cli.main import app
 from tests.metrics import Declared, declared
@@ -57,6 +59,16 @@ def test_cli_has_no_verb_that_is_not_there() -> None:
     assert sorted(headings) == sorted(VERBS)
 
 
+def test_original_names_commands_and_paths_that_exist() -> None:
+    page = words("original.md")
+    commands = {word for word in page if word.startswith("ecrs ")}
+    paths = {word for word in page if word.startswith(("services/", "seed/", "tests/"))}
+    assert len(commands) > 5
+    assert len(paths) > 5
+    assert [word for word in commands if not any(f"{word} ".startswith(f"{verb} ") for verb in VERBS)] == []
+    assert [word for word in paths if not (REFERENCE.parents[1] / word).exists()] == []
+
+
 def subclasses(kind: type[EnvironmentSettings]) -> Iterator[type[EnvironmentSettings]]:
     for below in kind.__subclasses__():
         yield below
@@ -77,6 +89,11 @@ def test_metrics_has_every_metric_with_its_type_and_labels() -> None:
     named = {name: Declared(type_, tuple(re.findall(r"`(\w+)`", labels))) for name, type_, labels in rows}
     assert len(named) > 3
     assert named == declared()
+
+
+def test_wire_has_every_error_code() -> None:
+    table = set(re.findall(r"^\| (\d+) \|", (REFERENCE / "wire.md").read_text(), re.MULTILINE))
+    assert table == {str(SUCCESS), *(str(fault.code) for fault in Fault.__subclasses__())}
 
 
 def test_all_metrics_are_declared_in_one_place() -> None:

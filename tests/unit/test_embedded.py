@@ -1,11 +1,16 @@
-"""What the embedded profile knows of processes."""
+"""Processes of the embedded profile: whether one is alive, and the end of those that were left running."""
 
+import asyncio
+import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from ecrs.local.processes import start_time
+import pytest
+
+from ecrs.local.leftovers import end_leftovers
+from ecrs.local.processes import start_time, state_path
 
 LEADER_GONE = """
 import ctypes, threading, time
@@ -30,3 +35,16 @@ def test_a_process_counts_as_alive_until_its_last_thread_is_gone() -> None:
         process.kill()
         process.communicate(timeout=10)
     assert start_time(process.pid) is None
+
+
+@pytest.mark.parametrize("started", [None, 1], ids=["ended before the file was written", "ended later"])
+async def test_leftovers_that_have_ended_are_not_waited_for(tmp_path: Path, started: int | None) -> None:
+    ended = await asyncio.create_subprocess_exec("true")
+    await ended.wait()
+    state_path(tmp_path).write_text(json.dumps({"um": {"pid": ended.pid, "started": started}}))
+    lines: list[str] = []
+    begun = time.monotonic()
+    await end_leftovers(tmp_path, lines.append)
+    assert time.monotonic() - begun < 1.0
+    assert lines == ["the platform did not stop cleanly last time"]
+    assert not state_path(tmp_path).exists()

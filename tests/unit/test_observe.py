@@ -130,6 +130,11 @@ def test_every_metric_is_on_the_dashboard() -> None:
         assert any(one.startswith(name) for one in shown), f"{name} is nowhere"
 
 
+def test_every_gauge_has_labels() -> None:
+    """Every service declares every metric, and exposes a gauge without labels as 0 if it never sets it."""
+    assert [name for name, metric in declared().items() if metric.type == "gauge" and not metric.labels] == []
+
+
 def test_legends_name_labels_of_their_query() -> None:
     for panel in dashboard()["panels"]:
         for target in panel.get("targets", []):

@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from ecrs.domain.entities import ITEM_FIELDS, PROFILE_FIELDS
+from ecrs_models.data.disk import writing_to
 from ecrs_models.data.log import Log
 from ecrs_models.data.split import Split
 from ecrs_models.errors import DataError
@@ -97,24 +98,27 @@ def write_about(
 
 @contextmanager
 def replacing(directory: Path) -> Iterator[Path]:
-    """A directory to fill that takes the place of the data set `directory` when all went well.
+    """A directory to fill, which replaces the data set `directory` at the end.
 
-    Nothing is changed at `directory` before; after an error nothing is left behind.
+    `directory` is not changed before; after an error nothing is left behind. Raises DataError if `directory`
+    is no data set, or if the files cannot be written.
     """
     if directory.exists() and not (directory / ABOUT).is_file() and any(directory.iterdir()):
         raise DataError(f"{directory} exists and is no data set: not overwritten")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    with writing_to(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
     try:
-        yield draft
-        draft.chmod(0o755)
-        if directory.exists():
-            old = draft.with_name(draft.name + ".old")
-            directory.rename(old)
-            draft.rename(directory)
-            shutil.rmtree(old)
-        else:
-            draft.rename(directory)
+        with writing_to(directory):
+            yield draft
+            draft.chmod(0o755)
+            if directory.exists():
+                old = draft.with_name(draft.name + ".old")
+                directory.rename(old)
+                draft.rename(directory)
+                shutil.rmtree(old)
+            else:
+                draft.rename(directory)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise

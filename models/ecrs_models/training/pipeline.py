@@ -30,6 +30,7 @@ from ecrs.domain.entities import ITEM_FIELDS
 from ecrs.features.encoding import Encoder
 from ecrs.features.quantiles import Quantiles
 from ecrs_models.data.dataset import ACTIONS, PRODUCTS, USER_COLUMNS, USERS, Dataset
+from ecrs_models.data.disk import writing_to
 from ecrs_models.data.log import Log
 from ecrs_models.errors import DataError
 from ecrs_models.parallel import Workers, workers
@@ -50,6 +51,7 @@ from ecrs_models.training.worker import TrainingWorker
 ABOUT = "train.json"
 MODELS = ("early_towers", "two_tower", "ranker")
 EXAMPLES = ("examples.npz", "quantiles.json", "curves.npy")
+"""Files of the ranker's examples. Once the last one exists, the others are complete."""
 TEACHER = "teacher.npy"
 WARM_TOWERS = "warm_towers"
 """Weights of a warm start that the served towers continue from, instead of the early towers'."""
@@ -84,8 +86,16 @@ def train(
 
     With `start`, training begins with the weights of an earlier bundle, and the towers learn from the actions
     since its end. A kill loses at most `checkpoint_s` seconds of each model, and examples that were not
-    complete. Raises DataError if there are no actions before `settings.until`, or too few to learn ranking.
+    complete. Raises DataError if there are no actions before `settings.until`, too few to learn ranking, or if
+    `out` cannot be written.
     """
+    with writing_to(out):
+        _train(data, out, settings, start, checkpoint_s)
+
+
+def _train(
+    data: Dataset, out: Path, settings: TrainingSettings, start: WarmStart | None, checkpoint_s: float
+) -> None:
     log = data.log.before(settings.until)
     if not len(log):
         raise DataError(f"{data.path}: no actions before {settings.until}")
@@ -127,7 +137,7 @@ class _Run:
 
     def early_towers_and_examples(self, shown: Progress, helpers: Workers) -> None:
         """The workers compute the snapshots' tables while this process trains the early towers."""
-        complete = all((self._out / name).exists() for name in EXAMPLES)
+        complete = (self._out / EXAMPLES[-1]).exists()
         prepared = [] if complete else self._each(helpers, "prepare")
         if not weights_path(self._out, "early_towers").exists():
             self._fit_early_towers(shown)
@@ -206,7 +216,9 @@ class _Run:
         examples = RankingExamples.concatenate(each("encode", quantiles))
         np.savez(self._out / "examples.npz", **vars(examples))
         quantiles.save(self._out / "quantiles.json")
-        np.save(self._out / "curves.npy", curves)
+        draft = self._out / ".curves.npy"
+        np.save(draft, curves)
+        draft.replace(self._out / EXAMPLES[-1])
 
     def _each(self, helpers: Workers, method: str, *arguments: Any) -> list[Any]:
         """Call a method for every snapshot; a snapshot always goes to the same worker."""
@@ -285,4 +297,6 @@ def _claim(out: Path, about: dict[str, Any]) -> None:
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / "vocabulary", ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    draft = out / f".{ABOUT}"
+    draft.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)

@@ -61,7 +61,8 @@ async def build(settings: GatewaySettings, stack: AsyncExitStack) -> server.Serv
         RemoteRankStage(backends["rank"]),
     )
     limits = StageLimits(settings.user_cap_s, settings.recall_cap_s, settings.item_cap_s, settings.rank_cap_s)
-    depth = QualityFactor(settings.latency_goal_s, settings.least_quality, RANKING_DEPTH.set)
+    publish_depth = RANKING_DEPTH.labels("gateway").set
+    depth = QualityFactor(settings.latency_goal_s, settings.least_quality, publish_depth)
     gateway = Gateway(stages, FallbackCatalogue.of(bundle), limits, settings.candidates, depth)
     servicer = ASService(gateway, settings.call_timeout_s, settings.reserve_s)
     return server.Service(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from cachetools import LRUCache
 
-from ecrs.bundle import Bundle
+from ecrs.bundle import Bundle, BundleError
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain.aggregates import ORDERS
@@ -37,12 +37,18 @@ class FallbackCatalogue:
 
     @classmethod
     def of(cls, bundle: Bundle) -> "FallbackCatalogue":
-        """The most sold items of a bundle."""
+        """The most sold items of a bundle.
+
+        Raises BundleError for a malformed line of products.dat, or if it has fewer lines than the table.
+        """
         share = np.load(bundle.path / "recall" / "popular.npy")
         best = np.argsort(-share, kind="stable")[:POPULAR_KEPT].tolist()
         wanted = set(best)
-        lines = enumerate(bundle.records("products.dat", parse_item))
-        items = {row: from_item(item) for row, item in lines if row in wanted}
+        records = enumerate(bundle.records("products.dat", parse_item))
+        items = {row: from_item(item) for row, item in records if row in wanted}
+        if len(items) < len(wanted):
+            path, lines = bundle.path / "products.dat", bundle.count("products.dat")
+            raise BundleError(f"{path}: {lines} lines, recall/popular.npy is of {len(share)}")
         return cls([items[row] for row in best], bundle.version)
 
     def popular(self, user: UserInfo, n: int, *, new_only: bool) -> Candidates:

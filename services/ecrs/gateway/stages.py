@@ -17,7 +17,7 @@ from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.gateway.answer import CandidateItems, Candidates
 from ecrs.gateway.query import Query
 from ecrs.rpc.backend import Backend
-from ecrs.rpc.errors import MalformedData
+from ecrs.rpc.errors import BadRequest, MalformedData
 from ecrs.wire.messages import from_provenance, to_provenance
 
 
@@ -91,7 +91,10 @@ class RemoteRecallStage:
         )
         reply = await self._backend.call(self._stub.recall, request, timeout_s)
         skus = [pair.nid for pair in reply.score_pairs]
-        provenance = to_provenance(reply.provenance, len(skus))
+        try:
+            provenance = to_provenance(reply.provenance, len(skus))
+        except BadRequest as error:
+            raise MalformedData(f"the reply of recall is malformed: {error.text}") from error
         return Candidates(skus, provenance, reply.bundle_version, tuple(reply.missing_channels))
 
 

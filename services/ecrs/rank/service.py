@@ -1,6 +1,7 @@
-"""rank on the wire."""
+"""The gRPC service rank."""
 
 import grpc
+import numpy as np
 
 from ecrs.contract.rank_pb2 import RankRequest, RankResponse
 from ecrs.contract.rank_pb2_grpc import RankServiceServicer
@@ -22,20 +23,23 @@ class RankService(RankServiceServicer):
         self._call_timeout_s = call_timeout_s
 
     async def rank_predict(self, request: RankRequest, context: grpc.aio.ServicerContext) -> RankResponse:
-        """Scores in the order of the request's products: sorting is the caller's."""
+        """One score per product, in descending order of score.
+
+        Products of equal score keep the request's order. Callers of the original show the pairs as they come.
+        """
         infos = request.item_infos
         if not 1 <= len(infos) <= MAX_ITEMS:
             raise BadRequest(f"item_infos: expected 1 to {MAX_ITEMS} products, got {len(infos)}")
         check_timestamp("now", request.now)
         deadline = Deadline.after(context.time_remaining(), default_s=self._call_timeout_s)
-        said = request.HasField("provenance")
+        given = request.HasField("provenance")
         provenance = (
-            to_provenance(request.provenance, len(infos)) if said else ProvenanceTable.empty(len(infos))
+            to_provenance(request.provenance, len(infos)) if given else ProvenanceTable.empty(len(infos))
         )
         user, records = to_user(request.user_info), self._records.of(infos)
         scores = await self._ranker.scores(user, records, provenance, deadline, request.now)
         reply = RankResponse(bundle_version=self._ranker.version)
-        for info, score in zip(infos, scores.tolist(), strict=True):
-            pair = reply.score_pairs.add()
-            pair.nid, pair.score = info.sku_id, score
+        order = np.argsort(-scores, kind="stable")
+        for place, score in zip(order.tolist(), scores[order].tolist(), strict=True):
+            reply.score_pairs.add(nid=infos[place].sku_id, score=score)
         return reply

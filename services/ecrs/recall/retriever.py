@@ -44,7 +44,7 @@ class Retriever:
         self._clock = BundleClock(bundle.as_of)
         self._user_tower = user_tower
         self._vectors = vectors
-        self._refusal: Fault | None = Unavailable("recall has not checked its versions yet")
+        self._refusal: str | None = "recall has not checked its versions yet"
         self._breaker = CircuitBreaker("vectors")
 
     async def candidates(
@@ -99,8 +99,11 @@ class Retriever:
         return with_cold_start_items(candidates, new, n)
 
     async def check(self) -> None:
-        """Golden rows come out right and the versions agree; else Unavailable, and no vector is asked for.
-        Unavailable also while the breaker keeps calls away, whatever the parts say of themselves."""
+        """Check that golden rows give the outputs seen at training and that the versions agree.
+
+        Raises a Fault if not; the vector channel is refused then, until a later check passes. Raises
+        Unavailable while the circuit breaker is open, too.
+        """
         try:
             await check_golden(self._user_tower, self._bundle.golden["user_tower"], CHECK_TIMEOUT_S)
             held = await self._vectors.version(CHECK_TIMEOUT_S)
@@ -108,7 +111,7 @@ class Retriever:
                 mine = self.version
                 raise Unavailable(f"versions differ: the collection holds {held}, the user tower is {mine}")
         except Fault as fault:
-            self._refusal = fault
+            self._refusal = fault.text
             raise
         self._refusal = None
         if self._breaker.is_open:
@@ -117,9 +120,12 @@ class Retriever:
     async def _near(
         self, user: User, n: int, deadline: Deadline, share: float
     ) -> tuple[Neighbours, Neighbours]:
-        """The `n` nearest of all items, and of the newcomers, in a share of the time left."""
-        if self._refusal:
-            raise self._refusal
+        """The `n` nearest items and the `n` nearest cold-start items, within `share` of the deadline.
+
+        Raises Unavailable with the reason while the vector channel is refused.
+        """
+        if self._refusal is not None:
+            raise Unavailable(self._refusal)
         timeout_s = deadline.share("vector", CHECK_TIMEOUT_S, share)
         with self._breaker.guard(timeout_s):
             part = Deadline.after(timeout_s, default_s=timeout_s)

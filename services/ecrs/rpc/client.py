@@ -1,4 +1,4 @@
-"""Calls to another service: one channel a target, a deadline on every call, faults with a name."""
+"""Calls to another service: one channel per target, a deadline on every call, failures raised as faults."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -8,7 +8,7 @@ import grpc
 from grpc.aio import AioRpcError
 
 from ecrs.rpc import tracing
-from ecrs.rpc.errors import BadRequest, DeadlineExceeded, Fault, NotFound, Unavailable
+from ecrs.rpc.errors import BadRequest, DeadlineExceeded, Fault, MalformedData, NotFound, Unavailable
 from ecrs.rpc.interceptors import SUCCESS
 
 # Not methodConfig.timeout: in Python it fires about a second early (grpc/grpc#34547).
@@ -46,7 +46,7 @@ OPTIONS = [
 """Of a channel to a service, of one replica or several: `dns:///` targets are all of a name's addresses."""
 
 _FAULTS: dict[int, type[Fault]] = {
-    kind.code: kind for kind in (BadRequest, NotFound, DeadlineExceeded, Unavailable)
+    kind.code: kind for kind in (BadRequest, NotFound, MalformedData, Unavailable, DeadlineExceeded)
 }
 
 
@@ -56,10 +56,10 @@ def open_channel(target: str) -> grpc.aio.Channel:
 
 
 async def call(peer: str, method: Callable[..., Awaitable[Any]], request: Any, timeout_s: float) -> Any:
-    """`method`'s reply to `request` from `peer`.
+    """Call `method` of the service `peer` and return its reply.
 
-    Raises DeadlineExceeded past the deadline, Unavailable when the call failed, and the fault that the
-    peer's reply carries, with its own code and text.
+    Raises DeadlineExceeded past the deadline, Unavailable if the call failed, MalformedData if the reply
+    cannot be parsed, and the fault in the reply's `error`, with its code and text, if there is one.
     """
     reply = await send(peer, method, request, timeout_s)
     if reply.error.code not in (0, SUCCESS):
@@ -68,10 +68,13 @@ async def call(peer: str, method: Callable[..., Awaitable[Any]], request: Any, t
 
 
 async def send(peer: str, method: Callable[..., Awaitable[Any]], request: Any, timeout_s: float) -> Any:
-    """As `call`, for replies without an in-band error."""
+    """The same as `call`, for replies without an `error` field."""
     try:
-        return await method(request, timeout=timeout_s, metadata=tracing.metadata())
+        reply = await method(request, timeout=timeout_s, metadata=tracing.metadata())
     except AioRpcError as error:
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise DeadlineExceeded(f"{peer} did not answer within {timeout_s * 1000:.0f} ms") from error
         raise Unavailable(f"{peer} is unavailable ({error.code().name})") from error
+    if reply is None:  # grpc.aio logs the parser's exception and returns None
+        raise MalformedData(f"the reply of {peer} cannot be parsed")
+    return reply

@@ -39,6 +39,11 @@ DEPENDENCY_UP = Gauge(
     "0 while the service does its job without this dependency",
     ["service", "dependency"],
 )
+TASK_FAILURES = Counter(
+    "ecrs_task_failures_total",
+    "Background tasks of the service that ended unexpectedly and were started again",
+    ["service", "task"],
+)
 ASYNCIO_TASKS = Gauge("ecrs_tasks", "Of asyncio, under way: a few, and a few a call in hand", ["service"])
 
 

@@ -1,11 +1,12 @@
-"""Run one service: health, reflection, metrics, graceful end.
+"""Runs one service: health, reflection, metrics, graceful stop.
 
-Starts NOT_SERVING, turns SERVING when `check` passes, and back whenever it fails. What a service can do
-without makes it wait at the start only; from then on it is SERVING, and says what it missing. On SIGTERM or
-SIGINT health goes first, then calls in flight get `grace_s`, then the program ends with 0.
+A service starts NOT_SERVING, becomes SERVING when `check` passes, and NOT_SERVING whenever it fails. At the
+start it also waits for the dependencies that it can work without; from then on it is SERVING without them and
+names those it misses. On SIGTERM or SIGINT it becomes NOT_SERVING, gives the calls in flight `grace_s`, and
+the program ends with exit code 0.
 
-Names that gRPC's health answers for: the service's own and the empty one, whether it can do its job;
-LIVE, whether the process is there at all; FULL, whether it missing nothing; and each dependency's.
+gRPC health answers for these names: the service's own and the empty one, SERVING while it can do its job;
+LIVE, while the process runs; FULL, while it misses no dependency; and each dependency's.
 """
 
 import asyncio
@@ -34,6 +35,7 @@ from ecrs.rpc.interceptors import CallObserver
 from ecrs.rpc.load import LoadShedder
 from ecrs.rpc.metrics import ASYNCIO_TASKS, DEPENDENCY_UP, SERVING
 from ecrs.rpc.settings import ServerSettings
+from ecrs.rpc.supervision import supervised
 
 log = structlog.get_logger()
 
@@ -89,6 +91,7 @@ class RunningService:
     metrics_port: int = 0
     reason: str | None = "starting"  # why not SERVING; None while SERVING
     missing: dict[str, str] = field(default_factory=dict)  # dependencies that are away, and why
+    has_served: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serving(self) -> None:
@@ -156,21 +159,32 @@ async def running_service(service: Service, settings: ServerSettings) -> AsyncIt
 async def _watch(
     running: RunningService, health: HealthServicer, service: Service, settings: ServerSettings
 ) -> None:
-    watch = asyncio.current_task()
-    patient, patience_ends = True, time.monotonic() + settings.patience_s
-    while True:
-        reason, *reasons = await asyncio.gather(
-            _why_not(service.check), *map(_why_not, service.dependencies.values())
-        )
-        missing = {name: why for name, why in zip(service.dependencies, reasons, strict=True) if why}
-        patient = patient and bool(missing) and time.monotonic() < patience_ends
-        if patient:
-            reason = reason or "; ".join(missing.values())
-        if (reason, missing) != (running.reason, running.missing):
-            await _tell(running, health, service, reason, missing)
-        if watch is not None and watch.cancelling():
-            return  # a library under `check` kept the cancellation to itself
-        await asyncio.sleep(settings.check_interval_s)
+    """Keep the service's health up to date until this task is cancelled."""
+    patience_ends = time.monotonic() + settings.patience_s
+
+    async def watch() -> None:
+        while True:
+            await _check(running, health, service, patience_ends)
+            await asyncio.sleep(settings.check_interval_s)
+
+    async def fail() -> None:
+        await _tell(running, health, service, "its health cannot be checked: see the log", running.missing)
+
+    await supervised(service.name, "health", watch, fail)
+
+
+async def _check(
+    running: RunningService, health: HealthServicer, service: Service, patience_ends: float
+) -> None:
+    """Run all checks once and tell the result if it differs from the last one."""
+    reason, *reasons = await asyncio.gather(
+        _why_not(service.check), *map(_why_not, service.dependencies.values())
+    )
+    missing = {name: why for name, why in zip(service.dependencies, reasons, strict=True) if why}
+    if not running.has_served and time.monotonic() < patience_ends:
+        reason = reason or "; ".join(missing.values()) or None
+    if (reason, missing) != (running.reason, running.missing):
+        await _tell(running, health, service, reason, missing)
 
 
 async def _why_not(check: Check) -> str | None:
@@ -193,6 +207,7 @@ async def _tell(
     missing: dict[str, str],
 ) -> None:
     running.reason, running.missing = reason, missing
+    running.has_served |= not reason
     answers = {"": not reason, service.full_name: not reason, FULL: not reason and not missing}
     for name in service.dependencies:
         answers[name] = name not in missing

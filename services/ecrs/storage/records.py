@@ -18,7 +18,7 @@ import orjson
 
 from ecrs.domain.actions import ActionType, Interaction
 from ecrs.domain.aggregates import AGGREGATE_COLUMNS, WHOLE_NUMBER_COLUMNS, Aggregates
-from ecrs.domain.entities import Item, User
+from ecrs.domain.entities import MAX_TIMESTAMP, Item, User
 
 BUNDLE_KEY = "ecrs##bundle"
 CHANGED_KEY = "ecrs##changed"
@@ -92,7 +92,9 @@ def load_user(profile: bytes, history: bytes | None, aggregates: bytes | None) -
     interactions = orjson.loads(history) if history else []
     return User(
         **{field: _text(raw, name) for field, name in _USER_FIELDS.items()},
-        history=tuple(Interaction(str(sku), int(ts), ActionType(kind)) for sku, ts, kind in interactions),
+        history=tuple(
+            Interaction(str(sku), _timestamp(ts), ActionType(kind)) for sku, ts, kind in interactions
+        ),
         aggregates=load_aggregates(aggregates) if aggregates else Aggregates(),
     )
 
@@ -101,7 +103,10 @@ def load_aggregates(raw: bytes) -> Aggregates:
     """Aggregates from JSON. Raises one of MALFORMED_RECORD_ERRORS."""
     record = orjson.loads(raw)
     numbers = np.array([record[name] for name in AGGREGATE_COLUMNS], dtype=np.float64).T
-    return Aggregates(tuple(record["sku_ids"]), numbers)
+    skus = tuple(record["sku_ids"])
+    if not all(isinstance(sku, str) for sku in skus):
+        raise TypeError("sku_ids: expected strings")
+    return Aggregates(skus, numbers)
 
 
 def load_item(raw: bytes, *, out_of_stock: bool) -> Item:
@@ -117,3 +122,10 @@ def _text(record: Any, name: str) -> str:
     if not isinstance(text := record[name], str):
         raise TypeError(f"{name}: expected a string, got {text!r:.80}")
     return text
+
+
+def _timestamp(value: Any) -> int:
+    """`value` as Unix seconds. Raises ValueError or TypeError."""
+    if not 0 <= (ts := int(value)) <= MAX_TIMESTAMP:
+        raise ValueError(f"expected Unix seconds, 0 to {MAX_TIMESTAMP}, got {ts}")
+    return ts

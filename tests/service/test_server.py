@@ -1,4 +1,4 @@
-"""What every service does: health, reflection, metrics, log, graceful end."""
+"""The server that every service runs on: health, reflection, metrics, log, graceful stop."""
 
 import asyncio
 import http.client
@@ -62,9 +62,9 @@ def get(port: int, path: str) -> tuple[int, str]:
     return reply.status, reply.read().decode()
 
 
-def metric(name: str) -> float | None:
-    """Of `um`."""
-    return REGISTRY.get_sample_value(name, {"service": "um"})
+def metric(name: str, **labels: str) -> float | None:
+    """The value of a metric of `um`."""
+    return REGISTRY.get_sample_value(name, {"service": "um", **labels})
 
 
 async def test_success_is_code_200(start: Start) -> None:
@@ -139,6 +139,36 @@ async def test_health_follows_the_check_and_gives_its_reason(start: Start) -> No
 
     state["fault"] = Unavailable("away again")
     await eventually(lambda: is_(HealthCheckResponse.NOT_SERVING))
+
+
+async def test_a_health_watch_that_ends_is_started_again_and_the_service_is_not_serving_meanwhile(
+    start: Start,
+) -> None:
+    """A library under a check can raise CancelledError, which ends the task that awaits it."""
+    cancelled = False
+
+    async def check() -> None:
+        if cancelled:
+            raise asyncio.CancelledError
+
+    channel, running = await start(scripted(echo, check))
+    await running.serving()
+
+    async def is_(expected: str) -> bool:
+        return await status(channel, "um.UMService") == expected
+
+    failures = metric("ecrs_task_failures_total", task="health")
+    with structlog.testing.capture_logs() as lines:
+        cancelled = True
+        await eventually(lambda: is_("NOT_SERVING"))
+    assert metric("ecrs_task_failures_total", task="health") > failures
+    failed = next(line for line in lines if line["event"] == "background task failed")
+    assert (failed["task"], failed["exc_info"]) == ("health", True)
+    code, body = await asyncio.to_thread(get, running.metrics_port, "/health")
+    assert (code, json.loads(body)["reason"]) == (503, "its health cannot be checked: see the log")
+
+    cancelled = False
+    await eventually(lambda: is_("SERVING"))
 
 
 async def test_more_calls_than_are_taken_are_refused_at_once_and_health_is_not(start: Start) -> None:

@@ -1,0 +1,46 @@
+"""Background tasks of a service: one that ends unexpectedly is logged, counted and started again."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from ecrs.rpc.metrics import TASK_FAILURES
+
+log = structlog.get_logger()
+
+RESTART_DELAY_S = 1.0
+"""Pause before a failed task is started again, so that a permanent fault does not fill the log."""
+
+Run = Callable[[], Awaitable[None]]
+
+
+async def _nothing() -> None: ...
+
+
+async def supervised(service: str, task: str, run: Run, on_failure: Run = _nothing) -> None:
+    """Await `run()`, and again RESTART_DELAY_S after every end of it, until the calling task is cancelled.
+
+    Every end is unexpected: a return, an exception, or a CancelledError that a library raised although nobody
+    cancelled the task. It is logged, counted in ecrs_task_failures_total, and followed by `on_failure()`.
+    """
+    failures = TASK_FAILURES.labels(service, task)
+    while True:
+        await _attempt(task, run)
+        failures.inc()
+        await _attempt(task, on_failure)
+        log.error("background task ended", task=task, restart_s=RESTART_DELAY_S)
+        await asyncio.sleep(RESTART_DELAY_S)
+
+
+async def _attempt(task: str, run: Run) -> None:
+    """Await `run()` and log what it raises. Raises CancelledError only if the calling task is cancelled."""
+    calling_task = asyncio.current_task()
+    assert calling_task is not None
+    try:
+        await run()
+    except (Exception, asyncio.CancelledError):
+        if not calling_task.cancelling():
+            log.exception("background task failed", task=task)
+    if calling_task.cancelling():  # also if a library under `run` did not pass the cancellation on
+        raise asyncio.CancelledError

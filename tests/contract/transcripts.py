@@ -1,0 +1,31 @@
+"""The transcripts of the original's client, and the comparison with what ours prints."""
+
+import re
+from pathlib import Path
+
+_BLOCKS = re.findall(r"```\n(.*?)```", (Path(__file__).parent / "transcripts.md").read_text(), re.DOTALL)
+
+TRANSCRIPTS = {
+    command.partition("#")[0].removeprefix("python client.py ").strip(): output
+    for command, output in zip(_BLOCKS[::2], _BLOCKS[1::2], strict=True)
+}
+"""What the original prints, by the client's arguments."""
+
+
+def assert_printed_like(transcript: str, printed: str) -> None:
+    """`printed` is `transcript` line by line, but for ids, scores and the number of messages before `...`.
+
+    After the text of the message comes the empty line that `print(message)` adds.
+    """
+    expected, more, _ = masked(transcript).partition("...\n")
+    got = masked(printed)
+    if more:
+        *_, last = re.findall(r"^\w+ \{\n.*?^\}\n", expected, re.DOTALL | re.MULTILINE)
+        expected += last * ((len(got) - len(expected)) // len(last))
+    assert got.splitlines() == [*expected.splitlines(), ""]
+
+
+def masked(text: str) -> str:
+    """`text` with placeholders for ids and profile values, which are quoted numbers, and for scores."""
+    text = re.sub(r'(?<!\\)"-?\d+(\.\d+)?"', '"VALUE"', text)
+    return re.sub(r"(score: )\d+(\.\d+)?(e[+-]\d+)?$", r"\1SCORE", text, flags=re.MULTILINE)

@@ -1,0 +1,300 @@
+"""The gateway while a service or a stored record fails: real servers and a real Valkey.
+
+It answers every valid request in time, with items, and names in `degraded` the stage that failed and the
+fallback that it used.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import orjson
+import pytest
+import redis
+
+from ecrs.bundle import Bundle
+from ecrs.contract.as_pb2 import ASRequest, ASResponse
+from ecrs.contract.as_pb2_grpc import ASServiceStub
+from ecrs.contract.cm_pb2 import CMResponse
+from ecrs.contract.rank_pb2 import RankResponse
+from ecrs.contract.recall_pb2 import RecallRequest, RecallResponse
+from ecrs.contract.um_pb2 import UserModelRequest, UserModelResponse
+from ecrs.contract.user_info_pb2 import UserInfo
+from ecrs.domain.aggregates import AGGREGATE_COLUMNS
+from ecrs.rpc.breaker import FAILURES_TO_OPEN
+from tests.platform import AS, NOW, RECALL, UM, Platform
+
+NOWHERE = "127.0.0.1:1"
+"""An address that no server listens on."""
+CALL_S = 2.5
+WANTED = 20
+
+Answer = Callable[[grpc.ServicerContext], bytes]
+
+
+@pytest.fixture(scope="module")
+def platform(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with Platform.running(tiny, tmp_path_factory.mktemp("items")) as platform:
+        yield platform
+
+
+def recommend(channel: grpc.Channel, user_id: str = "8888", **fields: Any) -> ASResponse:
+    """Ask a gateway for WANTED items. The reply must come within CALL_S and be a success."""
+    request = ASRequest(user_id=user_id, request_num=WANTED, now=NOW, **fields)
+    started = time.monotonic()
+    reply = ASServiceStub(channel).as_call(request, timeout=CALL_S, wait_for_ready=True)
+    assert time.monotonic() - started < CALL_S
+    assert reply.error.code == 200, reply.error
+    return reply
+
+
+def degraded(reply: ASResponse) -> list[tuple[str, str]]:
+    return [(one.stage, one.fallback) for one in reply.degraded]
+
+
+def outcomes(reply: ASResponse) -> dict[str, str]:
+    return {one.name: one.outcome for one in reply.stages}
+
+
+# ---- A service fails ---------------------------------------------------------------------------
+
+SERVICE = {"user": "um", "recall": "recall", "item": "cm", "rank": "rank"}
+"""The service behind each stage."""
+FALLBACK = {"user": "request", "recall": "popular", "item": "last read", "rank": "retrieval order"}
+
+UNUSABLE: dict[str, Any] = {
+    "recall": RecallResponse(score_pairs=[{"nid": "1"}], provenance={"channels": ["vector"]}),
+    "rank": RankResponse(score_pairs=[{"nid": "another item", "score": 0.5}]),
+}
+"""Replies, by stage, that can be parsed and cannot be used."""
+
+
+@contextmanager
+def server_that(answer: Answer) -> Iterator[str]:
+    """A gRPC server that answers every call with the bytes of `answer`; yields its address."""
+
+    class Handler(grpc.GenericRpcHandler):
+        def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+            return grpc.unary_unary_rpc_method_handler(lambda request, context: answer(context))
+
+    with ThreadPoolExecutor(8) as pool:
+        server = grpc.server(pool, handlers=[Handler()])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.stop(None).wait()
+
+
+@contextmanager
+def hanging_server() -> Iterator[str]:
+    """A gRPC server that answers no call."""
+    stopped = threading.Event()
+
+    def wait(context: grpc.ServicerContext) -> bytes:
+        stopped.wait()
+        return b""
+
+    with server_that(wait) as address:
+        try:
+            yield address
+        finally:
+            stopped.set()
+
+
+@contextmanager
+def failing(stage: str, fault: str) -> Iterator[str]:
+    """The address of a service for `stage` that fails by `fault`, a key of OUTCOMES."""
+    match fault:
+        case "stopped":
+            yield NOWHERE
+        case "hangs":
+            with hanging_server() as address:
+                yield address
+        case "crashes":
+            with server_that(lambda context: context.abort(grpc.StatusCode.INTERNAL, "a bug")) as address:
+                yield address
+        case "no message":
+            with server_that(lambda context: b"\xff\xff\xff") as address:
+                yield address
+        case "unusable message":
+            with server_that(lambda context: UNUSABLE[stage].SerializeToString()) as address:
+                yield address
+        case _:
+            reply = {"user": UserModelResponse, "recall": RecallResponse, "item": CMResponse}
+            error = reply.get(stage, RankResponse)(error={"code": int(fault), "text": "its reason"})
+            with server_that(lambda context: error.SerializeToString()) as address:
+                yield address
+
+
+OUTCOMES = {
+    "stopped": "unavailable",
+    "hangs": "deadline_exceeded",
+    "crashes": "unavailable",
+    "no message": "malformed_data",
+    "unusable message": "malformed_data",
+    "400": "bad_request",
+    "502": "malformed_data",
+    "503": "unavailable",
+    "504": "deadline_exceeded",
+}
+"""How a service can fail, and the stage's outcome then."""
+
+CASES = [
+    (stage, fault)
+    for stage in SERVICE
+    for fault in OUTCOMES
+    if fault != "unusable message" or stage in UNUSABLE
+]
+
+
+@pytest.mark.parametrize(("stage", "fault"), CASES)
+def test_a_failing_service_costs_its_stage_and_nothing_else(
+    platform: Platform, stage: str, fault: str
+) -> None:
+    with (
+        failing(stage, fault) as address,
+        platform.gateway(**{f"{SERVICE[stage]}_target": address}) as gateway,
+    ):
+        reply = recommend(gateway)
+    assert len(reply.item_infos) == WANTED
+    assert degraded(reply) == [(stage, FALLBACK[stage])]
+    assert outcomes(reply) == dict.fromkeys(SERVICE, "ok") | {stage: OUTCOMES[fault]}
+
+
+def recalled(platform: Platform, user: UserInfo) -> list[str]:
+    """The skus of the first WANTED candidates for a user, in recall's order."""
+    reply = platform.ask(RECALL, RecallRequest(user_info=user, request_num=100, now=NOW))
+    return [pair.nid for pair in reply.score_pairs[:WANTED]]
+
+
+@pytest.mark.parametrize("described", [{}, {"age": "2.0", "sex": "1.0"}], ids=["id alone", "id and profile"])
+def test_without_um_candidates_are_those_of_the_user_in_the_request(
+    platform: Platform, described: dict[str, str]
+) -> None:
+    with platform.gateway(um_target=NOWHERE, rank_target=NOWHERE) as gateway:
+        reply = recommend(gateway, user_info=described)
+    expected = recalled(platform, UserInfo(user_id="8888", **described))
+    assert [item.sku_id for item in reply.item_infos] == expected
+
+
+def test_without_recall_items_are_the_popular_ones_ranked(platform: Platform) -> None:
+    with platform.gateway(recall_target=NOWHERE) as gateway:
+        reply = recommend(gateway)
+    assert {one.channel for item in reply.item_infos for one in item.provenance} == {"popular"}
+    scores = [item.rank_score for item in reply.item_infos]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > 0
+
+
+def test_without_rank_items_keep_the_order_of_retrieval(platform: Platform) -> None:
+    with platform.gateway(rank_target=NOWHERE) as gateway:
+        reply = recommend(gateway)
+    user = platform.ask(UM, UserModelRequest(user_id="8888")).user_info
+    assert [item.sku_id for item in reply.item_infos] == recalled(platform, user)
+    assert reply.ranked == 0
+
+
+def test_without_any_service_items_are_the_popular_ones(platform: Platform) -> None:
+    with platform.gateway(**{f"{service}_target": NOWHERE for service in SERVICE.values()}) as gateway:
+        reply = recommend(gateway)
+    assert len(reply.item_infos) == WANTED
+    assert degraded(reply) == list(FALLBACK.items())
+
+
+# ---- A stored user cannot be used --------------------------------------------------------------
+
+PROFILE = dict.fromkeys(("age", "sex", "city_level", "province", "city", "country"), "1.0") | {"user_id": "9"}
+COLUMNS = {name: [1] for name in AGGREGATE_COLUMNS}
+
+
+@contextmanager
+def stored_user(platform: Platform, **values: bytes) -> Iterator[str]:
+    """A user in Valkey with these values instead of valid ones, by the second part of their keys; the id."""
+    keys = {f"9##{name}": value for name, value in ({"user_info": orjson.dumps(PROFILE)} | values).items()}
+    with redis.Redis.from_url(platform.redis_url) as store:
+        store.mset(keys)
+        try:
+            yield "9"
+        finally:
+            store.delete(*keys)
+
+
+def aggregates(skus: Any, **columns: Any) -> bytes:
+    """Stored aggregates in which every number is 1, except in `columns`."""
+    return orjson.dumps({"sku_ids": skus, **COLUMNS, **columns})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("user_info", b"garbage"),
+        ("user_info", b"[]"),
+        ("user_info", b'{"user_id": "9"}'),
+        ("user_info", orjson.dumps(PROFILE | {"age": 5})),
+        ("history", b"garbage"),
+        ("history", b"5"),
+        ("history", b'[["1", 1, 99]]'),
+        ("history", b'[["1", -1, 2]]'),
+        ("history", b'[["1", 99999999999999999999999, 2]]'),
+        ("aggregates", b"garbage"),
+        ("aggregates", b'{"sku_ids": ["1"]}'),
+        ("aggregates", aggregates(["1"], orders=["x"])),
+        ("aggregates", aggregates([1])),
+    ],
+)
+def test_a_malformed_stored_user_is_502_in_um_and_no_error_in_the_gateway(
+    platform: Platform, key: str, value: bytes
+) -> None:
+    with stored_user(platform, **{key: value}) as user_id, platform.gateway() as gateway:
+        for _ in range(FAILURES_TO_OPEN):
+            reply = recommend(gateway, user_id)
+            assert len(reply.item_infos) == WANTED
+            assert degraded(reply) == [("user", "request")]
+            assert outcomes(reply)["user"] == "malformed_data"
+        assert degraded(recommend(gateway)) == []  # the breaker of um did not open
+        error = platform.ask(UM, UserModelRequest(user_id=user_id)).error
+        assert error.code == 502
+        assert re.match("the stored [a-z]+ of user '9' is malformed", error.text)
+
+
+def test_an_unknown_user_is_still_500_with_the_text_of_the_original(platform: Platform) -> None:
+    error = platform.ask(AS, ASRequest(user_id="nobody")).error
+    text = 'UM server get user_info from redis fail. (user_id: "nobody"\n)'
+    assert (error.code, error.text) == (500, text)
+
+
+@pytest.mark.parametrize("recall", [{}, {"recall_target": NOWHERE}], ids=["recall refuses", "recall stopped"])
+@pytest.mark.parametrize(
+    "invalid",
+    [
+        aggregates(["1"], orders=[-1]),
+        aggregates(["1", "1"], **{name: [1, 1] for name in AGGREGATE_COLUMNS}),
+    ],
+    ids=["a negative count", "an item twice"],
+)
+def test_new_only_with_invalid_stored_aggregates_is_answered_with_popular_items(
+    platform: Platform, invalid: bytes, recall: dict[str, str]
+) -> None:
+    """um can read these aggregates and sends them; recall and rank refuse them."""
+    with stored_user(platform, aggregates=invalid) as user_id, platform.gateway(**recall) as gateway:
+        reply = recommend(gateway, user_id, new_only=True)
+    assert len(reply.item_infos) == WANTED
+    assert degraded(reply) == [("recall", "popular"), ("rank", "retrieval order")]
+
+
+def test_new_only_without_recall_leaves_out_what_the_user_bought(platform: Platform) -> None:
+    with platform.gateway(recall_target=NOWHERE) as gateway:
+        bought = recommend(gateway).item_infos[0].sku_id
+        with stored_user(platform, aggregates=aggregates([bought])) as user_id:
+            found = [
+                [item.sku_id for item in recommend(gateway, user_id, new_only=only).item_infos]
+                for only in (False, True)
+            ]
+    assert [bought in skus for skus in found] == [True, False]
