@@ -197,11 +197,12 @@ def build(
     work: Annotated[Path, typer.Option(help="keeps the data set and the training")] = ARTIFACTS,
     seed: SeedOption = 1,
     force: Annotated[bool, typer.Option("--force", help="also if there is a bundle")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="a first bundle in a fraction of the time")] = False,
 ) -> None:
     """Prepare, train, evaluate and export; does nothing if there is a bundle already."""
     from ecrs_models import build as building
 
-    built = building.build(data, bundles, work, seed=seed, force=force, say=_say)
+    built = building.build(data, bundles, work, seed=seed, force=force, quick=quick, say=_say)
     _say(f"bundle: {built.path}")
 
 

@@ -25,7 +25,7 @@ from ecrs_models.evaluation.calibration import ScoredCandidates, calibration
 from ecrs_models.evaluation.funnel import STAGES
 from ecrs_models.evaluation.offline_platform import BundleModels
 from ecrs_models.evaluation.period import TASKS, EvaluationPeriod
-from ecrs_models.evaluation.results import BEST_POSSIBLE, OURS, RETRIEVAL, RankingResults
+from ecrs_models.evaluation.results import BEST_POSSIBLE, HISTORY, OURS, POPULARITY, RETRIEVAL, RankingResults
 from ecrs_models.evaluation.worker import Answers, EvaluationWorker
 from ecrs_models.parallel import Workers, workers
 from ecrs_models.progress import Progress, Step
@@ -37,8 +37,6 @@ ANSWERS = "answers.npz"
 ARRAYS = ("retrieval", "ranked", "funnel", "scores", "label")
 CHUNK = 250
 """Users that a worker answers for in one call."""
-
-POPULARITY, HISTORY = "popularity", "history, then popularity"
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,8 @@ def train(
 
     With `start`, training begins with the weights of an earlier bundle, and the towers learn from the actions
     since its end. A kill loses at most `checkpoint_s` seconds of each model, and examples that were not
-    complete. Raises DataError if there are no actions before `settings.until`, too few to learn ranking, or if
-    `out` cannot be written.
+    complete. Raises DataError if there are no actions before `settings.until`, if they are too few to learn
+    ranking, or if `out` cannot be written.
     """
     with writing_to(out):
         _train(data, out, settings, start, checkpoint_s)
