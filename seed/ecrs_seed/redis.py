@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ecrs.bundle import Bundle
-from ecrs.domain.files import parse_history, parse_user
+from ecrs.domain.files import parse_history, parse_item, parse_user
 from ecrs.rpc.errors import Unavailable
 from ecrs.rpc.waiting import wait_until
 from ecrs.storage.records import (
@@ -19,6 +19,7 @@ from ecrs.storage.records import (
     CHANGED_KEY,
     aggregates_key,
     dump_history,
+    dump_item,
     dump_user,
     history_key,
     item_key,
@@ -26,7 +27,7 @@ from ecrs.storage.records import (
 )
 from ecrs_seed.report import SeedReport
 
-FILES = ("users.dat", "histories.dat", "aggregates.dat", "product_info.dat")
+FILES = ("users.dat", "histories.dat", "aggregates.dat", "products.dat")
 """A record a line."""
 
 BATCH = 500
@@ -83,16 +84,8 @@ def _records(bundle: Bundle) -> Iterator[Record]:
     for line in bundle.lines("aggregates.dat"):
         user_id, _, aggregates = line.partition(":")
         yield aggregates_key(user_id), aggregates
-    yield from bundle.records("product_info.dat", _product)
-
-
-def _product(line: str) -> Record:
-    """`sku:JSON`, the JSON as the store holds it; ValueError if it is no object, or another product's."""
-    sku, _, text = line.partition(":")
-    record = orjson.loads(text)
-    if not isinstance(record, dict) or record.get("sku_id") != sku:
-        raise ValueError(f"expected sku:JSON, an object whose sku_id is {sku!r}")
-    return item_key(sku), text
+    for item in bundle.records("products.dat", parse_item):
+        yield item_key(item.sku), dump_item(item)
 
 
 async def _write(bundle: Bundle, redis: Redis, changed: set[str], advance: Callable[[int], None]) -> None:

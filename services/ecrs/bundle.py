@@ -4,9 +4,9 @@ BUNDLES/20261124_041530_1a2b3c4d/
     manifest.json                 version, data set, sha256 and size of every other file
     user_tower/ item_tower/ ranker/   Paddle Serving's layout and signature.json
     vocabulary/*.txt              one value a line
-    users.dat products.dat histories.dat aggregates.dat product_info.dat product_vectors.txt
+    users.dat products.dat histories.dat aggregates.dat product_vectors.txt
     recall/*.npy                  the channels' tables (ecrs.recall.tables)
-    quantiles.json                of the ranker's features
+    ranking/item_statistics.npy quantiles.json   the ranker's tables (ecrs.rank.tables)
     golden.json                   inputs with the outputs seen at training
     metrics.json
 BUNDLES/current -> 20261124_041530_1a2b3c4d
@@ -33,7 +33,7 @@ from ecrs.domain.files import parse_item
 from ecrs.features.catalogue import Catalogue
 from ecrs.features.encoding import Encoder
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest.json"
 CURRENT = "current"
 MODELS = ("user_tower", "item_tower", "ranker")
@@ -44,8 +44,8 @@ FILES = (
     "products.dat",
     "histories.dat",
     "aggregates.dat",
-    "product_info.dat",
     *(f"recall/{table}.npy" for table in ("similar_items", "similar_scores", "popular", "curves")),
+    "ranking/item_statistics.npy",
     "quantiles.json",
     "product_vectors.txt",
     "golden.json",
@@ -124,7 +124,7 @@ class Bundle:
 
     @property
     def as_of(self) -> int:
-        """The moment of its histories, aggregates, products' statistics and tables, Unix seconds."""
+        """Cutoff time of the histories, aggregates, item statistics and tables, Unix seconds."""
         return self.manifest["as_of"]
 
     @cached_property

@@ -13,7 +13,6 @@ python -m tests.bench.ancestor SERVICE CANDIDATES [NAME=TARGET …]: prints its 
 """
 
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -82,9 +81,7 @@ class CM(CMServiceServicer):
     def cm_call(self, request: CMRequest, context: grpc.ServicerContext) -> CMResponse:
         reply = CMResponse(error={"code": 200})
         for sku in request.item_ids:
-            record = json.loads(self._store.get(item_key(sku)))
-            statistics = [math.nan if one is None else one for one in record.pop("statistics", ())]
-            reply.item_infos.append(ItemInfo(**record, statistics=statistics))
+            reply.item_infos.append(ItemInfo(**json.loads(self._store.get(item_key(sku)))))
         out_of_stock = self._store.smismember(OUT_OF_STOCK_KEY, list(request.item_ids))
         for info, out in zip(reply.item_infos, out_of_stock, strict=True):
             info.out_of_stock = bool(out)
@@ -152,7 +149,6 @@ class AS(ASServiceServicer):
         for pair in scores:
             info = reply.item_infos.add()
             info.CopyFrom(known[pair.nid])
-            info.ClearField("statistics")
             info.rank_score = pair.score
             for name, position, score in proposed[pair.nid]:
                 info.provenance.add(channel=name, position=position, score=score)

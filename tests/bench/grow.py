@@ -12,7 +12,7 @@ of the first instead, and models and vocabularies stay as they are.
 import argparse
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from ecrs.domain.files import format_item, parse_item
 from ecrs.features.catalogue import NO_ID
 from ecrs.features.encoding import FIRST_KNOWN, ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS, Encoder, Vocabulary
 from ecrs.features.quantiles import RANKER_COLUMNS, ranker_cardinality
+from ecrs.rank.tables import ITEM_STATISTICS, save_item_statistics
 from ecrs.serving.signature import ModelSignature
 from ecrs_models.evaluation.saved_model import SavedModel
 from ecrs_models.export import bundle_writer
@@ -66,11 +67,11 @@ def grow(base: Bundle, products: int, bundles: Path) -> Path:
         for name in ("users.dat", "quantiles.json", "golden.json", "metrics.json"):
             shutil.copyfile(base.path / name, draft / name)
         _write(draft / "products.dat", map(format_item, grown))
-        _write(draft / "product_info.dat", _records(base, grown, plan))
         skus = {item.sku: grown[home].sku for item, home in zip(items, plan.home.tolist(), strict=True)}
         _write(draft / "histories.dat", (_history(line, skus) for line in base.lines("histories.dat")))
         _write(draft / "aggregates.dat", (_aggregates(line, skus) for line in base.lines("aggregates.dat")))
         _save_tables(base, plan, rng, draft / "recall")
+        save_item_statistics(np.load(base.path / ITEM_STATISTICS)[plan.original], draft)
         ids = encoder.item_table({name: [getattr(item, name) for item in grown] for name in ITEM_FIELDS})
         vectors = SavedModel(draft / "item_tower")(ids)
         bundle_writer.write_vectors([item.sku for item in grown], vectors, draft / "product_vectors.txt")
@@ -133,12 +134,6 @@ def _save_tables(base: Bundle, plan: Plan, rng: np.random.Generator, directory: 
     sold *= rng.uniform(0.5, 1.5, products)
     np.save(directory / "popular.npy", sold / sold.sum())
     shutil.copyfile(base.path / "recall" / "curves.npy", directory / "curves.npy")
-
-
-def _records(base: Bundle, grown: list[Item], plan: Plan) -> Iterator[str]:
-    records = [orjson.loads(line.partition(":")[2]) for line in base.lines("product_info.dat")]
-    for item, original in zip(grown, plan.original.tolist(), strict=True):
-        yield f"{item.sku}:" + orjson.dumps(records[original] | {"sku_id": item.sku}).decode()
 
 
 def _history(line: str, skus: dict[str, str]) -> str:

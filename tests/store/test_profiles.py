@@ -1,9 +1,7 @@
 """The profile store: a fake, Valkey, and Redis where there is one, seeded the same way."""
 
-import math
 import shutil
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -13,11 +11,9 @@ from redis.exceptions import ResponseError
 from ecrs.bundle import Bundle, BundleError
 from ecrs.domain.entities import Item
 from ecrs.domain.files import parse_history, parse_item, parse_user
-from ecrs.features.ranking import STATISTICS
 from ecrs.rpc.errors import DeadlineExceeded, Fault, Unavailable
 from ecrs.settings import RedisSettings
 from ecrs.storage.profiles import ItemStore
-from ecrs.storage.records import dump_item
 from ecrs.storage.redis_profiles import RedisProfileStore, open_redis
 from ecrs_seed import redis as seed
 from ecrs_seed.redis import seed_redis
@@ -29,15 +25,8 @@ SERVERS = ["valkey", *(["redis_server"] if configured("ECRS_TEST_REDIS_URL") els
 
 
 def products(bundle: Bundle) -> dict[str, Item]:
-    """By sku, as the bundle's records say."""
-    records = [orjson.loads(line.partition(":")[2]) for line in bundle.lines("product_info.dat")]
-    return {
-        record["sku_id"]: Item(
-            *(record[name] for name in ("sku_id", "brand", "shopid", "cate")),
-            tuple(math.nan if one is None else one for one in record.get("statistics", ())),
-        )
-        for record in records
-    }
+    """The bundle's items by sku."""
+    return {item.sku: item for item in map(parse_item, bundle.lines("products.dat"))}
 
 
 @pytest.fixture(params=["fake", *SERVERS])
@@ -75,7 +64,7 @@ async def test_an_unknown_user_is_none(profiles: ItemStore) -> None:
 async def test_items_keep_the_order_asked_and_unknown_ones_are_none(profiles: ItemStore) -> None:
     found = await profiles.items(["12048", "no such item", "1", "12048"], 1.0)
     assert [item and item.sku for item in found] == ["12048", None, "1", "12048"]
-    assert replace(found[2], statistics=()) == parse_item("1:3456:6980:70")
+    assert found[2] == parse_item("1:3456:6980:70")
 
 
 async def test_no_items_is_no_question(profiles: ItemStore) -> None:
@@ -92,14 +81,9 @@ async def test_a_new_item_is_known_as_it_was_put(profiles: ItemStore) -> None:
     assert await profiles.items(["newer", "new"], 1.0) == items[::-1]
 
 
-async def test_a_known_item_that_is_put_again_keeps_its_statistics(profiles: ItemStore) -> None:
-    (old,) = await profiles.items(["12048"], 1.0)
-    assert old is not None
-    await profiles.put([Item("12048", "another brand", statistics=(1.0,))], 1.0)
-    (changed,) = await profiles.items(["12048"], 1.0)
-    assert changed == Item("12048", "another brand", statistics=changed.statistics)
-    assert changed.statistics == pytest.approx(old.statistics, nan_ok=True)
-    assert len(changed.statistics) == len(STATISTICS)
+async def test_a_known_item_that_is_put_again_is_replaced(profiles: ItemStore) -> None:
+    await profiles.put([Item("12048", "another brand")], 1.0)
+    assert await profiles.items(["12048"], 1.0) == [Item("12048", "another brand")]
 
 
 async def test_a_removed_item_is_unknown_and_its_stock_forgotten(profiles: ItemStore) -> None:
@@ -188,9 +172,9 @@ async def test_records_lie_under_the_originals_keys_and_names(server: RedisSetti
             "user_id": "1", "age": "5.0", "sex": "1.0", "city_level": "5.0",
             "province": "20.0", "city": "176.0", "country": "1933.0",
         }  # fmt: skip
-        record = orjson.loads(await redis.get("1##product_info"))
-        assert len(record.pop("statistics")) == len(STATISTICS)
-        assert record == {"sku_id": "1", "brand": "3456", "shopid": "6980", "cate": "70"}
+        assert orjson.loads(await redis.get("1##product_info")) == {
+            "sku_id": "1", "brand": "3456", "shopid": "6980", "cate": "70",
+        }  # fmt: skip
         assert len(orjson.loads(await redis.get("1##aggregates"))["sku_ids"]) > 1
         await redis.flushdb()
 
@@ -221,12 +205,8 @@ async def test_seeding_mends_a_store_that_lost_records(server: RedisSettings, ti
     [
         ("users.dat", "9:1:2", "expected 7 fields id:age:sex:city_level:province:city:county, found 3"),
         ("histories.dat", "1:99654,yesterday,2", "invalid literal"),
-        ("product_info.dat", "oops", "Input is a zero-length, empty document"),
-        ("product_info.dat", '1:{"sku_id":"1"', "unexpected end of data"),
-        ("product_info.dat", '1:["sku_id"]', "expected sku:JSON, an object whose sku_id is '1'"),
-        ("product_info.dat", '1:{"brand":"3456"}', "expected sku:JSON, an object whose sku_id is '1'"),
-        ("product_info.dat", '1:{"sku_id":"12"}', "expected sku:JSON, an object whose sku_id is '1'"),
-        ("product_info.dat", '1:{"sku_id":1}', "expected sku:JSON, an object whose sku_id is '1'"),
+        ("products.dat", "oops", "expected 4 fields sku:brand:shop:category, found 1"),
+        ("products.dat", ":3456:6980:70", "sku is empty"),
     ],
 )
 async def test_a_bad_line_is_named_and_the_store_says_the_old_version(
@@ -337,17 +317,16 @@ async def test_another_bundle_starts_from_its_own_catalogue_and_keeps_the_stock(
 
 @pytest.fixture
 def odd(tiny: Bundle, tmp_path: Path) -> Bundle:
-    """The tiny bundle with products whose values JSON must escape, or that are no ASCII."""
+    """The tiny bundle with an item whose values JSON must escape or are not ASCII."""
     shutil.copytree(tiny.path, tmp_path / "odd")
-    path = tmp_path / "odd" / "product_info.dat"
-    lines = path.read_text().splitlines()
-    item = Item("1ü\u2028", '1 2" tall', "back\\slash", "ümlaut")
-    lines[7] = f"{item.sku}:{dump_item(item).decode()}"
-    path.write_text("\n".join(lines) + "\n")
+    path = tmp_path / "odd" / "products.dat"
+    lines = path.read_text().split("\n")
+    lines[7] = '1ü\u2028x:1 2" tall:back\\slash:ümlaut'
+    path.write_text("\n".join(lines))
     return Bundle(tmp_path / "odd", tiny.manifest)
 
 
-async def test_every_product_is_kept_as_its_lines_say(
+async def test_every_item_is_stored_as_its_line_says(
     server: RedisSettings, odd: Bundle, tiny: Bundle
 ) -> None:
     for bundle in (tiny, odd):
@@ -357,10 +336,7 @@ async def test_every_product_is_kept_as_its_lines_say(
             await seed_redis(bundle, redis, wait_s=10)
             found = await RedisProfileStore(redis).items(list(items), 1.0)
             await redis.flushdb()
-        for item, expected in zip(found, items.values(), strict=True):
-            assert item is not None
-            assert item.statistics == pytest.approx(expected.statistics, nan_ok=True)
-            assert replace(item, statistics=()) == replace(expected, statistics=())
+        assert found == list(items.values())
 
 
 async def test_a_seed_that_breaks_off_leaves_no_version_and_a_client_in_order(

@@ -1,4 +1,4 @@
-"""What rank keeps of the records it has read."""
+"""The item records that rank keeps encoded."""
 
 import numpy as np
 import pytest
@@ -7,30 +7,26 @@ from ecrs.bundle import Bundle
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.domain.files import parse_item
 from ecrs.domain.provenance import ProvenanceTable
-from ecrs.features.quantiles import Quantiles
 from ecrs.features.ranker_input import EncodedItems, RankerInputBuilder
-from ecrs.features.ranking import STATISTICS
 from ecrs.rank.item_cache import EncodedItemCache
+from ecrs.rank.tables import load_ranker_inputs
 from ecrs.rpc.errors import BadRequest
 from ecrs.wire.messages import from_item, to_item
 
 
 @pytest.fixture
 def inputs(tiny: Bundle) -> RankerInputBuilder:
-    return RankerInputBuilder(tiny.encoder, tiny.catalogue, Quantiles.load(tiny.path / "quantiles.json"))
+    return load_ranker_inputs(tiny)
 
 
 @pytest.fixture
 def infos(tiny: Bundle) -> list[ItemInfo]:
-    infos = [from_item(parse_item(line)) for line in list(tiny.lines("products.dat"))[:5]]
-    for number, info in enumerate(infos):
-        info.statistics.extend([float(number)] * len(STATISTICS))
-    return infos
+    return [from_item(parse_item(line)) for line in list(tiny.lines("products.dat"))[:5]]
 
 
 def assert_same(found: EncodedItems, inputs: RankerInputBuilder, infos: list[ItemInfo]) -> None:
-    read = inputs.records([to_item(info) for info in infos])
-    for name in ("row", "ids", "statistics"):
+    read = inputs.items([to_item(info) for info in infos])
+    for name in ("row", "ids"):
         np.testing.assert_array_equal(getattr(found, name), getattr(read, name))
 
 
@@ -53,7 +49,7 @@ def test_a_record_is_read_once_until_it_changes(
     for _ in range(2):
         known.of(infos[:2])
     changed = ItemInfo.FromString(infos[0].SerializeToString())
-    changed.statistics[0] = 9.0
+    changed.brand = "another brand"
     assert_same(known.of([changed, infos[1]]), inputs, [changed, infos[1]])
     assert read == [infos[0].sku_id, infos[1].sku_id, infos[0].sku_id]
 
@@ -71,8 +67,8 @@ def test_what_is_wrong_with_a_record_leaves_the_others_known(
     inputs: RankerInputBuilder, infos: list[ItemInfo]
 ) -> None:
     known = EncodedItemCache(inputs)
-    with pytest.raises(BadRequest, match="1 statistics"):
-        known.of([infos[0], ItemInfo(sku_id="odd", statistics=[1.0])])
+    with pytest.raises(BadRequest, match="at most 1024 bytes, got 2003"):
+        known.of([infos[0], ItemInfo(sku_id="x" * 2000)])
     assert_same(known.of(infos), inputs, infos)
 
 

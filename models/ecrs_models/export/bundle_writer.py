@@ -11,6 +11,7 @@ from ecrs.bundle import Bundle
 from ecrs.domain.entities import HISTORY_LENGTH
 from ecrs.features.encoding import ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS
 from ecrs.features.quantiles import RANKER_COLUMNS, ranker_cardinality
+from ecrs.rank.tables import save_item_statistics
 from ecrs.recall.tables import save_candidate_generator
 from ecrs.serving.signature import ModelSignature
 from ecrs_models.data.dataset import PRODUCTS, USERS, Dataset
@@ -21,7 +22,7 @@ from ecrs_models.evaluation.saved_model import SavedModel
 from ecrs_models.export.gate import compare
 from ecrs_models.export.golden import check_golden_rows, golden_rows
 from ecrs_models.export.model_files import save_model
-from ecrs_models.export.record_files import write_aggregates, write_histories, write_items, write_vectors
+from ecrs_models.export.record_files import write_aggregates, write_histories, write_vectors
 from ecrs_models.snapshots.snapshot import EncodedTables, Snapshot
 from ecrs_models.training import two_tower
 from ecrs_models.training.pipeline import MODELS, TrainedModels, fingerprint
@@ -77,8 +78,8 @@ def export(
 
         snapshot = Snapshot.of(data.log, now, tables, settings.tables, trained.curves)
         write_aggregates(snapshot, data, draft / "aggregates.dat")
-        write_items(snapshot, data, draft / "product_info.dat")
         save_candidate_generator(snapshot.generator, draft / "recall")
+        save_item_statistics(snapshot.statistics, draft)
         trained.quantiles.save(draft / "quantiles.json")
         (draft / WEIGHTS_DIR).mkdir()
         for name in MODELS:

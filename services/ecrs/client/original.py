@@ -16,7 +16,7 @@ import grpc
 
 from ecrs.contract.as_pb2 import ASRequest
 from ecrs.contract.as_pb2_grpc import ASServiceStub
-from ecrs.contract.cm_pb2 import CMRequest, CMResponse
+from ecrs.contract.cm_pb2 import CMRequest
 from ecrs.contract.cm_pb2_grpc import CMServiceStub
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.rank_pb2 import RankRequest
@@ -107,12 +107,9 @@ def _call(target: str, stub: Callable[[grpc.Channel], Any], method: str, request
 
 
 def _for_people(reply: Any) -> Any:
-    """The reply without what services alone read: aggregates of a user, statistics of products."""
+    """The reply without the aggregates of a user, which only services read."""
     if isinstance(reply, UserModelResponse):
         reply.user_info.ClearField("aggregates")
-    elif isinstance(reply, CMResponse):
-        for info in reply.item_infos:
-            info.ClearField("statistics")
     return reply
 
 

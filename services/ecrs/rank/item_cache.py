@@ -19,10 +19,10 @@ class EncodedItemCache:
     def __init__(self, inputs: RankerInputBuilder) -> None:
         self._inputs = inputs
         self._place: dict[bytes, int] = {}
-        self._records = EncodedItems.room(MAX_ITEMS_CACHED)
+        self._records = EncodedItems.empty(MAX_ITEMS_CACHED)
 
     def of(self, infos: Sequence[ItemInfo]) -> EncodedItems:
-        """Raises BadRequest for a record that is too long, and as `RankerInputBuilder.records`."""
+        """Encode the records. Raises BadRequest for one that is too long."""
         keys = [info.SerializeToString() for info in infos]
         if max(map(len, keys)) > MAX_RECORD_BYTES:
             place = next(place for place, key in enumerate(keys) if len(key) > MAX_RECORD_BYTES)
@@ -38,7 +38,7 @@ class EncodedItemCache:
         if len(self._place) + len(new) > MAX_ITEMS_CACHED:
             self._place.clear()
             new = dict(zip(keys, infos, strict=True))
-        records = self._inputs.records([to_item(info) for info in new.values()])
+        records = self._inputs.items([to_item(info) for info in new.values()])
         places = range(len(self._place), len(self._place) + len(new))
         self._records.write(places, records)
         self._place.update(zip(new, places, strict=True))

@@ -26,7 +26,7 @@ class ItemStore(ProfileStore, Protocol):
     """What cm also writes. No sku may be twice in a call; a call takes effect as a whole or not at all."""
 
     async def put(self, items: Sequence[Item], timeout_s: float) -> None:
-        """Write the records and whether they are in stock; a known item keeps its own statistics."""
+        """Write the records and whether the items are in stock."""
 
     async def remove(self, skus: Sequence[str], timeout_s: float) -> list[str]:
         """Remove the items. Returns the skus that were not known."""

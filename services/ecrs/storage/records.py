@@ -9,7 +9,6 @@ ecrs##changed        set of skus added or removed since; seeding the same bundle
 ecrs##out_of_stock   set of skus; the shop sets it, so it survives the seeding of another bundle
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -82,8 +81,7 @@ def dump_aggregates(aggregates: Aggregates) -> bytes:
 
 def dump_item(item: Item) -> bytes:
     """An item record as JSON."""
-    record = {"sku_id": item.sku, "brand": item.brand, "shopid": item.shop, "cate": item.category}
-    return orjson.dumps(record | ({"statistics": item.statistics} if item.statistics else {}))
+    return orjson.dumps({"sku_id": item.sku, "brand": item.brand, "shopid": item.shop, "cate": item.category})
 
 
 def load_user(profile: bytes, history: bytes | None, aggregates: bytes | None) -> User:
@@ -107,9 +105,8 @@ def load_aggregates(raw: bytes) -> Aggregates:
 def load_item(raw: bytes, *, out_of_stock: bool) -> Item:
     """An item from JSON. Raises one of MALFORMED_RECORD_ERRORS."""
     record = orjson.loads(raw)
-    statistics = tuple(math.nan if one is None else float(one) for one in record.get("statistics", ()))
     sku, brand, shop, category = (_text(record, name) for name in ("sku_id", "brand", "shopid", "cate"))
-    return Item(sku, brand, shop, category, statistics, out_of_stock)
+    return Item(sku, brand, shop, category, out_of_stock)
 
 
 def _text(record: Any, name: str) -> str:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -63,16 +62,13 @@ class RedisProfileStore:
         ]
 
     async def put(self, items: Sequence[Item], timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        known = await self.items([item.sku for item in items], timeout_s)
         pipeline = self._redis.pipeline()
-        for item, old in zip(items, known, strict=True):
-            statistics = old.statistics if old else ()
-            pipeline.set(item_key(item.sku), dump_item(replace(item, statistics=statistics)))
+        for item in items:
+            pipeline.set(item_key(item.sku), dump_item(item))
             mark = pipeline.sadd if item.out_of_stock else pipeline.srem
             mark(OUT_OF_STOCK_KEY, item.sku)
         pipeline.sadd(CHANGED_KEY, *(item.sku for item in items))
-        await _answer(pipeline.execute(), deadline - time.monotonic())
+        await _answer(pipeline.execute(), timeout_s)
 
     async def remove(self, skus: Sequence[str], timeout_s: float) -> list[str]:
         pipeline = self._redis.pipeline()
