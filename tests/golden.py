@@ -1,4 +1,4 @@
-"""The golden rows of a bundle as the domain's users and candidates."""
+"""The golden rows of a bundle as the domain's users, items and provenance."""
 
 import numpy as np
 
@@ -32,8 +32,8 @@ def golden_provenance(bundle: Bundle) -> ProvenanceTable:
 def golden_ranker_ids(bundle: Bundle) -> list[list[int]]:
     """The ranker's input, encoded anew from the raw rows, user n with item n."""
     inputs = load_ranker_inputs(bundle)
-    items, provenance = inputs.items(golden_items(bundle)), golden_provenance(bundle)
+    items, provenance = golden_items(bundle), golden_provenance(bundle)
     return [
-        inputs.ids(user, items.at([n]), provenance.take([n]), bundle.golden["now"])[0].tolist()
-        for n, user in enumerate(golden_users(bundle))
+        inputs.ids(user, inputs.items([item]), provenance.take([n]), bundle.golden["now"])[0].tolist()
+        for n, (user, item) in enumerate(zip(golden_users(bundle), items, strict=True))
     ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecrs.domain.aggregates import Aggregates
-from ecrs.domain.entities import ITEM_FIELDS, Item, User
+from ecrs.domain.entities import Item, User
 from ecrs.domain.provenance import ProvenanceTable
 from ecrs.features.catalogue import NO_ID, Catalogue, known_ids
 from ecrs.features.encoding import Encoder
@@ -23,19 +23,6 @@ class EncodedItems:
 
     row: np.ndarray
     ids: np.ndarray
-
-    @classmethod
-    def empty(cls, n: int) -> "EncodedItems":
-        """Uninitialized arrays for `n` items."""
-        return cls(np.empty(n, dtype=np.int64), np.empty((n, len(ITEM_FIELDS)), dtype=np.int64))
-
-    def write(self, places: Sequence[int], items: "EncodedItems") -> None:
-        """Overwrite the items at `places`."""
-        self.row[places], self.ids[places] = items.row, items.ids
-
-    def at(self, places: Sequence[int]) -> "EncodedItems":
-        """The items at `places`, copied."""
-        return EncodedItems(self.row[places], self.ids[places])
 
 
 @dataclass(frozen=True)
