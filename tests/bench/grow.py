@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+from msgspec import structs
 
 from ecrs import bundle
 from ecrs.bundle import Bundle
@@ -59,8 +60,8 @@ def grow(base: Bundle, products: int, bundles: Path) -> Path:
     plan = Plan.of(len(items), products)
     grown = [_twin(items[row], number // len(items)) for number, row in enumerate(plan.original.tolist())]
     version = bundle.new_version(f"{base.version} {products}".encode())
-    about = {key: of for key, of in base.manifest.items() if key not in {"files", "format", "version"}}
-    with bundle.writing(bundles, version, about | {"grown_from": base.version}) as draft:
+    manifest = structs.replace(base.manifest, version=version, grown_from=base.version)
+    with bundle.writing(bundles, manifest) as draft:
         encoder = _encoder(base, grown)
         _save_models(base, encoder, version, rng, draft)
         encoder.save(draft / "vocabulary")
@@ -95,7 +96,7 @@ def _save_models(
 ) -> None:
     """With room for the twins in their tables: near their originals in the towers', unknown to the ranker."""
     start = WarmStart.of(base)
-    two_tower, ranker = networks(encoder, TrainingSettings.read(base.manifest["training"]))
+    two_tower, ranker = networks(encoder, TrainingSettings.read(base.manifest.training))
     start.give("two_tower", two_tower, encoder)
     start.give("ranker", ranker, encoder)
     table = two_tower.item_tower.sku.weight

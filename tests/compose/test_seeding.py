@@ -9,6 +9,7 @@ from ecrs.storage.vectors import read_vectors
 from ecrs_seed import milvus as seed
 from tests.compose.conftest import Stack
 from tests.milvus import database
+from tests.tiny import as_version
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ async def test_a_failed_seed_leaves_the_old_collection_serving(
     client = await seed.connect(settings, wait_s=60)
     seed.seed_milvus(tiny, client)
     _, vectors = read_vectors(tiny.lines("product_vectors.txt"), tiny.count("product_vectors.txt"))
-    newer = Bundle(tiny.path, tiny.manifest | {"version": "20991231_000000_ffffffff"})
+    newer = as_version(tiny)
     monkeypatch.setattr(seed, "LEAST_RECALL", 1.5)  # a bar that no index clears
     with pytest.raises(seed.SeedError, match="recall@100"):
         seed.seed_milvus(newer, client)

@@ -19,7 +19,7 @@ from ecrs_seed import redis as seed
 from ecrs_seed.redis import seed_redis
 from tests.fakes import FakeProfiles, Trouble
 from tests.store.conftest import configured
-from tests.tiny import resealed
+from tests.tiny import as_version, resealed
 
 SERVERS = ["valkey", *(["redis_server"] if configured("ECRS_TEST_REDIS_URL") else [])]
 
@@ -225,7 +225,7 @@ async def test_a_bad_line_is_named_and_the_store_says_the_old_version(
     bad = resealed(copy)
     async with open_redis(valkey) as redis:
         await seed_redis(tiny, redis, wait_s=10)
-        newer = Bundle(bad.path, bad.manifest | {"version": "20991231_000000_ffffffff"})
+        newer = as_version(bad)
         with pytest.raises(BundleError, match=rf"{name}:{len(lines) + 1}: {reason}"):
             await seed_redis(newer, redis, wait_s=10)
         assert await RedisProfileStore(redis).version(1.0) == tiny.version
@@ -294,7 +294,7 @@ async def test_a_store_that_refuses_rows_is_heard_and_holds_no_version(
 async def test_another_bundle_starts_from_its_own_catalogue_and_keeps_the_stock(
     server: RedisSettings, tiny: Bundle
 ) -> None:
-    newer = Bundle(tiny.path, tiny.manifest | {"version": "20991231_000000_ffffffff"})
+    newer = as_version(tiny)
     async with open_redis(server) as redis:
         await redis.flushdb()
         await seed_redis(tiny, redis, wait_s=10)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from ecrs.bundle import MODELS, Bundle, BundleError, new_version, writing
 from ecrs.domain.entities import HISTORY_LENGTH, Item
@@ -36,8 +37,9 @@ def test_a_missing_file_is_refused_and_named(tiny: Bundle, tmp_path: Path) -> No
         Bundle.open(tmp_path / "copy")
 
 
-def test_a_bundle_that_fails_to_be_written_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="is not listed"), writing(tmp_path, new_version(b""), {}) as draft:
+def test_a_bundle_that_fails_to_be_written_leaves_nothing(tiny: Bundle, tmp_path: Path) -> None:
+    manifest = structs.replace(tiny.manifest, version=new_version(b""))
+    with pytest.raises(BundleError, match="is not listed"), writing(tmp_path, manifest) as draft:
         (draft / "users.dat").write_text("1")
     assert list(tmp_path.iterdir()) == []
 

@@ -116,7 +116,7 @@ def test_levels_are_quantiles_and_zero_is_no_number(tmp_path: Path) -> None:
 def test_a_request_and_the_log_give_the_ranker_the_same_input(tiny: Bundle, tmp_path: Path) -> None:
     """Serving computes from what travels; training from tables of the log: to the last id alike."""
     data = Dataset.load(tiny_data(tmp_path / "data"))
-    encoder, settings = tiny.encoder, TrainingSettings.read(tiny.manifest["training"])
+    encoder, settings = tiny.encoder, TrainingSettings.read(tiny.manifest.training)
     curves = np.load(tiny.path / "recall" / "curves.npy")
     snapshot = Snapshot.of(data.log, tiny.as_of, EncodedTables.of(data, encoder), settings.tables, curves)
     inputs = load_ranker_inputs(tiny)

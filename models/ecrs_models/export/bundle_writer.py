@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ecrs import bundle
-from ecrs.bundle import Bundle
+from ecrs.bundle import FORMAT, Bundle, Manifest
 from ecrs.domain.entities import HISTORY_LENGTH
 from ecrs.features.encoding import ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS
 from ecrs.features.quantiles import RANKER_COLUMNS, ranker_cardinality
@@ -49,14 +49,16 @@ def export(
     encoder, settings = trained.encoder, trained.settings
     version = bundle.new_version(trained.digest)
     now = int(data.log.ts.max()) + 1
-    about = {
-        "as_of": now,
-        "data": {key: data.about[key] for key in ("name", "source", "counts", "split")},
-        "dim": two_tower.DIM,
-        "history_length": HISTORY_LENGTH,
-        "training": trained.about["settings"],
-    }
-    with bundle.writing(bundles, version, about) as draft:
+    manifest = Manifest(
+        format=FORMAT,
+        version=version,
+        as_of=now,
+        data={key: data.about[key] for key in ("name", "source", "counts", "split")},
+        training=trained.about["settings"],
+        dim=two_tower.DIM,
+        history_length=HISTORY_LENGTH,
+    )
+    with bundle.writing(bundles, manifest) as draft:
         parts = (
             ("user_tower", trained.two_tower.user_tower, USER_TOWER_COLUMNS, "embedding", two_tower.DIM),
             ("item_tower", trained.two_tower.item_tower, ITEM_TOWER_COLUMNS, "embedding", two_tower.DIM),
