@@ -3,15 +3,17 @@
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 from redis.exceptions import ResponseError
 
 from ecrs.bundle import Bundle, BundleError
+from ecrs.domain.aggregates import AGGREGATE_COLUMNS
 from ecrs.domain.entities import Item
 from ecrs.domain.files import parse_history, parse_item, parse_user
-from ecrs.rpc.errors import DeadlineExceeded, Fault, Unavailable
+from ecrs.rpc.errors import DeadlineExceeded, MalformedData, Unavailable
 from ecrs.settings import RedisSettings
 from ecrs.storage.profiles import ItemStore
 from ecrs.storage.redis_profiles import RedisProfileStore, open_redis
@@ -121,37 +123,54 @@ async def test_an_empty_store_holds_no_version(server: RedisSettings) -> None:
         assert await RedisProfileStore(redis).version(1.0) is None
 
 
-BROKEN = (b"{", b"\xff", b"[]", b"7", b'{"sku_id": "1"}', b'{"user_id": "1"}')
-NOBODY = dict.fromkeys(("user_id", "age", "sex", "city_level", "province", "city", "country"), "1")
-
-
-@pytest.mark.parametrize("broken", [*BROKEN, orjson.dumps(NOBODY | {"age": 5})])
-async def test_a_user_that_cannot_be_read_is_a_fault_that_says_so(
-    server: RedisSettings, broken: bytes
-) -> None:
-    async with open_redis(server) as redis:
-        await redis.set("1##user_info", broken)
-        with pytest.raises(Fault, match="the stored record of user '1' is malformed"):
-            await RedisProfileStore(redis).user("1", 1.0)
-        await redis.flushdb()
-
-
-@pytest.mark.parametrize("key", ["history", "aggregates"])
-@pytest.mark.parametrize(
-    "broken", [b"{", b'[["1"]]', b'{"sku_ids": ["1"], "orders": ["x"]}', b'[["1", 1, 99]]']
+PROFILE = dict.fromkeys(("user_id", "age", "sex", "city_level", "province", "city", "country"), "1")
+AGGREGATES = {"sku_ids": ["1"]} | {column: [1.5] for column in AGGREGATE_COLUMNS}
+MALFORMED: tuple[tuple[str, Any, str], ...] = (
+    ("user_info", b"{", "Input data was truncated"),
+    ("user_info", b"\xff", "JSON is malformed"),
+    ("user_info", b'{"user_id": "\xff"}', "Invalid UTF-8"),
+    ("user_info", b"[" * 100_000, "Expected `object`, got `array`"),
+    ("user_info", b'{"x":' + b"[" * 100_000, "maximum recursion depth exceeded"),
+    ("user_info", [], "Expected `object`, got `array`"),
+    ("user_info", {"user_id": "1"}, "missing required field `age`"),
+    ("user_info", PROFILE | {"age": 5}, r"Expected `str`, got `int` - at `\$.age`"),
+    ("history", b"[", "Input data was truncated"),
+    ("history", [["1"]], r"Expected `array` of length 3 - at `\$\[0\]`"),
+    ("history", [["1", 1, 99]], r"Invalid enum value 99 - at `\$\[0\]\[2\]`"),
+    ("history", [["1", 10**10, 1]], r"Expected `int` <= 9999999999 - at `\$\[0\]\[1\]`"),
+    ("aggregates", [], "Expected `object`, got `array`"),
+    ("aggregates", {"sku_ids": ["1"]}, "missing required field `orders`"),
+    ("aggregates", AGGREGATES | {"orders": ["x"]}, r"Expected `float`, got `str` - at `\$.orders\[0\]`"),
+    ("aggregates", AGGREGATES | {"long": [1, 2]}, r"2 values, expected 1 - at `\$.long`"),
 )
-async def test_a_past_that_cannot_be_read_is_a_fault_too(
-    server: RedisSettings, key: str, broken: bytes
+
+
+@pytest.mark.parametrize(("key", "stored", "reason"), MALFORMED)
+async def test_a_malformed_user_raises_a_fault_that_names_the_record_and_the_field(
+    server: RedisSettings, key: str, stored: Any, reason: str
 ) -> None:
+    raw = stored if isinstance(stored, bytes) else orjson.dumps(stored)
+    name = "profile" if key == "user_info" else key
     async with open_redis(server) as redis:
-        await redis.mset({"1##user_info": orjson.dumps(NOBODY), f"1##{key}": broken})
-        with pytest.raises(Fault, match="is malformed"):
+        await redis.mset({"1##user_info": orjson.dumps(PROFILE), f"1##{key}": raw})
+        with pytest.raises(MalformedData, match=f"the stored {name} of user '1' is malformed: .*{reason}"):
             await RedisProfileStore(redis).user("1", 1.0)
         await redis.flushdb()
+
+
+async def test_a_malformed_bundle_record_raises_a_fault(server: RedisSettings) -> None:
+    async with open_redis(server) as redis:
+        await redis.set("ecrs##bundle", b'{"version": 7}')
+        with pytest.raises(MalformedData, match=r"ecrs##bundle is malformed: Expected `str`.*\$\.version"):
+            await RedisProfileStore(redis).version(1.0)
+        await redis.flushdb()
+
+
+BROKEN = (b"{", b"\xff", b"[]", b"7", b'{"sku_id": "1"}', b'{"user_id": "1"}')
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-async def test_a_product_that_cannot_be_read_is_unknown_and_the_others_are_not(
+async def test_a_malformed_item_is_unknown_and_the_others_are_read(
     server: RedisSettings, broken: bytes
 ) -> None:
     async with open_redis(server) as redis:

@@ -19,7 +19,10 @@ class ProfileStore(Protocol):
         """The items in the order of `skus`; None if unknown, or if the stored record is malformed."""
 
     async def version(self, timeout_s: float) -> str | None:
-        """The bundle version that the store was seeded with; None before the first seeding."""
+        """The bundle version that the store was seeded with; None before the first seeding.
+
+        Raises MalformedData.
+        """
 
 
 class ItemStore(ProfileStore, Protocol):

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import orjson
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -14,12 +13,11 @@ from redis.exceptions import RedisError
 
 from ecrs.domain.entities import Item, User
 from ecrs.rpc.deadlines import bounded
-from ecrs.rpc.errors import MalformedData, quoted
+from ecrs.rpc.errors import MalformedData
 from ecrs.settings import RedisSettings
 from ecrs.storage.records import (
     BUNDLE_KEY,
     CHANGED_KEY,
-    MALFORMED_RECORD_ERRORS,
     OUT_OF_STOCK_KEY,
     aggregates_key,
     dump_item,
@@ -27,6 +25,7 @@ from ecrs.storage.records import (
     item_key,
     load_item,
     load_user,
+    load_version,
     user_key,
 )
 
@@ -42,12 +41,7 @@ class RedisProfileStore:
     async def user(self, user_id: str, timeout_s: float) -> User | None:
         keys = [user_key(user_id), history_key(user_id), aggregates_key(user_id)]
         profile, history, aggregates = await self._mget(keys, timeout_s)
-        if profile is None:
-            return None
-        try:
-            return load_user(profile, history, aggregates)
-        except MALFORMED_RECORD_ERRORS as error:
-            raise MalformedData(f"the stored record of user {quoted(user_id)} is malformed") from error
+        return None if profile is None else load_user(user_id, profile, history, aggregates)
 
     async def items(self, skus: Sequence[str], timeout_s: float) -> list[Item | None]:
         if not skus:
@@ -90,7 +84,7 @@ class RedisProfileStore:
 
     async def version(self, timeout_s: float) -> str | None:
         (raw,) = await self._mget([BUNDLE_KEY], timeout_s)
-        return None if raw is None else orjson.loads(raw)["version"]
+        return None if raw is None else load_version(raw)
 
     async def _mget(self, keys: list[str], timeout_s: float) -> list[bytes | None]:
         return await _answer(self._redis.mget(keys), timeout_s)
@@ -129,7 +123,7 @@ async def _answer(command: Awaitable[Any], timeout_s: float) -> Any:
 def _item(sku: str, raw: bytes, *, out_of_stock: bool) -> Item | None:
     """The item, or None for a malformed record, so that one bad record does not fail the others."""
     try:
-        return load_item(raw, out_of_stock=out_of_stock)
-    except MALFORMED_RECORD_ERRORS as error:
-        log.warning("a stored item record is malformed", sku=sku, error=repr(error))
+        return load_item(sku, raw, out_of_stock=out_of_stock)
+    except MalformedData as error:
+        log.warning("skipped an item", reason=error.text)
         return None
