@@ -16,7 +16,7 @@ from pymilvus.milvus_client.index import IndexParams
 
 from ecrs.bundle import Bundle
 from ecrs.domain.entities import MAX_SKU_BYTES
-from ecrs.rpc.errors import Fault, Unavailable
+from ecrs.rpc.errors import Unavailable
 from ecrs.rpc.waiting import wait_until
 from ecrs.settings import VectorSettings
 from ecrs.storage.milvus_vectors import (
@@ -36,6 +36,7 @@ from ecrs.storage.vectors import (
     read_vectors,
     sample_vectors,
 )
+from ecrs_seed.errors import SeedError
 from ecrs_seed.report import SeedReport
 
 BATCH = 5_000
@@ -46,10 +47,6 @@ INITIAL_PASSWORD = "Milvus"  # noqa: S105 - every new Milvus has it; `connect` c
 
 NOT_FOUND = 100
 """Milvus' code for a collection that is not there."""
-
-
-class SeedError(Fault):
-    """No Milvus is named, or the new collection is not what it should be; the old one still serves."""
 
 
 async def connect(settings: VectorSettings, *, wait_s: float | None = None) -> MilvusClient:

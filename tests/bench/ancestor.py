@@ -58,13 +58,14 @@ THREADS = 40
 class UM(UMServiceServicer):
     def __init__(self, settings: Settings) -> None:
         self._store = open_store(settings)
+        self._version = Bundle.open(settings.bundle).version
 
     def um_call(self, request: UserModelRequest, context: grpc.ServicerContext) -> UserModelResponse:
         user = request.user_id
         info = UserInfo(**self._read(user_key(user), {}))
-        for sku, ts, action in self._read(history_key(user), []):
+        for sku, ts, action in self._read(history_key(user, self._version), []):
             info.history.append(Interaction(sku_id=sku, ts=ts, type=action))
-        if columns := self._read(aggregates_key(user), {}):
+        if columns := self._read(aggregates_key(user, self._version), {}):
             numbers = np.array([columns[name] for name in AGGREGATE_COLUMNS], dtype=np.float64).T
             info.aggregates.CopyFrom(from_aggregates(Aggregates(tuple(columns["sku_ids"]), numbers)))
         return UserModelResponse(error={"code": 200}, user_info=info)

@@ -13,7 +13,10 @@ class ProfileStore(Protocol):
     """
 
     async def user(self, user_id: str, timeout_s: float) -> User | None:
-        """The user with history and aggregates; None if unknown. Raises MalformedData."""
+        """The user with history and aggregates, both of one bundle version; None if unknown.
+
+        Raises MalformedData.
+        """
 
     async def items(self, skus: Sequence[str], timeout_s: float) -> list[Item | None]:
         """The items in the order of `skus`; None if unknown, or if the stored record is malformed."""

@@ -1,16 +1,23 @@
-"""How user and item records are stored: keys and JSON.
+"""How users and items are stored: keys and JSON.
 
-{id}##user_info      JSON object, field names of UserInfo
-{id}##history        JSON list of [sku, ts, type], newest first
-{id}##aggregates     JSON object, sku_ids and the columns of AGGREGATE_COLUMNS, each a list
-{id}##product_info   JSON object, field names of ItemInfo
-ecrs##bundle         JSON object, the bundle that was seeded
-ecrs##changed        set of skus added or removed since; seeding the same bundle again leaves them alone
-ecrs##out_of_stock   set of skus; the shop sets it, so it survives the seeding of another bundle
+Records of the shop, under the original's keys. A seed replaces each in one step.
+
+{id}##user_info              object, field names of UserInfo
+{sku}##product_info          object, field names of ItemInfo
+ecrs##item_changes           hash of sku to the Unix seconds at which cm added, changed or removed the item
+ecrs##out_of_stock           set of skus, set by the shop; no seed touches it
+
+Bundle-derived data, computed from the bundle's log up to its cutoff. A seed replaces all of it in one step:
+it writes the new version's keys, then changes the live version.
+
+{id}##history##{version}     list of [sku, ts, type], newest first
+{id}##aggregates##{version}  object, sku_ids and the columns of AGGREGATE_COLUMNS, each a list
+ecrs##bundle                 object: the live version, and whether its seed is complete
 
 Functions named `load_…` raise MalformedData, whose text names the record and the field.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -25,7 +32,7 @@ from ecrs.rpc.errors import MalformedData, quoted
 T = TypeVar("T")
 
 BUNDLE_KEY = "ecrs##bundle"
-CHANGED_KEY = "ecrs##changed"
+ITEM_CHANGES_KEY = "ecrs##item_changes"
 OUT_OF_STOCK_KEY = "ecrs##out_of_stock"
 
 
@@ -56,8 +63,49 @@ class _InteractionRecord(NamedTuple):
     type: ActionType
 
 
-class _BundleRecord(msgspec.Struct):
+class StoredBundle(msgspec.Struct, frozen=True):
+    """The bundle whose histories and aggregates are read.
+
+    `complete`: the store holds this bundle and nothing of another. False while a seed is running, and after
+    one that did not finish.
+    """
+
     version: str
+    complete: bool = False
+
+
+class StoredKey(NamedTuple):
+    """A key of a user's or an item's data, taken apart; `version` is empty for records of the shop."""
+
+    name: bytes
+    id: bytes
+    kind: bytes
+    version: bytes
+
+    @classmethod
+    def parse(cls, name: bytes) -> "StoredKey | None":
+        """None for a key of something else."""
+        match = _KEY.fullmatch(name)
+        return match and cls(name, match["id"], match["shop"] or match["derived"], match["version"] or b"")
+
+    @classmethod
+    def of_item(cls, sku: bytes) -> "StoredKey":
+        """The key of an item record."""
+        return cls(sku + b"##product_info", sku, b"product_info", b"")
+
+    @property
+    def is_item(self) -> bool:
+        return self.kind == b"product_info"
+
+    @property
+    def is_bundle_derived(self) -> bool:
+        return self.kind in (b"history", b"aggregates")
+
+
+_KEY = re.compile(
+    rb"(?P<id>.+)##(?:(?P<shop>user_info|product_info)|(?P<derived>history|aggregates)(?:##(?P<version>\w+))?)",
+    re.DOTALL,
+)
 
 
 _USER = msgspec.json.Decoder(_UserRecord)
@@ -69,7 +117,7 @@ _AGGREGATES: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
         [("sku_ids", tuple[str, ...]), *((name, list[float]) for name in AGGREGATE_COLUMNS)],
     )
 )
-_BUNDLE = msgspec.json.Decoder(_BundleRecord)
+_BUNDLE = msgspec.json.Decoder(StoredBundle)
 
 
 def user_key(user_id: str) -> str:
@@ -77,14 +125,14 @@ def user_key(user_id: str) -> str:
     return f"{user_id}##user_info"
 
 
-def history_key(user_id: str) -> str:
+def history_key(user_id: str, version: str) -> str:
     """Key of a user's newest interactions."""
-    return f"{user_id}##history"
+    return f"{user_id}##history##{version}"
 
 
-def aggregates_key(user_id: str) -> str:
+def aggregates_key(user_id: str, version: str) -> str:
     """Key of a user's aggregates."""
-    return f"{user_id}##aggregates"
+    return f"{user_id}##aggregates##{version}"
 
 
 def item_key(sku: str) -> str:
@@ -116,6 +164,11 @@ def dump_item(item: Item) -> bytes:
     return msgspec.json.encode(_ItemRecord(item.sku, item.brand, item.shop, item.category))
 
 
+def dump_bundle(bundle: StoredBundle) -> bytes:
+    """The bundle that the store holds, as JSON."""
+    return msgspec.json.encode(bundle)
+
+
 def load_user(user_id: str, profile: bytes, history: bytes | None, aggregates: bytes | None) -> User:
     """A user from the three stored values."""
     whose = f"of user {quoted(user_id)}"
@@ -145,9 +198,9 @@ def load_item(sku: str, raw: bytes, *, out_of_stock: bool) -> Item:
     return Item(record.sku, record.brand, record.shop, record.category, out_of_stock)
 
 
-def load_version(raw: bytes) -> str:
-    """The version of the bundle that the store holds."""
-    return _decode(_BUNDLE, raw, BUNDLE_KEY).version
+def load_bundle(raw: bytes | None) -> StoredBundle | None:
+    """The bundle that the store holds; None before the first seed."""
+    return None if raw is None else _decode(_BUNDLE, raw, BUNDLE_KEY)
 
 
 def _decode(decoder: msgspec.json.Decoder[T], raw: bytes, name: str) -> T:

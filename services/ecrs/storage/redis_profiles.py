@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -17,15 +18,15 @@ from ecrs.rpc.errors import MalformedData
 from ecrs.settings import RedisSettings
 from ecrs.storage.records import (
     BUNDLE_KEY,
-    CHANGED_KEY,
+    ITEM_CHANGES_KEY,
     OUT_OF_STOCK_KEY,
     aggregates_key,
     dump_item,
     history_key,
     item_key,
+    load_bundle,
     load_item,
     load_user,
-    load_version,
     user_key,
 )
 
@@ -37,11 +38,22 @@ class RedisProfileStore:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._version = ""
 
     async def user(self, user_id: str, timeout_s: float) -> User | None:
-        keys = [user_key(user_id), history_key(user_id), aggregates_key(user_id)]
-        profile, history, aggregates = await self._mget(keys, timeout_s)
-        return None if profile is None else load_user(user_id, profile, history, aggregates)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            version = self._version
+            keys = [
+                BUNDLE_KEY,
+                user_key(user_id),
+                history_key(user_id, version),
+                aggregates_key(user_id, version),
+            ]
+            bundle, profile, history, aggregates = await self._mget(keys, deadline - time.monotonic())
+            if self._note_version(bundle) == version:
+                return None if profile is None else load_user(user_id, profile, history, aggregates)
+            # Another bundle went live: the keys read are of the former one, perhaps removed in part.
 
     async def items(self, skus: Sequence[str], timeout_s: float) -> list[Item | None]:
         if not skus:
@@ -61,7 +73,7 @@ class RedisProfileStore:
             pipeline.set(item_key(item.sku), dump_item(item))
             mark = pipeline.sadd if item.out_of_stock else pipeline.srem
             mark(OUT_OF_STOCK_KEY, item.sku)
-        pipeline.sadd(CHANGED_KEY, *(item.sku for item in items))
+        self._note_changes(pipeline, [item.sku for item in items])
         await _answer(pipeline.execute(), timeout_s)
 
     async def remove(self, skus: Sequence[str], timeout_s: float) -> list[str]:
@@ -69,7 +81,7 @@ class RedisProfileStore:
         for sku in skus:
             pipeline.delete(item_key(sku))
         pipeline.srem(OUT_OF_STOCK_KEY, *skus)
-        pipeline.sadd(CHANGED_KEY, *skus)
+        self._note_changes(pipeline, skus)
         deleted = await _answer(pipeline.execute(), timeout_s)
         return [sku for sku, count in zip(skus, deleted, strict=False) if not count]
 
@@ -84,7 +96,17 @@ class RedisProfileStore:
 
     async def version(self, timeout_s: float) -> str | None:
         (raw,) = await self._mget([BUNDLE_KEY], timeout_s)
-        return None if raw is None else load_version(raw)
+        return self._note_version(raw) or None
+
+    def _note_version(self, bundle: bytes | None) -> str:
+        """The live version, empty before the first seed; the next user is read by it."""
+        held = load_bundle(bundle)
+        self._version = held.version if held else ""
+        return self._version
+
+    @staticmethod
+    def _note_changes(pipeline: Pipeline, skus: Sequence[str]) -> None:
+        pipeline.hset(ITEM_CHANGES_KEY, mapping=dict.fromkeys(skus, int(time.time())))
 
     async def _mget(self, keys: list[str], timeout_s: float) -> list[bytes | None]:
         return await _answer(self._redis.mget(keys), timeout_s)
