@@ -3,11 +3,10 @@
 from collections.abc import Callable, Iterator
 
 from ecrs.bundle import Bundle
-from ecrs.domain.files import parse_history, parse_item, parse_user
+from ecrs.domain.files import parse_history, parse_user
 from ecrs.storage.records import (
     aggregates_key,
     dump_history,
-    dump_item,
     dump_user,
     history_key,
     item_key,
@@ -32,14 +31,8 @@ def user_records(bundle: Bundle) -> Iterator[Record]:
         yield user_key(user.id), dump_user(user)
 
 
-def item_records(bundle: Bundle) -> Iterator[Record]:
-    """Item records. Raises BundleError."""
-    for item in bundle.records("products.dat", parse_item):
-        yield item_key(item.sku), dump_item(item)
-
-
 def keys(bundle: Bundle) -> Iterator[str]:
-    """The keys of `user_records` and `item_records`, in order."""
+    """The keys of `user_records`, in order, and of the items."""
     makers: tuple[Callable[[str], str], ...] = (
         lambda user_id: history_key(user_id, bundle.version),
         lambda user_id: aggregates_key(user_id, bundle.version),
