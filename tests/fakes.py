@@ -46,8 +46,7 @@ class FakeProfiles:
     async def put(self, items: Sequence[Item], timeout_s: float) -> None:
         await self.trouble.strike(timeout_s)
         for item in items:
-            known = self.products.get(item.sku)
-            self.products[item.sku] = replace(item, statistics=known.statistics if known else ())
+            self.products[item.sku] = item
 
     async def remove(self, skus: Sequence[str], timeout_s: float) -> list[str]:
         await self.trouble.strike(timeout_s)

@@ -1,4 +1,4 @@
-"""The golden rows of a bundle as the domain's users and candidates."""
+"""The golden rows of a bundle as the domain's users, items and provenance."""
 
 import numpy as np
 
@@ -7,9 +7,8 @@ from ecrs.domain.actions import ActionType, Interaction
 from ecrs.domain.aggregates import AGGREGATE_COLUMNS, Aggregates
 from ecrs.domain.entities import Item, User
 from ecrs.domain.provenance import ProvenanceTable
-from ecrs.features.quantiles import Quantiles
-from ecrs.features.ranker_input import RankerInputBuilder
 from ecrs.features.ranking import CHANNELS
+from ecrs.rank.tables import load_ranker_inputs
 
 
 def golden_users(bundle: Bundle) -> list[User]:
@@ -23,7 +22,7 @@ def golden_users(bundle: Bundle) -> list[User]:
 
 
 def golden_items(bundle: Bundle) -> list[Item]:
-    return [Item(**(raw | {"statistics": tuple(raw["statistics"])})) for raw in bundle.golden["items"]]
+    return [Item(**raw) for raw in bundle.golden["items"]]
 
 
 def golden_provenance(bundle: Bundle) -> ProvenanceTable:
@@ -32,11 +31,9 @@ def golden_provenance(bundle: Bundle) -> ProvenanceTable:
 
 def golden_ranker_ids(bundle: Bundle) -> list[list[int]]:
     """The ranker's input, encoded anew from the raw rows, user n with item n."""
-    inputs = RankerInputBuilder(
-        bundle.encoder, bundle.catalogue, Quantiles.load(bundle.path / "quantiles.json")
-    )
-    records, provenance = inputs.records(golden_items(bundle)), golden_provenance(bundle)
+    inputs = load_ranker_inputs(bundle)
+    items, provenance = golden_items(bundle), golden_provenance(bundle)
     return [
-        inputs.ids(user, records.at([n]), provenance.take([n]), bundle.golden["now"])[0].tolist()
-        for n, user in enumerate(golden_users(bundle))
+        inputs.ids(user, inputs.items([item]), provenance.take([n]), bundle.golden["now"])[0].tolist()
+        for n, (user, item) in enumerate(zip(golden_users(bundle), items, strict=True))
     ]

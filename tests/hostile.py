@@ -128,7 +128,7 @@ def faults(reply: Message) -> list[str]:
     return found
 
 
-MAY_BE_NAN = ("item_info.ItemInfo.statistics", "item_info.ProvenanceTable.scores")
+MAY_BE_NAN = ("item_info.ProvenanceTable.scores",)
 FLOATS = (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE)
 
 

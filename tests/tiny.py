@@ -5,14 +5,14 @@ category, and some again and again. User "8888" and the products "99654" and "12
 user "1" is `1:5.0:1.0:5.0:20.0:176.0:1933.0` and product "1" is `1:3456:6980:70`.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+from msgspec import structs
 
-from ecrs.bundle import MANIFEST, Bundle, seal
+from ecrs.bundle import Bundle, seal
 from ecrs.domain.actions import ActionType
 from ecrs.domain.clock import DAY_S
 from ecrs.domain.entities import ITEM_FIELDS
@@ -87,12 +87,13 @@ def tiny_bundle(tmp_path: Path, *, seed: int = 1) -> Path:
 
 def resealed(path: Path) -> Bundle:
     """The bundle at `path` with its files as they are now, as if they had been exported so."""
-    about = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    (path / MANIFEST).unlink()
-    seal(
-        path, about["version"], {key: value for key, value in about.items() if key not in ("files", "format")}
-    )
+    seal(path, Bundle.open(path, verify=False).manifest)
     return Bundle.open(path)
+
+
+def as_version(bundle: Bundle, version: str = "20991231_000000_ffffffff", **changed: Any) -> Bundle:
+    """The same files as another version, and with other fields of the manifest."""
+    return Bundle(bundle.path, structs.replace(bundle.manifest, version=version, **changed))
 
 
 def tiny_settings(data: Dataset, seed: int = 1, **changed: Any) -> "TrainingSettings":

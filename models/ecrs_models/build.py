@@ -67,11 +67,11 @@ def build(
 
 def is_quick(bundle: Bundle) -> bool:
     """Whether the bundle was trained with `TrainingSettings.quick`."""
-    return bool(bundle.training["is_quick"])
+    return bool(bundle.manifest.training["is_quick"])
 
 
 def quality(bundle: Bundle) -> list[str]:
-    """A line per task: recall@20 and NDCG@20 of the bundle and of the simple baseline, as measured at export."""
+    """One line per task: recall@20 and NDCG@20 of the bundle and of its baseline, as measured at export."""
     lines = []
     for task, rival in (("all", HISTORY), ("new", POPULARITY)):
         rows = bundle.metrics.get("tasks", {}).get(task)

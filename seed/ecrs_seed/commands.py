@@ -18,7 +18,8 @@ app = typer.Typer(help="Load a bundle into the stores; safe to run again.", no_a
 @app.command()
 def redis(wait_s: float = typer.Option(120.0, help="how long to wait for the store")) -> None:
     """Load users, histories and products into Redis."""
-    from ecrs_seed.redis import FILES, seed_redis
+    from ecrs_seed.bundle_records import FILES
+    from ecrs_seed.redis import seed_redis
 
     log.configure("seed-redis")
     bundle = Bundle.open(BundleSettings().bundle)

@@ -1,7 +1,8 @@
-"""Load a bundle's product vectors into Milvus and make them the live ones.
+"""Load a bundle's item vectors into Milvus and make them the live ones.
 
-A fresh collection is filled, indexed, loaded and checked; only then does the alias move, so
-readers never see half a catalogue and a failed seed leaves the old one serving.
+A new collection is filled, indexed, loaded and checked; only then does the alias move. So readers never see
+a part of the catalogue, and a seed that fails leaves the former collection live. The former one is kept after
+that too.
 """
 
 import time
@@ -16,7 +17,7 @@ from pymilvus.milvus_client.index import IndexParams
 
 from ecrs.bundle import Bundle
 from ecrs.domain.entities import MAX_SKU_BYTES
-from ecrs.rpc.errors import Fault, Unavailable
+from ecrs.rpc.errors import Unavailable
 from ecrs.rpc.waiting import wait_until
 from ecrs.settings import VectorSettings
 from ecrs.storage.milvus_vectors import (
@@ -36,6 +37,7 @@ from ecrs.storage.vectors import (
     read_vectors,
     sample_vectors,
 )
+from ecrs_seed.errors import SeedError
 from ecrs_seed.report import SeedReport
 
 BATCH = 5_000
@@ -46,10 +48,6 @@ INITIAL_PASSWORD = "Milvus"  # noqa: S105 - every new Milvus has it; `connect` c
 
 NOT_FOUND = 100
 """Milvus' code for a collection that is not there."""
-
-
-class SeedError(Fault):
-    """No Milvus is named, or the new collection is not what it should be; the old one still serves."""
 
 
 async def connect(settings: VectorSettings, *, wait_s: float | None = None) -> MilvusClient:
@@ -84,9 +82,9 @@ def seed_milvus(
 ) -> SeedReport:
     """Load `product_vectors.txt` into a collection of this version, check it, move the alias to it.
 
-    Does nothing when the alias names this version: it moved there after every vector was checked, and
-    since then products may have been added and removed, which must stay so, and how many there are says
-    nothing. `advance` is told the rows written since its last call. Raises SeedError when a check fails.
+    Does nothing if the alias names this version: it moved there after every vector was checked, and items
+    that were added or removed since must stay so. Calls `advance` with the number of rows written since the
+    last call. Raises SeedError if a check fails.
     """
     started = time.monotonic()
     name, rows = collection_name(bundle.version), bundle.count("product_vectors.txt")
@@ -175,12 +173,17 @@ def _recall(client: MilvusClient, name: str, skus: list[str], vectors: np.ndarra
 
 
 def _go_live(client: MilvusClient, name: str) -> None:
-    if _live(client) is None:
+    """Move the alias. Keep the collection that it named before, to go back to, and drop older ones.
+
+    Without an alias it is not known which collection was live before: then none is dropped.
+    """
+    former = _live(client)
+    if former is None:
         client.create_alias(name, ALIAS)
-    else:
-        client.alter_alias(name, ALIAS)
+        return
+    client.alter_alias(name, ALIAS)
     for other in client.list_collections():
-        if other.startswith(PREFIX) and other != name:
+        if other.startswith(PREFIX) and other not in (name, former):
             client.drop_collection(other)
 
 

@@ -1,39 +1,44 @@
-"""Load a bundle's users, histories and products into the profile store."""
+"""Load a bundle's users, histories, aggregates and items into the profile store.
+
+Histories and aggregates are written under the bundle's version while the former version is still read. Then
+users and items are replaced one by one, the version goes live in one step, and what the bundle does not have
+is removed. A seed that fails or is killed before that step leaves the former version live. Seeding again, the
+same bundle or another, repairs whatever it left.
+"""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import hiredis
-import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from ecrs.bundle import Bundle
-from ecrs.domain.files import parse_history, parse_user
+from ecrs.domain.files import parse_item
 from ecrs.rpc.errors import Unavailable
 from ecrs.rpc.waiting import wait_until
 from ecrs.storage.records import (
     BUNDLE_KEY,
-    CHANGED_KEY,
-    aggregates_key,
-    dump_history,
-    dump_user,
-    history_key,
-    item_key,
-    user_key,
+    ITEM_CHANGES_KEY,
+    StoredBundle,
+    StoredKey,
+    dump_bundle,
+    load_bundle,
 )
+from ecrs_seed.bundle_records import FILES, keys, user_records
+from ecrs_seed.errors import SeedError
+from ecrs_seed.item_changes import Command, write_items
 from ecrs_seed.report import SeedReport
-
-FILES = ("users.dat", "histories.dat", "aggregates.dat", "product_info.dat")
-"""A record a line."""
+from ecrs_seed.stale_keys import remove_bundle_derived, remove_stale
 
 BATCH = 500
 SAMPLE = 64
-"""Keys looked at before "there already" is believed."""
+"""Keys looked up to see whether a complete store has lost records."""
 
-Record = tuple[str, bytes | str]
+T = TypeVar("T")
 
 
 async def seed_redis(
@@ -43,12 +48,11 @@ async def seed_redis(
     wait_s: float | None = None,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> SeedReport:
-    """Write every record of the bundle under the original's keys, the bundle's version last.
+    """Replace what the store holds by the bundle; do nothing if it holds this version and is complete.
 
-    Waits for the store, up to `wait_s`. Does nothing when this version is there already.
-    `advance` is told the rows written since its last call. Running it again after a failure is
-    safe: each key is overwritten, but for products that were put or removed since this version came.
-    Another version brings its own catalogue.
+    Waits for the store, up to `wait_s`. Calls `advance` with the number of rows written since the last call.
+    Items that were added, changed or removed through cm stay as they are unless the bundle's `as_of` is later
+    than the change. Raises BundleError for a bad line and SeedError if the store fails or refuses.
     """
 
     async def ping() -> None:
@@ -58,92 +62,90 @@ async def seed_redis(
             raise Unavailable(f"{type(error).__name__}: {error}") from error
 
     await wait_until("the profile store", ping, limit_s=wait_s)
+    try:
+        return await _seed(bundle, redis, advance)
+    except RedisError as error:
+        raise SeedError(f"the profile store cannot be seeded with {bundle.version}: {error}") from error
+
+
+async def _seed(bundle: Bundle, redis: Redis, advance: Callable[[int], None]) -> SeedReport:
     started = time.monotonic()
     rows = sum(bundle.count(name) for name in FILES)
-    held, changed = await _held(redis)
-    same = held.get("version") == bundle.version
-    if not same:
-        changed = set()
-    if held == {"version": bundle.version, "rows": rows} and await _is_there(bundle, redis, rows, changed):
+    held = await _held(redis)
+    if held == StoredBundle(bundle.version, complete=True) and await _has_sample(bundle, redis):
         return SeedReport("redis", bundle.version, rows, time.monotonic() - started, already_there=True)
-    await _write(bundle, redis, changed, advance)
-    async with redis.pipeline() as finish:
-        finish.set(BUNDLE_KEY, orjson.dumps({"version": bundle.version, "rows": rows}))
-        if not same:
-            finish.delete(CHANGED_KEY)
-        await finish.execute()
-    return SeedReport("redis", bundle.version, rows, time.monotonic() - started)
-
-
-def _records(bundle: Bundle) -> Iterator[Record]:
-    for user in bundle.records("users.dat", parse_user):
-        yield user_key(user.id), dump_user(user)
-    for user_id, history in bundle.records("histories.dat", parse_history):
-        yield history_key(user_id), dump_history(history)
-    for line in bundle.lines("aggregates.dat"):
-        user_id, _, aggregates = line.partition(":")
-        yield aggregates_key(user_id), aggregates
-    yield from bundle.records("product_info.dat", _product)
-
-
-def _product(line: str) -> Record:
-    """`sku:JSON`, the JSON as the store holds it; ValueError if it is no object, or another product's."""
-    sku, _, text = line.partition(":")
-    record = orjson.loads(text)
-    if not isinstance(record, dict) or record.get("sku_id") != sku:
-        raise ValueError(f"expected sku:JSON, an object whose sku_id is {sku!r}")
-    return item_key(sku), text
-
-
-async def _write(bundle: Bundle, redis: Redis, changed: set[str], advance: Callable[[int], None]) -> None:
-    """All but the keys that are `changed`. While the store works on a batch the next one is made."""
-    connection = await redis.connection_pool.get_connection()
-    made = sent = 0
+    if held:
+        await _hold(redis, StoredBundle(held.version))
+        if not held.complete:  # a seed was killed, which takes room
+            await remove_bundle_derived(redis, except_of={held.version, bundle.version})
     try:
-        for batch in batches(bundle):
-            made += len(batch)
-            if not (kept := [record for record in batch if record[0] not in changed]):
-                continue
-            # The client's own `mset` packs in Python, which takes half as long as the store with the rows.
-            words: tuple[Any, ...] = ("MSET", *chain.from_iterable(kept))
+        await _write(bundle, redis, advance)
+    except Exception:
+        # The store may be full, and then it refuses the shop's changes too: give back the room.
+        with suppress(RedisError):
+            live = await _held(redis)
+            await remove_bundle_derived(redis, except_of={live.version} if live else set())
+        raise
+    await _hold(redis, StoredBundle(bundle.version))
+    removed = await remove_stale(bundle, redis)
+    await _hold(redis, StoredBundle(bundle.version, complete=True))
+    return SeedReport("redis", bundle.version, rows, time.monotonic() - started, removed=removed)
+
+
+async def _held(redis: Redis) -> StoredBundle | None:
+    raw: Any = await redis.get(BUNDLE_KEY)
+    return load_bundle(raw)
+
+
+async def _hold(redis: Redis, bundle: StoredBundle) -> None:
+    await redis.set(BUNDLE_KEY, dump_bundle(bundle))
+
+
+def batches(records: Iterable[T]) -> Iterator[list[T]]:
+    """Lists of BATCH, the last one shorter."""
+    iterator = iter(records)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch
+
+
+def _commands(bundle: Bundle) -> Iterator[tuple[int, Command]]:
+    """The commands that write the bundle, each with its number of rows."""
+    for batch in batches(user_records(bundle)):
+        yield len(batch), ("MSET", *chain.from_iterable(batch))
+    for items in batches(bundle.records("products.dat", parse_item)):
+        yield len(items), write_items(bundle.as_of, items)
+
+
+async def _write(bundle: Bundle, redis: Redis, advance: Callable[[int], None]) -> None:
+    """Send the commands, each while the store works on the one before."""
+    connection = await redis.connection_pool.get_connection()
+    sent = 0
+    try:
+        for rows, words in _commands(bundle):
+            # The client's own packing, in Python, takes half as long as the store with the rows.
             await connection.send_packed_command(hiredis.pack_command(words))
             if sent:
                 await connection.read_response()
                 advance(sent)
-            made, sent = 0, made
+            sent = rows
         if sent:
             await connection.read_response()
-        advance(made + sent)
+            advance(sent)
     except BaseException:
-        # An answer that nobody read would be taken for the next command's.
+        # A reply that was not read would be taken for that of the next command.
         await connection.disconnect(nowait=True)
         raise
     finally:
         await redis.connection_pool.release(connection)
 
 
-async def _held(redis: Redis) -> tuple[dict[str, Any], set[str]]:
-    """What the store says it was seeded with, and the keys of products that were changed since."""
-    raw = await redis.get(BUNDLE_KEY)
-    changed = {item_key(sku.decode()) async for sku in redis.sscan_iter(CHANGED_KEY, count=1000)}
-    return orjson.loads(raw) if raw else {}, changed
-
-
-async def _is_there(bundle: Bundle, redis: Redis, rows: int, changed: set[str]) -> bool:
-    step = max(rows // SAMPLE, 1)
-    keys = [key for key in islice(_keys(bundle), 0, None, step) if key not in changed]
-    return not keys or None not in await redis.mget(keys)
-
-
-def _keys(bundle: Bundle) -> Iterator[str]:
-    """Of all records, in their order, without making one."""
-    for name, key in zip(FILES, (user_key, history_key, aggregates_key, item_key), strict=True):
-        for line in bundle.lines(name):
-            yield key(line.partition(":")[0].strip())
-
-
-def batches(bundle: Bundle) -> Iterator[list[Record]]:
-    """Every record of the bundle."""
-    records = _records(bundle)
-    while batch := list(islice(records, BATCH)):
-        yield batch
+async def _has_sample(bundle: Bundle, redis: Redis) -> bool:
+    """Whether a sample of the bundle's keys is there, but for items that were removed through cm."""
+    step = max(sum(bundle.count(name) for name in FILES) // SAMPLE, 1)
+    sample = list(islice(keys(bundle), 0, None, step))
+    lost = [key for key, value in zip(sample, await redis.mget(sample), strict=True) if value is None]
+    if not lost:
+        return True
+    parsed = [StoredKey.parse(key.encode()) for key in lost]
+    skus = [key.id for key in parsed if key and key.is_item]
+    return len(skus) == len(lost) and None not in await redis.hmget(ITEM_CHANGES_KEY, skus)

@@ -1,12 +1,12 @@
-"""The one description of a trained version: its files, their hashes, and who may read them.
+"""A model bundle: one trained version, its files and their hashes.
 
 BUNDLES/20261124_041530_1a2b3c4d/
     manifest.json                 version, data set, sha256 and size of every other file
     user_tower/ item_tower/ ranker/   Paddle Serving's layout and signature.json
     vocabulary/*.txt              one value a line
-    users.dat products.dat histories.dat aggregates.dat product_info.dat product_vectors.txt
+    users.dat products.dat histories.dat aggregates.dat product_vectors.txt
     recall/*.npy                  the channels' tables (ecrs.recall.tables)
-    quantiles.json                of the ranker's features
+    ranking/item_statistics.npy quantiles.json   the ranker's tables (ecrs.rank.tables)
     golden.json                   inputs with the outputs seen at training
     metrics.json
 BUNDLES/current -> 20261124_041530_1a2b3c4d
@@ -15,7 +15,6 @@ BUNDLES/current -> 20261124_041530_1a2b3c4d
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,8 +23,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
+import msgspec
 import numpy as np
 
 from ecrs.domain.entities import ITEM_FIELDS
@@ -33,7 +33,7 @@ from ecrs.domain.files import parse_item
 from ecrs.features.catalogue import Catalogue
 from ecrs.features.encoding import Encoder
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest.json"
 CURRENT = "current"
 MODELS = ("user_tower", "item_tower", "ranker")
@@ -44,8 +44,8 @@ FILES = (
     "products.dat",
     "histories.dat",
     "aggregates.dat",
-    "product_info.dat",
     *(f"recall/{table}.npy" for table in ("similar_items", "similar_scores", "popular", "curves")),
+    "ranking/item_statistics.npy",
     "quantiles.json",
     "product_vectors.txt",
     "golden.json",
@@ -58,11 +58,63 @@ TEXT = (".dat", ".txt")
 
 T = TypeVar("T")
 
-_VERSION = re.compile(r"\d{8}_\d{6}_[0-9a-f]{8}")
+NonNegative = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class BundleError(Exception):
-    """The directory is no bundle that can be trusted; the text names the file and the fault."""
+    """The bundle, or one of its files, is missing or invalid; the text names the file and the fault."""
+
+
+class FileEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A file of a bundle; `lines` is set for those in TEXT."""
+
+    sha256: str
+    bytes: NonNegative
+    lines: NonNegative | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """manifest.json: what a bundle is, and its files by path.
+
+    `as_of`: cutoff time of everything computed from the log, Unix seconds. `data`: name, source, counts and
+    split of the data set. `training`: the settings of the training. `dim`: width of the vectors.
+    `grown_from`: the version that a bundle of another size was made from, for measurements.
+    """
+
+    format: int
+    version: Annotated[str, msgspec.Meta(pattern=r"\A\d{8}_\d{6}_[0-9a-f]{8}\Z")]
+    as_of: NonNegative
+    data: dict[str, Any]
+    training: dict[str, Any]
+    dim: NonNegative
+    history_length: NonNegative
+    grown_from: str | None = None
+    files: dict[str, FileEntry] = {}
+
+    @classmethod
+    def parse(cls, content: bytes, where: Path) -> Self:
+        """Decode a manifest. Raises BundleError, with `where` and the field, unless it is complete."""
+        try:
+            if (found := _FORMAT.decode(content).format) != FORMAT:
+                raise BundleError(f"{where}: format {found}, this code reads {FORMAT}")
+            manifest = msgspec.json.decode(content, type=cls)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise BundleError(f"{where}: {error}") from error
+        for name in FILES:
+            if name not in manifest.files:
+                raise BundleError(f"{where}: {name} is not listed")
+        for name, entry in manifest.files.items():
+            if Path(name).suffix in TEXT and entry.lines is None:
+                raise BundleError(f"{where}: {name} is listed without its lines")
+        return manifest
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+_FORMAT = msgspec.json.Decoder(_Format)
+"""Reads the format of a manifest whose other fields may be those of another format."""
 
 
 def new_version(content: bytes, now: datetime | None = None) -> str:
@@ -73,59 +125,38 @@ def new_version(content: bytes, now: datetime | None = None) -> str:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk. `open` checks it, so whoever holds one may trust its files."""
+    """A bundle on disk, checked by `open`."""
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = True) -> Self:
         """Open the bundle at `path`, following `current`.
 
-        `verify` compares every file's sha256 with the manifest. Raises BundleError.
+        `verify` compares every file's size and sha256 with the manifest. Raises BundleError.
         """
         path = Path(path).resolve()
         try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            content = (path / MANIFEST).read_bytes()
         except FileNotFoundError:
             raise BundleError(f"no bundle at {path}: {MANIFEST} is missing") from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise BundleError(f"{path / MANIFEST}: not a manifest: {error}") from error
-        bundle = cls.of(path, manifest)
+        except OSError as error:
+            raise BundleError(f"{path / MANIFEST}: {error.strerror}") from error
+        bundle = cls(path, Manifest.parse(content, path / MANIFEST))
         if verify:
-            for name, entry in manifest["files"].items():
-                _verify(path, name, entry)
+            for name, entry in bundle.manifest.files.items():
+                _verify(path / name, entry)
         return bundle
-
-    @classmethod
-    def of(cls, path: Path, manifest: Any) -> Self:
-        """The bundle that `manifest` speaks of, its files not looked at; BundleError if it is none."""
-        where = path / MANIFEST
-        if not isinstance(manifest, dict) or not isinstance(files := manifest.get("files"), dict):
-            raise BundleError(f"{where}: not a manifest: it lists no files")
-        if manifest.get("format") != FORMAT:
-            raise BundleError(f"{where}: format {manifest.get('format')}, this code reads {FORMAT}")
-        version, as_of = manifest.get("version"), manifest.get("as_of")
-        if not isinstance(version, str) or not _VERSION.fullmatch(version):
-            raise BundleError(f"{where}: {version!r} is no version")
-        for name in FILES:
-            if name not in files:
-                raise BundleError(f"{where}: {name} is not listed")
-        if not isinstance(as_of, int) or as_of < 0:
-            raise BundleError(f"{where}: as_of {as_of!r} is no moment")
-        for name, entry in files.items():
-            if not _is_entry(name, entry):
-                raise BundleError(f"{where}: {name} is listed without its sha256, bytes and lines")
-        return cls(path, manifest)
 
     @property
     def version(self) -> str:
-        return self.manifest["version"]
+        return self.manifest.version
 
     @property
     def as_of(self) -> int:
-        """The moment of its histories, aggregates, products' statistics and tables, Unix seconds."""
-        return self.manifest["as_of"]
+        """Cutoff time of the histories, aggregates, item statistics and tables, Unix seconds."""
+        return self.manifest.as_of
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -179,16 +210,16 @@ class Bundle:
                 raise BundleError(f"{self.path / name}:{number}: {error}") from error
 
     def count(self, name: str) -> int:
-        """Lines of a text file, as the manifest says."""
-        return self.manifest["files"][name]["lines"]
+        """The number of lines of a text file."""
+        return self.manifest.files[name].lines or 0
 
 
 @contextmanager
-def writing(bundles: Path, version: str, about: dict[str, Any]) -> Iterator[Path]:
-    """A directory to fill with a bundle's files; sealed, moved into place and made `current` at the end.
+def writing(bundles: Path, manifest: Manifest) -> Iterator[Path]:
+    """A directory to fill with a bundle's files, at the end sealed, moved into place and made `current`.
 
-    Nothing is visible under `bundles` until all files are there; after an error nothing is left. `about` goes
-    into the manifest (data set, dimensions, settings). Raises BundleError if the files cannot be written.
+    Nothing is visible under `bundles` before that, and nothing is left after an error. Raises BundleError if
+    the files cannot be written. `manifest`: as for `seal`.
     """
     with _write_errors(bundles):
         bundles.mkdir(parents=True, exist_ok=True)
@@ -196,11 +227,11 @@ def writing(bundles: Path, version: str, about: dict[str, Any]) -> Iterator[Path
     try:
         with _write_errors(bundles):
             yield draft
-            seal(draft, version, about)
+            seal(draft, manifest)
             Bundle.open(draft)
             draft.chmod(0o755)
-            draft.rename(bundles / version)
-            make_current(bundles, version)
+            draft.rename(bundles / manifest.version)
+            make_current(bundles, manifest.version)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -229,39 +260,32 @@ def make_current(bundles: Path, version: str) -> None:
     link.replace(bundles / CURRENT)
 
 
-def seal(directory: Path, version: str, about: dict[str, Any]) -> None:
-    """Write the manifest of the files that are there."""
-    files = {}
-    for path in sorted(directory.rglob("*")):
-        if path.is_file():
-            entry: dict[str, Any] = {"sha256": _sha256(path), "bytes": path.stat().st_size}
-            if path.suffix in TEXT:
-                with open(path, "rb") as file:
-                    entry["lines"] = sum(1 for _ in file)
-            files[path.relative_to(directory).as_posix()] = entry
-    manifest = {"format": FORMAT, "version": version, **about, "files": files}
-    text = json.dumps(manifest, indent=1, sort_keys=True)
-    with open(directory / MANIFEST, "w", encoding="utf-8") as file:
-        file.write(text)
+def seal(directory: Path, manifest: Manifest) -> None:
+    """Write `manifest` with the files that `directory` has now in place of its own."""
+    (directory / MANIFEST).unlink(missing_ok=True)
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    files = {path.relative_to(directory).as_posix(): _entry(path) for path in paths}
+    sealed = msgspec.structs.replace(manifest, files=files)
+    with open(directory / MANIFEST, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(sealed, order="sorted"), indent=1))
         file.flush()
         os.fsync(file.fileno())
 
 
-def _is_entry(name: str, entry: Any) -> bool:
-    """Whether the manifest says of a file what is asked of it."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("sha256"), str):
-        return False
-    numbers = ("bytes", "lines") if Path(name).suffix in TEXT else ("bytes",)
-    return all(isinstance(entry.get(number), int) and entry[number] >= 0 for number in numbers)
+def _entry(path: Path) -> FileEntry:
+    lines = None
+    if path.suffix in TEXT:
+        with open(path, "rb") as file:
+            lines = sum(1 for _ in file)
+    return FileEntry(_sha256(path), path.stat().st_size, lines)
 
 
-def _verify(root: Path, name: str, entry: dict[str, Any]) -> None:
-    path = root / name
+def _verify(path: Path, entry: FileEntry) -> None:
     if not path.is_file():
         raise BundleError(f"{path} is missing")
-    if path.stat().st_size != entry["bytes"]:
-        raise BundleError(f"{path}: {path.stat().st_size} bytes, the manifest says {entry['bytes']}")
-    if _sha256(path) != entry["sha256"]:
+    if path.stat().st_size != entry.bytes:
+        raise BundleError(f"{path}: {path.stat().st_size} bytes, the manifest says {entry.bytes}")
+    if _sha256(path) != entry.sha256:
         raise BundleError(f"{path}: its sha256 is not the manifest's: the file was changed or damaged")
 
 

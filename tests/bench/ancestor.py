@@ -13,7 +13,6 @@ python -m tests.bench.ancestor SERVICE CANDIDATES [NAME=TARGET …]: prints its 
 """
 
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -59,13 +58,14 @@ THREADS = 40
 class UM(UMServiceServicer):
     def __init__(self, settings: Settings) -> None:
         self._store = open_store(settings)
+        self._version = Bundle.open(settings.bundle).version
 
     def um_call(self, request: UserModelRequest, context: grpc.ServicerContext) -> UserModelResponse:
         user = request.user_id
         info = UserInfo(**self._read(user_key(user), {}))
-        for sku, ts, action in self._read(history_key(user), []):
+        for sku, ts, action in self._read(history_key(user, self._version), []):
             info.history.append(Interaction(sku_id=sku, ts=ts, type=action))
-        if columns := self._read(aggregates_key(user), {}):
+        if columns := self._read(aggregates_key(user, self._version), {}):
             numbers = np.array([columns[name] for name in AGGREGATE_COLUMNS], dtype=np.float64).T
             info.aggregates.CopyFrom(from_aggregates(Aggregates(tuple(columns["sku_ids"]), numbers)))
         return UserModelResponse(error={"code": 200}, user_info=info)
@@ -82,9 +82,7 @@ class CM(CMServiceServicer):
     def cm_call(self, request: CMRequest, context: grpc.ServicerContext) -> CMResponse:
         reply = CMResponse(error={"code": 200})
         for sku in request.item_ids:
-            record = json.loads(self._store.get(item_key(sku)))
-            statistics = [math.nan if one is None else one for one in record.pop("statistics", ())]
-            reply.item_infos.append(ItemInfo(**record, statistics=statistics))
+            reply.item_infos.append(ItemInfo(**json.loads(self._store.get(item_key(sku)))))
         out_of_stock = self._store.smismember(OUT_OF_STOCK_KEY, list(request.item_ids))
         for info, out in zip(reply.item_infos, out_of_stock, strict=True):
             info.out_of_stock = bool(out)
@@ -152,7 +150,6 @@ class AS(ASServiceServicer):
         for pair in scores:
             info = reply.item_infos.add()
             info.CopyFrom(known[pair.nid])
-            info.ClearField("statistics")
             info.rank_score = pair.score
             for name, position, score in proposed[pair.nid]:
                 info.provenance.add(channel=name, position=position, score=score)

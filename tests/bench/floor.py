@@ -14,7 +14,14 @@ import numpy as np
 
 from ecrs.bundle import Bundle
 from ecrs.contract.as_pb2 import ASResponse
-from ecrs.storage.records import OUT_OF_STOCK_KEY, aggregates_key, history_key, item_key, user_key
+from ecrs.storage.records import (
+    BUNDLE_KEY,
+    OUT_OF_STOCK_KEY,
+    aggregates_key,
+    history_key,
+    item_key,
+    user_key,
+)
 from tests.bench.direct import Settings, open_model, open_store, open_vectors
 from tests.bench.processes import serving
 from tests.bench.record import Hop
@@ -32,7 +39,8 @@ class Inputs:
     @classmethod
     def of(cls, user_id: str, answer: ASResponse, hops: list[Hop]) -> "Inputs":
         skus = [item.sku_id for item in answer.item_infos]
-        user_keys = [user_key(user_id), history_key(user_id), aggregates_key(user_id)]
+        derived = [make(user_id, answer.bundle_version) for make in (history_key, aggregates_key)]
+        user_keys = [BUNDLE_KEY, user_key(user_id), *derived]
         return cls(user_keys, [item_key(sku) for sku in skus], skus, hops)
 
 

@@ -12,12 +12,13 @@ of the first instead, and models and vocabularies stay as they are.
 import argparse
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import orjson
+from msgspec import structs
 
 from ecrs import bundle
 from ecrs.bundle import Bundle
@@ -26,6 +27,7 @@ from ecrs.domain.files import format_item, parse_item
 from ecrs.features.catalogue import NO_ID
 from ecrs.features.encoding import FIRST_KNOWN, ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS, Encoder, Vocabulary
 from ecrs.features.quantiles import RANKER_COLUMNS, ranker_cardinality
+from ecrs.rank.tables import ITEM_STATISTICS, save_item_statistics
 from ecrs.serving.signature import ModelSignature
 from ecrs_models.evaluation.saved_model import SavedModel
 from ecrs_models.export import bundle_writer
@@ -58,19 +60,19 @@ def grow(base: Bundle, products: int, bundles: Path) -> Path:
     plan = Plan.of(len(items), products)
     grown = [_twin(items[row], number // len(items)) for number, row in enumerate(plan.original.tolist())]
     version = bundle.new_version(f"{base.version} {products}".encode())
-    about = {key: of for key, of in base.manifest.items() if key not in {"files", "format", "version"}}
-    with bundle.writing(bundles, version, about | {"grown_from": base.version}) as draft:
+    manifest = structs.replace(base.manifest, version=version, grown_from=base.version)
+    with bundle.writing(bundles, manifest) as draft:
         encoder = _encoder(base, grown)
         _save_models(base, encoder, version, rng, draft)
         encoder.save(draft / "vocabulary")
         for name in ("users.dat", "quantiles.json", "golden.json", "metrics.json"):
             shutil.copyfile(base.path / name, draft / name)
         _write(draft / "products.dat", map(format_item, grown))
-        _write(draft / "product_info.dat", _records(base, grown, plan))
         skus = {item.sku: grown[home].sku for item, home in zip(items, plan.home.tolist(), strict=True)}
         _write(draft / "histories.dat", (_history(line, skus) for line in base.lines("histories.dat")))
         _write(draft / "aggregates.dat", (_aggregates(line, skus) for line in base.lines("aggregates.dat")))
         _save_tables(base, plan, rng, draft / "recall")
+        save_item_statistics(np.load(base.path / ITEM_STATISTICS)[plan.original], draft)
         ids = encoder.item_table({name: [getattr(item, name) for item in grown] for name in ITEM_FIELDS})
         vectors = SavedModel(draft / "item_tower")(ids)
         bundle_writer.write_vectors([item.sku for item in grown], vectors, draft / "product_vectors.txt")
@@ -94,7 +96,7 @@ def _save_models(
 ) -> None:
     """With room for the twins in their tables: near their originals in the towers', unknown to the ranker."""
     start = WarmStart.of(base)
-    two_tower, ranker = new_networks(encoder, TrainingSettings.read(base.manifest["training"]))
+    two_tower, ranker = new_networks(encoder, TrainingSettings.read(base.manifest.training))
     start.load_into("two_tower", two_tower, encoder)
     start.load_into("ranker", ranker, encoder)
     table = two_tower.item_tower.sku.weight
@@ -133,12 +135,6 @@ def _save_tables(base: Bundle, plan: Plan, rng: np.random.Generator, directory: 
     sold *= rng.uniform(0.5, 1.5, products)
     np.save(directory / "popular.npy", sold / sold.sum())
     shutil.copyfile(base.path / "recall" / "curves.npy", directory / "curves.npy")
-
-
-def _records(base: Bundle, grown: list[Item], plan: Plan) -> Iterator[str]:
-    records = [orjson.loads(line.partition(":")[2]) for line in base.lines("product_info.dat")]
-    for item, original in zip(grown, plan.original.tolist(), strict=True):
-        yield f"{item.sku}:" + orjson.dumps(records[original] | {"sku_id": item.sku}).decode()
 
 
 def _history(line: str, skus: dict[str, str]) -> str:

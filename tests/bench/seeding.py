@@ -27,14 +27,17 @@ import numpy as np
 import redis
 
 from ecrs.bundle import Bundle
+from ecrs.domain.files import parse_item
 from ecrs.local.valkey import valkey_command
 from ecrs.recall.blending import DEPTH
 from ecrs.settings import RedisSettings, VectorSettings
 from ecrs.storage.milvus_vectors import MilvusVectors
+from ecrs.storage.records import dump_item, item_key
 from ecrs.storage.redis_profiles import open_redis
 from ecrs.storage.vectors import read_vectors, sample_vectors
 from ecrs_seed import milvus
-from ecrs_seed.redis import FILES, batches, seed_redis
+from ecrs_seed.bundle_records import FILES, user_records
+from ecrs_seed.redis import batches, seed_redis
 from tests.bench.processes import ROOT
 
 SCRATCH = "bench_seeding"
@@ -79,7 +82,9 @@ async def seed(bundle: Bundle, path: str) -> float:
 
 
 def measure(bundle: Bundle, rounds: int) -> dict[str, Any]:
-    commands = [hiredis.pack_command(("MSET", *chain(*batch))) for batch in batches(bundle)]
+    items = ((item_key(item.sku), dump_item(item)) for item in bundle.records("products.dat", parse_item))
+    records = chain(user_records(bundle), items)
+    commands = [hiredis.pack_command(("MSET", *chain(*batch))) for batch in batches(records)]
     rows = sum(bundle.count(name) for name in FILES)
     took: dict[str, list[float]] = {"bulk": [], "seed": []}
     memory = 0

@@ -9,8 +9,7 @@ from ecrs.domain.clock import BundleClock
 from ecrs.domain.entities import Item, User
 from ecrs.domain.provenance import ProvenanceTable
 from ecrs.features.catalogue import NO_ID
-from ecrs.features.quantiles import Quantiles
-from ecrs.features.ranker_input import RankerInputBuilder
+from ecrs.rank.tables import load_ranker_inputs
 from ecrs.recall.candidates import RetrievedCandidates
 from ecrs.recall.channels import Interest, ScoredItems
 from ecrs.recall.tables import load_candidate_generator
@@ -45,9 +44,8 @@ class RankWork:
     """The ranker's input for a user and candidates."""
 
     def __init__(self, bundle: Bundle) -> None:
-        quantiles = Quantiles.load(bundle.path / "quantiles.json")
-        self._inputs = RankerInputBuilder(bundle.encoder, bundle.catalogue, quantiles)
+        self._inputs = load_ranker_inputs(bundle)
         self._clock = BundleClock(bundle.as_of)
 
     def pair_ids(self, user: User, items: Sequence[Item], provenance: ProvenanceTable) -> np.ndarray:
-        return self._inputs.ids(user, self._inputs.records(items), provenance, self._clock.now())
+        return self._inputs.ids(user, self._inputs.items(items), provenance, self._clock.now())

@@ -9,6 +9,7 @@ from ecrs.storage.vectors import read_vectors
 from ecrs_seed import milvus as seed
 from tests.compose.conftest import Stack
 from tests.milvus import database
+from tests.tiny import as_version
 
 
 @pytest.fixture
@@ -31,8 +32,8 @@ async def test_a_failed_seed_leaves_the_old_collection_serving(
     client = await seed.connect(settings, wait_s=60)
     seed.seed_milvus(tiny, client)
     _, vectors = read_vectors(tiny.lines("product_vectors.txt"), tiny.count("product_vectors.txt"))
-    newer = Bundle(tiny.path, tiny.manifest | {"version": "20991231_000000_ffffffff"})
-    monkeypatch.setattr(seed, "LEAST_RECALL", 1.5)  # a bar that no index clears
+    newer = as_version(tiny)
+    monkeypatch.setattr(seed, "MIN_INDEX_RECALL", 1.5)  # no index finds more than all
     with pytest.raises(seed.SeedError, match="recall@100"):
         seed.seed_milvus(newer, client)
     async with MilvusVectors.connect(settings) as store:
@@ -42,4 +43,8 @@ async def test_a_failed_seed_leaves_the_old_collection_serving(
     seed.seed_milvus(newer, client)
     # Not list_aliases: of Milvus 2.3.5 it looks in the default database only.
     assert client.describe_collection(ALIAS)["collection_name"] == "products_20991231_000000_ffffffff"
-    assert "products_" + tiny.version not in client.list_collections()
+    assert "products_" + tiny.version in client.list_collections()
+    newest = as_version(tiny, "20991231_000001_ffffffff")
+    seed.seed_milvus(newest, client)
+    kept = {name for name in client.list_collections() if name.startswith("products_")}
+    assert kept == {"products_" + newer.version, "products_" + newest.version}

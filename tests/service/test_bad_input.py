@@ -20,8 +20,7 @@ from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.recall_pb2 import RecallResponse, UpsertVectorsRequest
 from ecrs.contract.user_info_pb2 import Aggregates, Interaction, UserInfo
 from ecrs.domain.aggregates import AGGREGATE_COLUMNS
-from ecrs.features.quantiles import Quantiles
-from ecrs.features.ranker_input import RankerInputBuilder
+from ecrs.rank.tables import load_ranker_inputs
 from ecrs.rpc.errors import BadRequest
 from ecrs.serving.signature import ModelSignature
 from ecrs.wire.messages import to_item, to_provenance, to_user
@@ -77,17 +76,15 @@ def test_whatever_is_bad_is_answered_and_so_is_the_next_request(
 @given(data=st.data())
 def test_no_id_outside_a_models_tables_reaches_it(platform: Platform, data: st.DataObject) -> None:
     bundle = platform.bundle
-    ranker = RankerInputBuilder(
-        bundle.encoder, bundle.catalogue, Quantiles.load(bundle.path / "quantiles.json")
-    )
+    ranker = load_ranker_inputs(bundle)
     request = data.draw(hurt(platform.ordinary[RANK]))
     infos = request.item_infos[:1000] or [ItemInfo()]
     try:
-        user, records = to_user(request.user_info), ranker.records([to_item(info) for info in infos])
-        ranked = ranker.ids(user, records, to_provenance(request.provenance, len(infos)), request.now)
+        user, items = to_user(request.user_info), ranker.items([to_item(info) for info in infos])
+        ranked = ranker.ids(user, items, to_provenance(request.provenance, len(infos)), request.now)
     except BadRequest:
         return
-    ids = {"user_tower": bundle.encoder.users([user]), "item_tower": records.ids, "ranker": ranked}
+    ids = {"user_tower": bundle.encoder.users([user]), "item_tower": items.ids, "ranker": ranked}
     for model, matrix in ids.items():
         ModelSignature.load(bundle.path / model).check(matrix)  # InvalidInput, if one is out of bounds
 

@@ -27,6 +27,7 @@ from ecrs.contract.um_pb2 import UserModelRequest, UserModelResponse
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain.aggregates import AGGREGATE_COLUMNS
 from ecrs.rpc.breaker import FAILURES_TO_OPEN
+from ecrs.storage.records import aggregates_key, history_key, user_key
 from tests.platform import AS, NOW, RECALL, UM, Platform
 
 NOWHERE = "127.0.0.1:1"
@@ -217,7 +218,13 @@ COLUMNS = {name: [1] for name in AGGREGATE_COLUMNS}
 @contextmanager
 def stored_user(platform: Platform, **values: bytes) -> Iterator[str]:
     """A user in Valkey with these values instead of valid ones, by the second part of their keys; the id."""
-    keys = {f"9##{name}": value for name, value in ({"user_info": orjson.dumps(PROFILE)} | values).items()}
+    version = platform.bundle.version
+    key_of = {
+        "user_info": user_key("9"),
+        "history": history_key("9", version),
+        "aggregates": aggregates_key("9", version),
+    }
+    keys = {key_of[name]: value for name, value in ({"user_info": orjson.dumps(PROFILE)} | values).items()}
     with redis.Redis.from_url(platform.redis_url) as store:
         store.mset(keys)
         try:

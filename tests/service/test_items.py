@@ -36,7 +36,7 @@ from ecrs.storage.vectors import read_vectors
 from tests.fakes import FakeModel, FakeProfiles, FakeVectors
 from tests.service.conftest import Start
 
-KNOWN = Item("12048", "10", "500", "70", statistics=(1.0, 2.0))
+KNOWN = Item("12048", "10", "500", "70")
 
 
 @pytest.fixture
@@ -141,16 +141,12 @@ async def test_unknown_brands_shops_and_categories_are_taken(platform: Platform)
     assert found == [Item("b", "?", "never seen", "-1")]
 
 
-async def test_a_known_product_is_changed_and_keeps_its_statistics(platform: Platform) -> None:
+async def test_a_known_product_is_changed(platform: Platform) -> None:
     stub = await platform.cm()
     before = await platform.vectors.count(1.0)
-    request = PutItemsRequest(
-        item_infos=[ItemInfo(sku_id="12048", brand="new brand", statistics=[9.0], out_of_stock=True)]
-    )
+    request = PutItemsRequest(item_infos=[ItemInfo(sku_id="12048", brand="new brand", out_of_stock=True)])
     assert (await stub.put_items(request)).error.code == 200
-    assert platform.store.products["12048"] == Item(
-        "12048", "new brand", statistics=(1.0, 2.0), out_of_stock=True
-    )
+    assert platform.store.products["12048"] == Item("12048", "new brand", out_of_stock=True)
     assert await platform.vectors.count(1.0) == before
     assert platform.vectors.cold_start_category == {}
 

@@ -88,11 +88,6 @@ async def test_the_service_scores_as_the_model_did_at_training(stub: RankService
         assert reply.score_pairs[0].score == pytest.approx(expected, abs=1e-5), f"golden row {n}"
 
 
-async def test_statistics_of_another_number_are_a_bad_request(stub: RankServiceStub) -> None:
-    reply = await stub.rank_predict(RankRequest(item_infos=[ItemInfo(sku_id="1", statistics=[1.0])]))
-    assert (reply.error.code, reply.error.text) == (400, "item_infos: '1' has 1 statistics, expected 10")
-
-
 async def test_unknown_values_are_scored_as_out_of_vocabulary(stub: RankServiceStub) -> None:
     strange = ItemInfo(sku_id="never seen", brand="?", shopid="?", cate="?")
     reply = await stub.rank_predict(RankRequest(user_info=UserInfo(age="999"), item_infos=[strange]))

@@ -26,6 +26,10 @@ def configured(variable: str) -> list[str]:
     return [variable] if os.environ.get(variable) else []
 
 
+REDIS_SERVERS = ["valkey", *(["redis_server"] if configured("ECRS_TEST_REDIS_URL") else [])]
+"""Names of the fixtures that are a server with Redis' protocol."""
+
+
 @pytest.fixture
 def valkey() -> Iterator[RedisSettings]:
     """An empty Valkey server."""
@@ -40,6 +44,12 @@ def redis_server() -> RedisSettings:
         redis_url=os.environ["ECRS_TEST_REDIS_URL"].removesuffix("/0") + "/9",
         redis_password=os.environ.get("ECRS_TEST_REDIS_PASSWORD"),
     )
+
+
+@pytest.fixture(params=REDIS_SERVERS)
+def server(request: pytest.FixtureRequest) -> RedisSettings:
+    """Each of REDIS_SERVERS."""
+    return request.getfixturevalue(request.param)
 
 
 async def milvus_database() -> VectorSettings:

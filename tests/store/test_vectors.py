@@ -20,6 +20,7 @@ from ecrs_seed import milvus as seed
 from tests.eventually import eventually
 from tests.fakes import FakeVectors
 from tests.store.conftest import configured, milvus_database
+from tests.tiny import as_version
 
 
 def tiny_vectors(bundle: Bundle) -> tuple[list[str], np.ndarray]:
@@ -188,7 +189,7 @@ async def test_changes_to_faiss_outlive_it(tiny: Bundle, tmp_path: Path) -> None
         assert newcomers(await again.search_cold_start(table[0], 9, 5.0)) == [("new", 5)]
         found = await again.search(table[0], 1000, 5.0)
         assert sorted(found.skus) == sorted({*skus, "new"} - {skus[5]})
-    newer = Bundle(tiny.path, tiny.manifest | {"version": "20991231_000000_ffffffff"})
+    newer = as_version(tiny)
     with FaissVectors.load(newer, tmp_path / "items") as other:
         assert await other.count(5.0) == len(table)  # a new bundle starts from its own catalogue
 

@@ -16,6 +16,7 @@ from redis.retry import Retry
 from ecrs.bundle import Bundle
 from ecrs.local.processes import start_time
 from ecrs.ports import PORTS
+from tests.bench.grow import grow
 from tests.held import digest, records
 from tests.system.conftest import Up, children, ecrs
 
@@ -50,6 +51,31 @@ def test_ctrl_c_stops_everything_and_a_second_start_seeds_nothing(tiny: Bundle, 
         assert "is there already" in second.wait_for("redis: version")
         second.wait_for("up: bundle")
         assert not any("cleanly" in line for line in second.lines)
+    finally:
+        assert second.stop() == 0
+
+
+def test_another_bundle_replaces_the_former_and_the_shops_own_items_stay(
+    tiny: Bundle, tmp_path: Path
+) -> None:
+    smaller = grow(tiny, 200, tmp_path / "bundles")
+    gone = Bundle.open(tiny.path).catalogue.skus[-1]
+    first = Up(tiny.path, tmp_path)
+    try:
+        first.wait_for("up: bundle")
+        assert ecrs("item", "add", "of-the-shop", "1", "2", "3").returncode == 0
+        assert ecrs("item", "remove", "12048").returncode == 0
+        assert "code: 200" in ecrs("cm", gone).stdout
+    finally:
+        assert first.stop() == 0
+
+    second = Up(smaller, tmp_path)
+    try:
+        assert second.wait_for("redis: version").endswith(" stale keys removed")
+        second.wait_for("up: bundle")
+        for sku, code in (("of-the-shop", 200), ("1", 200), ("12048", 500), (gone, 500)):
+            assert f"code: {code}" in ecrs("cm", sku).stdout, sku
+        assert "code: 200" in ecrs("as", "8888").stdout
     finally:
         assert second.stop() == 0
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecrs.bundle import MANIFEST, Bundle, BundleError
+from ecrs.bundle import MANIFEST, Bundle, BundleError, Manifest
 from ecrs.storage.vectors import read_vectors
 from tests.tiny import resealed
 
@@ -26,7 +26,7 @@ def copy(tiny: Bundle, tmp_path: Path) -> Path:
 
 
 def test_every_file_that_is_cut_short_is_refused_and_named(tiny: Bundle, copy: Path) -> None:
-    for name in tiny.manifest["files"]:
+    for name in tiny.manifest.files:
         content = (copy / name).read_bytes()
         for cut in (content[:-1], content[: len(content) // 2], b""):
             (copy / name).write_bytes(cut)
@@ -39,22 +39,32 @@ def test_every_file_that_is_cut_short_is_refused_and_named(tiny: Bundle, copy: P
 
 
 @pytest.mark.parametrize(
-    "garble",
+    ("garble", "reason"),
     [
-        lambda text: "",
-        lambda text: text[: len(text) // 2],
-        lambda text: "[]",
-        lambda text: "null",
-        lambda text: "\0" * 100,
-        lambda text: text.replace('"files"', '"flies"'),
-        lambda text: text.replace('"version": "', '"version": "../'),
-        lambda text: text.replace('"sha256"', '"sha265"'),
+        (lambda text: "", "Input data was truncated"),
+        (lambda text: text[: len(text) // 2], "Input data was truncated"),
+        (lambda text: "[]", "Expected `object`, got `array`"),
+        (lambda text: "null", "Expected `object`, got `null`"),
+        (lambda text: "\0" * 100, "JSON is malformed"),
+        (lambda text: text.replace('"format": 4', '"format": 3'), "format 3, this code reads 4"),
+        (lambda text: text.replace('"files"', '"flies"'), "user_tower/inference.pdmodel is not listed"),
+        (
+            lambda text: text.replace('"version": "', '"version": "../'),
+            r"Expected `str` matching regex .*\$.version",
+        ),
+        (lambda text: text.replace('"as_of": ', '"as_of": -'), r"Expected `int` >= 0 - at `\$.as_of`"),
+        (lambda text: text.replace('"as_of": ', '"since": '), "missing required field `as_of`"),
+        (
+            lambda text: text.replace('"sha256"', '"sha265"'),
+            r"missing required field `sha256` - at `\$.files",
+        ),
+        (lambda text: text.replace('"lines"', '"liens"'), "is listed without its lines"),
     ],
 )
-def test_a_garbled_manifest_is_refused(copy: Path, garble: Callable[[str], str]) -> None:
+def test_a_garbled_manifest_is_refused(copy: Path, garble: Callable[[str], str], reason: str) -> None:
     manifest = copy / MANIFEST
     manifest.write_text(garble(manifest.read_text()))
-    with pytest.raises(BundleError, match=r"manifest\.json: "):
+    with pytest.raises(BundleError, match=rf"manifest\.json: .*{reason}"):
         Bundle.open(copy)
 
 
@@ -76,7 +86,7 @@ def test_a_manifest_with_anything_in_any_place_opens_or_is_refused(tiny: Bundle,
         place = place[key]
     place[key] = data.draw(anything)
     with suppress(BundleError):
-        opened = Bundle.of(tiny.path, manifest)
+        opened = Bundle(tiny.path, Manifest.parse(json.dumps(manifest).encode(), tiny.path / MANIFEST))
         assert isinstance(opened.version, str)
         assert opened.as_of >= 0
         assert opened.count("products.dat") >= 0

@@ -27,7 +27,7 @@ def test_a_shops_files_become_a_bundle_once(shop: Path, tmp_path: Path) -> None:
     bundles, work = tmp_path / "bundles", tmp_path / "work"
     built = building.build(str(shop), bundles, work, say=said.append)
     assert built == Bundle.open(bundles / "current")
-    assert built.manifest["data"]["name"] == "shop"
+    assert built.manifest.data["name"] == "shop"
     for step in ("prepare: ", "train: ", "export and evaluate: "):
         assert any(line.startswith(step) for line in said)
 

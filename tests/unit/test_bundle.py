@@ -4,13 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from ecrs.bundle import MODELS, Bundle, BundleError, new_version, writing
 from ecrs.domain.entities import HISTORY_LENGTH, Item
-from ecrs.domain.files import parse_item
 from ecrs.features.quantiles import RANKER_COLUMNS
+from ecrs.rank.tables import ITEM_STATISTICS, load_ranker_inputs
 from ecrs.storage.vectors import read_vectors
+from ecrs_models.data.dataset import Dataset
 from ecrs_models.evaluation.saved_model import SavedModel
+from ecrs_models.snapshots.item_statistics import item_statistics
 from tests.golden import golden_items, golden_ranker_ids, golden_users
 
 
@@ -34,8 +37,9 @@ def test_a_missing_file_is_refused_and_named(tiny: Bundle, tmp_path: Path) -> No
         Bundle.open(tmp_path / "copy")
 
 
-def test_a_bundle_that_fails_to_be_written_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="is not listed"), writing(tmp_path, new_version(b""), {}) as draft:
+def test_a_bundle_that_fails_to_be_written_leaves_nothing(tiny: Bundle, tmp_path: Path) -> None:
+    manifest = structs.replace(tiny.manifest, version=new_version(b""))
+    with pytest.raises(BundleError, match="is not listed"), writing(tmp_path, manifest) as draft:
         (draft / "users.dat").write_text("1")
     assert list(tmp_path.iterdir()) == []
 
@@ -83,18 +87,21 @@ def test_vectors_are_the_item_towers_of_unit_length_and_exact(tiny: Bundle) -> N
     assert np.array_equal(vectors, SavedModel(tiny.path / "item_tower")(tiny.encoder.items(items)))
 
 
-def test_each_product_has_its_record_with_statistics_to_the_last_bit(tiny: Bundle) -> None:
-    lines = [line.partition(":") for line in tiny.lines("product_info.dat")]
-    records = {sku: json.loads(text) for sku, _, text in lines}
-    assert list(records) == tiny.catalogue.skus
-    for item in map(parse_item, tiny.lines("products.dat")):
-        values = (records[item.sku][name] for name in ("sku_id", "brand", "shopid", "cate"))
-        assert Item(*values) == item
-    known = [item for item in tiny.golden["items"] if records.get(item["sku"], {}).get("statistics")]
-    assert len(known) > 1
-    for item in known:
-        found = np.array(records[item["sku"]]["statistics"], dtype=np.float32)  # None is NaN
-        assert np.array_equal(found, np.float32(item["statistics"]), equal_nan=True)
+def test_item_statistics_are_those_of_the_log_at_the_cutoff(tiny: Bundle) -> None:
+    data = Dataset.load(tiny.path.parents[1] / "data")
+    expected = item_statistics(data.log, data.items.height, tiny.as_of)
+    found = np.load(tiny.path / ITEM_STATISTICS)
+    never_sold = np.isnan(found).all(axis=1)
+    assert 0 < never_sold.sum() < len(found)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_item_statistics_of_another_shape_are_refused(tiny: Bundle, tmp_path: Path) -> None:
+    copy = Bundle(copy_of(tiny, tmp_path), tiny.manifest)
+    np.save(copy.path / ITEM_STATISTICS, np.load(tiny.path / ITEM_STATISTICS)[1:])
+    with pytest.raises(BundleError, match=r"item_statistics\.npy: shape \(299, 10\), expected \(300, 10\)"):
+        load_ranker_inputs(copy)
 
 
 def test_the_serving_configuration_names_what_the_signature_names(tiny: Bundle) -> None:

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +8,7 @@ from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain.actions import ActionType, Interaction
 from ecrs.domain.entities import HISTORY_LENGTH, MAX_TIMESTAMP, Item, User
 from ecrs.domain.files import format_history, format_item, format_user, parse_history, parse_item, parse_user
+from ecrs.domain.provenance import ProvenanceTable
 from ecrs.wire.messages import describes_user, from_item, from_user, to_item, to_user
 
 values = st.text(
@@ -108,3 +110,13 @@ def test_a_profile_or_a_session_describes_a_user_and_an_id_does_not() -> None:
     assert describes_user(UserInfo(age="5.0"))
     assert describes_user(UserInfo(history=[InteractionInfo(sku_id="1")]))
     assert not describes_user(UserInfo(user_id="8888"))
+
+
+def test_provenance_is_read_by_channel_name_in_any_order() -> None:
+    table = ProvenanceTable.of(
+        [[("vector", 2, 0.5), ("cold_start", 1, 0.1)], [("repurchase", 1, 3.0)]],
+        ["vector", "cold_start", "repurchase"],
+    )
+    selected = table.select(["repurchase", "similar", "vector"])
+    assert selected.positions.tolist() == [[0, 0, 2], [1, 0, 0]]
+    np.testing.assert_array_equal(selected.scores, np.float32([[np.nan, np.nan, 0.5], [3.0, np.nan, np.nan]]))

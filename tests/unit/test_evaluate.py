@@ -295,6 +295,6 @@ def test_another_data_set_is_refused(data: Dataset, tiny: Bundle) -> None:
 def test_a_period_without_warm_users_is_an_error(data: Dataset, tiny: Bundle) -> None:
     empty = replace(data, about=data.about | {"split": Split(1, 2, 3).__dict__})
     tables = EncodedTables.of(data, tiny.encoder)
-    snapshot = Snapshot.of(data.log, 3, tables, TrainingSettings.read(tiny.manifest["training"]).tables)
+    snapshot = Snapshot.of(data.log, 3, tables, TrainingSettings.read(tiny.manifest.training).tables)
     with pytest.raises(DataError, match="no user who was there before buys anything"):
         evaluate(empty, BundleModels(*[None] * 5), snapshot)  # type: ignore[arg-type]

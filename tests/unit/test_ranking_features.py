@@ -11,7 +11,7 @@ from ecrs.domain.clock import DAY_S
 from ecrs.domain.entities import Item, User
 from ecrs.domain.provenance import ProvenanceTable
 from ecrs.features.quantiles import LEVELS, Quantiles
-from ecrs.features.ranker_input import RankerInputBuilder, ranker_matrix
+from ecrs.features.ranker_input import ranker_matrix
 from ecrs.features.ranking import (
     CHANNELS,
     FEATURES,
@@ -20,6 +20,7 @@ from ecrs.features.ranking import (
     EncodedCandidates,
     ranking_features,
 )
+from ecrs.rank.tables import load_ranker_inputs
 from ecrs.recall.channels import ScoredItems
 from ecrs_models.data.dataset import Dataset
 from ecrs_models.snapshots.snapshot import EncodedTables, Snapshot
@@ -116,13 +117,12 @@ def test_levels_are_quantiles_and_zero_is_no_number(tmp_path: Path) -> None:
 def test_a_request_and_the_log_give_the_ranker_the_same_input(tiny: Bundle, tmp_path: Path) -> None:
     """Serving builds the input from a request, training and evaluation from the log: every id is the same."""
     data = Dataset.load(tiny_data(tmp_path / "data"))
-    encoder, settings = tiny.encoder, TrainingSettings.read(tiny.manifest["training"])
+    encoder, settings = tiny.encoder, TrainingSettings.read(tiny.manifest.training)
     curves = np.load(tiny.path / "recall" / "curves.npy")
     tables = EncodedTables.of(data, encoder)
     snapshot = Snapshot.of(data.log, tiny.as_of, tables, settings.tables, curves)
-    inputs = RankerInputBuilder(encoder, tiny.catalogue, Quantiles.load(tiny.path / "quantiles.json"))
+    inputs = load_ranker_inputs(tiny)
     skus = data.items["sku"].to_list()
-    statistics = snapshot.statistics.tolist()
     for number in (0, 1, 2, 30):
         past = snapshot.encoded_aggregates(number)
         nothing = ScoredItems(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
@@ -134,10 +134,18 @@ def test_a_request_and_the_log_give_the_ranker_the_same_input(tiny: Bundle, tmp_
         item, numbers = snapshot.aggregates.of(number)
         user_id, *profile = data.users.row(number)
         user = User(user_id, *profile, aggregates=Aggregates(tuple(skus[row] for row in item), numbers))
-        items = [
-            Item(*data.items.row(row), statistics=tuple(statistics[row])) for row in proposals.item.tolist()
-        ]
+        items = [Item(*data.items.row(row)) for row in proposals.item.tolist()]
         positions = np.nan_to_num(proposals.positions).astype(int)
         provenance = ProvenanceTable(CHANNELS, positions, proposals.scores)
-        served = inputs.ids(user, inputs.records(items), provenance, snapshot.cutoff)
+        served = inputs.ids(user, inputs.items(items), provenance, snapshot.cutoff)
         assert served.tolist() == learned.tolist()
+
+
+def test_statistics_are_the_bundles_and_an_unknown_item_has_none(tiny: Bundle) -> None:
+    inputs = load_ranker_inputs(tiny)
+    last = tiny.catalogue.skus[-1]  # in the row that NO_ID, -1, would read
+    items = inputs.items([Item("never seen"), Item(last)])
+    ids = inputs.ids(User(), items, ProvenanceTable.empty(2), tiny.as_of)
+    unknown, known = ids[:, -len(FEATURES) :][:, : len(STATISTICS)]
+    assert (unknown == 0).all()
+    assert (known > 0).any()

@@ -1,17 +1,19 @@
-"""What the seed of Milvus decides by itself: the index by the catalogue's size, and what it refuses."""
+"""What the seed of Milvus decides: the index, what it refuses, and which collections it keeps."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 from pymilvus import MilvusClient
+from pymilvus.exceptions import MilvusException
 
+from ecrs.storage.milvus_vectors import ALIAS
 from ecrs.storage.vectors import EXACT_INDEX_LIMIT
 from ecrs_seed import milvus as seed
 
 
 class Index:
-    """Of Milvus, what the checks ask: it holds `held` of the vectors and searches `searched` of them."""
+    """The part of a client that the checks use: it holds `held` vectors and searches `searched` of them."""
 
     def __init__(self, vectors: np.ndarray, held: int, searched: int) -> None:
         self._vectors, self._held = vectors[:searched], held
@@ -51,3 +53,47 @@ def test_a_collection_that_lost_vectors_is_refused(vectors: np.ndarray) -> None:
 def test_the_index_follows_the_size(products: int, kind: str) -> None:
     (index,) = seed.index_for(MilvusClient, products)
     assert index.to_dict()["index_type"] == kind
+
+
+class Collections:
+    """The part of a client that goes live: names of collections, and the one that the alias is for."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = set(names)
+        self.live: str | None = None
+
+    def describe_collection(self, name: str) -> dict[str, str]:
+        assert name == ALIAS
+        if self.live is None:
+            raise MilvusException(code=seed.NOT_FOUND, message="no such collection")
+        return {"collection_name": self.live}
+
+    def create_alias(self, name: str, alias: str) -> None:
+        assert self.live is None
+        self.live = name
+
+    def alter_alias(self, name: str, alias: str) -> None:
+        assert self.live is not None
+        self.live = name
+
+    def list_collections(self) -> list[str]:
+        return sorted(self.names)
+
+    def drop_collection(self, name: str) -> None:
+        assert name != self.live
+        self.names.remove(name)
+
+
+def test_the_former_live_collection_is_kept_and_older_ones_are_dropped() -> None:
+    client = Collections("of_somebody_else", "products_0")  # the latter of a seed that failed
+    for version, kept in (("1", {"0", "1"}), ("2", {"1", "2"}), ("3", {"2", "3"}), ("2", {"2", "3"})):
+        client.names.add(f"products_{version}")
+        seed._go_live(client, f"products_{version}")  # type: ignore[arg-type]
+        assert client.live == f"products_{version}"
+        assert client.names == {"of_somebody_else", *(f"products_{name}" for name in kept)}
+
+
+def test_a_collection_that_is_made_anew_leaves_the_former_one() -> None:
+    client = Collections("products_1", "products_2")
+    seed._go_live(client, "products_2")  # type: ignore[arg-type]
+    assert client.names == {"products_1", "products_2"}

@@ -1,7 +1,7 @@
 """The benchmark of seeding runs, and of the same bytes; how fast either is, no test says."""
 
 from ecrs.bundle import Bundle
-from ecrs_seed.redis import FILES
+from ecrs_seed.bundle_records import FILES
 from tests.bench.seeding import measure
 
 

@@ -79,7 +79,7 @@ def test_aggregates_survive_the_store_and_the_wire_to_the_last_bit(
 ) -> None:
     aggregates = Aggregates().plus(Interaction(str(i), t, ActionType(k)) for _, i, t, k in actions)
     assert to_aggregates(from_aggregates(aggregates)) == aggregates
-    assert load_aggregates(dump_aggregates(aggregates)) == aggregates
+    assert load_aggregates(dump_aggregates(aggregates), "aggregates") == aggregates
 
 
 def test_time_scales_are_what_the_wire_says() -> None:

@@ -84,7 +84,7 @@ def test_a_training_from_a_bundle_is_short_and_makes_a_bundle(
         pipeline.load(tmp_path / "train"), data, tmp_path / "bundles", gate=earlier
     )
     made = Bundle.open(tmp_path / "bundles" / version)
-    assert made.manifest["training"]["start"] == earlier.version
+    assert made.manifest.training["start"] == earlier.version
     assert made.metrics["gate"]["current"] == earlier.version
 
 

@@ -215,7 +215,7 @@ class LoadedBundle:
         skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), bundle.count("product_vectors.txt"))
         if skus != data.items["sku"].to_list():
             raise DataError(f"{data.path} has other products than {bundle.path}")
-        settings = TrainingSettings.read(bundle.manifest["training"])
+        settings = TrainingSettings.read(bundle.manifest.training)
         models = BundleModels(
             SavedModel(bundle.path / "user_tower"),
             vectors,

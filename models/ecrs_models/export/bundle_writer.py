@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ecrs import bundle
-from ecrs.bundle import Bundle
+from ecrs.bundle import FORMAT, Bundle, Manifest
 from ecrs.domain.entities import HISTORY_LENGTH
 from ecrs.features.encoding import ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS
 from ecrs.features.quantiles import RANKER_COLUMNS, ranker_cardinality
+from ecrs.rank.tables import save_item_statistics
 from ecrs.recall.tables import save_candidate_generator
 from ecrs.serving.signature import ModelSignature
 from ecrs_models.data.dataset import PRODUCTS, USERS, Dataset
@@ -21,7 +22,7 @@ from ecrs_models.evaluation.saved_model import SavedModel
 from ecrs_models.export.gate import compare
 from ecrs_models.export.golden import check_golden_rows, golden_rows
 from ecrs_models.export.model_files import save_model
-from ecrs_models.export.record_files import write_aggregates, write_histories, write_items, write_vectors
+from ecrs_models.export.record_files import write_aggregates, write_histories, write_vectors
 from ecrs_models.progress import Progress
 from ecrs_models.snapshots.snapshot import EncodedTables, Snapshot
 from ecrs_models.training import two_tower
@@ -56,14 +57,16 @@ def export(
     encoder, settings = trained.encoder, trained.settings
     version = bundle.new_version(trained.digest)
     now = int(data.log.ts.max()) + 1
-    about = {
-        "as_of": now,
-        "data": {key: data.about[key] for key in ("name", "source", "counts", "split")},
-        "dim": two_tower.DIM,
-        "history_length": HISTORY_LENGTH,
-        "training": trained.about["settings"],
-    }
-    with bundle.writing(bundles, version, about) as draft:
+    manifest = Manifest(
+        format=FORMAT,
+        version=version,
+        as_of=now,
+        data={key: data.about[key] for key in ("name", "source", "counts", "split")},
+        training=trained.about["settings"],
+        dim=two_tower.DIM,
+        history_length=HISTORY_LENGTH,
+    )
+    with bundle.writing(bundles, manifest) as draft:
         parts = (
             ("user_tower", trained.two_tower.user_tower, USER_TOWER_COLUMNS, "embedding", two_tower.DIM),
             ("item_tower", trained.two_tower.item_tower, ITEM_TOWER_COLUMNS, "embedding", two_tower.DIM),
@@ -85,8 +88,8 @@ def export(
 
         snapshot = Snapshot.of(data.log, now, tables, settings.tables, trained.curves)
         write_aggregates(snapshot, data, draft / "aggregates.dat")
-        write_items(snapshot, data, draft / "product_info.dat")
         save_candidate_generator(snapshot.generator, draft / "recall")
+        save_item_statistics(snapshot.statistics, draft)
         trained.quantiles.save(draft / "quantiles.json")
         (draft / WEIGHTS_DIR).mkdir()
         for name in MODELS:

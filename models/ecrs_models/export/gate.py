@@ -18,9 +18,9 @@ def compare(metrics: dict[str, Any], current: Bundle, data: Dataset, start: int)
     """Both bundles' METRIC by task, or why they cannot be compared; DataError if the new one is worse."""
     if "tasks" not in metrics:
         return {"not_compared": "the new bundle was not measured"}
-    if current.manifest["data"]["name"] != data.name:
-        return {"not_compared": f"{current.version} is of {current.manifest['data']['name']}"}
-    if current.manifest["training"]["until"] > start:
+    if current.manifest.data["name"] != data.name:
+        return {"not_compared": f"{current.version} is of {current.manifest.data['name']}"}
+    if current.manifest.training["until"] > start:
         return {"not_compared": f"{current.version} was trained on the weeks to measure"}
     try:
         then = LoadedBundle.of(current, data, start)

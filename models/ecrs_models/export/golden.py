@@ -30,18 +30,18 @@ def golden_rows(trained: TrainedModels, data: Dataset, snapshot: Snapshot) -> di
     Row n of the ranker is user n with item n, as of `now`. Among the rows: full, short and empty
     histories, a new user by profile alone, a session without profile, unknown and never-seen values.
     """
-    users, items = golden_users(data, snapshot), golden_items(data, snapshot)
+    users, items = golden_users(data, snapshot), golden_items(data)
     row = {sku: number for number, sku in enumerate(data.items["sku"])}
     for n, user in enumerate(users[: GOLDEN_ROWS // 4]):  # items of the user's own, for the crosses
-        items[n] = golden_item(data, snapshot, row[user.history[n % len(user.history)].sku])
+        items[n] = golden_item(data, row[user.history[n % len(user.history)].sku])
     encoder = trained.encoder
-    inputs = RankerInputBuilder(encoder, snapshot.tables.catalogue, trained.quantiles)
+    inputs = RankerInputBuilder(encoder, snapshot.tables.catalogue, trained.quantiles, snapshot.statistics)
     said: list[list[Provenance]] = [
         [("repurchase", n + 1, 2.5), ("similar", 0, 0.3)] if n < GOLDEN_ROWS // 2 else []
         for n in range(len(items))
     ]
     ranked = [
-        inputs.ids(user, inputs.records([item]), ProvenanceTable.of([of], CHANNELS), snapshot.cutoff)
+        inputs.ids(user, inputs.items([item]), ProvenanceTable.of([of], CHANNELS), snapshot.cutoff)
         for user, item, of in zip(users, items, said, strict=True)
     ]
     ids = {
@@ -100,15 +100,16 @@ def golden_users(data: Dataset, snapshot: Snapshot) -> list[User]:
     ]
 
 
-def golden_item(data: Dataset, snapshot: Snapshot, row: int) -> Item:
-    sku, brand, shop, category = data.items.row(row)
-    return Item(sku, brand, shop, category, tuple(snapshot.statistics[row].tolist()))
+def golden_item(data: Dataset, row: int) -> Item:
+    """The item in row `row` of the data set."""
+    return Item(*data.items.row(row))
 
 
-def golden_items(data: Dataset, snapshot: Snapshot) -> list[Item]:
-    """GOLDEN_ROWS items, from across the catalogue, a new one of known make, and unknown ones."""
+def golden_items(data: Dataset) -> list[Item]:
+    """GOLDEN_ROWS items: some from across the catalogue, a new one of known brand, shop and category, and
+    unknown ones."""
     rows = np.linspace(0, data.items.height - 1, GOLDEN_ROWS - 3).astype(int)
-    known = [golden_item(data, snapshot, int(row)) for row in rows]
+    known = [golden_item(data, int(row)) for row in rows]
     first = known[0]
     return [
         *known,

@@ -1,8 +1,7 @@
-"""The text files of a bundle: users' histories and aggregates, item records, vectors."""
+"""The text files of a bundle: users' histories and aggregates, item vectors."""
 
 import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,9 @@ import numpy as np
 from ecrs.domain.actions import ActionType, Interaction
 from ecrs.domain.aggregates import Aggregates
 from ecrs.domain.entities import HISTORY_LENGTH
-from ecrs.domain.files import format_history, parse_item
-from ecrs.storage.records import dump_aggregates, dump_item
-from ecrs_models.data.dataset import PRODUCTS, Dataset
+from ecrs.domain.files import format_history
+from ecrs.storage.records import dump_aggregates
+from ecrs_models.data.dataset import Dataset
 from ecrs_models.snapshots.snapshot import Snapshot
 
 
@@ -38,18 +37,6 @@ def write_aggregates(snapshot: Snapshot, data: Dataset, path: Path) -> None:
 def aggregates_of(snapshot: Snapshot, user: int, skus: Sequence[str]) -> Aggregates:
     item, numbers = snapshot.aggregates.of(user)
     return Aggregates(tuple(skus[row] for row in item), numbers)
-
-
-def write_items(snapshot: Snapshot, data: Dataset, path: Path) -> None:
-    """Lines `sku:JSON`, the JSON as the profile store holds it, with statistics if it was bought; a line for
-    each product."""
-    sold, statistics = snapshot.sold.tolist(), snapshot.statistics.tolist()
-    with open(data.path / PRODUCTS, encoding="utf-8") as products, open(path, "wb") as file:
-        for line, was_sold, numbers in zip(products, sold, statistics, strict=True):
-            # Nine digits bring every float32 back exactly, in half the bytes of a float64's.
-            known = tuple(float(f"{number:.9g}") for number in numbers) if was_sold else ()
-            item = replace(parse_item(line), statistics=known)
-            file.write(item.sku.encode() + b":" + dump_item(item) + b"\n")
 
 
 def interactions(data: Dataset, user: int, skus: Sequence[str]) -> tuple[Interaction, ...]:

@@ -202,8 +202,8 @@ def about(opened: LoadedBundle, found: Evaluation, quick: bool, took_s: float) -
         "end": found.end,
         "catalogue": int(found.period.catalogue.sum()),
         "quick": quick,
-        "seed": manifest["training"]["seed"],
-        "training": manifest["training"],
+        "seed": manifest.training["seed"],
+        "training": manifest.training,
         "evaluation": {
             "candidates": CANDIDATES,
             "channel_depth": DEPTH,

@@ -36,7 +36,7 @@ class WarmStart:
         if not directory.is_dir():
             raise DataError(f"{bundle.path}: no {WEIGHTS_DIR}/ to start from")
         states = {path.stem: _load(path) for path in sorted(directory.glob("*.pdparams"))}
-        training = bundle.manifest["training"]
+        training = bundle.manifest.training
         return cls(bundle.version, training["until"], training["ranker"], bundle.encoder, states)
 
     def load_into(self, name: str, network: Any, encoder: Encoder) -> None:

@@ -24,7 +24,7 @@ from ecrs.storage.seeded_version import SeededVersion
 class CmSettings(ServerSettings, RedisSettings, BundleSettings, TargetSettings):
     item_tower: str = Field("inprocess", description="`inprocess`, or serving://host:port")
     item_age_s: float = Field(
-        5.0, ge=0, description="how old a product's record may be that another cm has changed; 0 keeps none"
+        5.0, ge=0, description="how long cm keeps an item record it has read, in seconds; 0 keeps none"
     )
 
 

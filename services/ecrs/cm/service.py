@@ -38,7 +38,7 @@ class CMService(CMServiceServicer):
             raise BadRequest(f"item_ids: expected 1 to {MAX_ITEMS} ids, got {len(asked)}")
         check_skus("item_ids", asked)
         deadline = self._deadline(context)
-        found = await self._records.of(asked, deadline.share("redis", limit_s=self._call_timeout_s))
+        found = await self._records.items(asked, deadline.share("redis", limit_s=self._call_timeout_s))
         known = [info for info in found if info is not None]
         if not known:
             raise NotFound(f"CM server get item_info from redis fail. ({CMRequest(item_ids=asked)})")

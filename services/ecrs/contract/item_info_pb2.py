@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fitem_info.proto\x12\titem_info\">\n\nProvenance\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x02\"F\n\x0fProvenanceTable\x12\x10\n\x08\x63hannels\x18\x01 \x03(\t\x12\x11\n\tpositions\x18\x02 \x03(\r\x12\x0e\n\x06scores\x18\x03 \x03(\x02\"\xb0\x01\n\x08ItemInfo\x12\x0e\n\x06sku_id\x18\x01 \x01(\t\x12\r\n\x05\x62rand\x18\x02 \x01(\t\x12\x0e\n\x06shopid\x18\x03 \x01(\t\x12\x0c\n\x04\x63\x61te\x18\x04 \x01(\t\x12\x12\n\nrank_score\x18\x05 \x01(\x02\x12)\n\nprovenance\x18\x06 \x03(\x0b\x32\x15.item_info.Provenance\x12\x12\n\nstatistics\x18\x07 \x03(\x02\x12\x14\n\x0cout_of_stock\x18\x08 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fitem_info.proto\x12\titem_info\">\n\nProvenance\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x02\"F\n\x0fProvenanceTable\x12\x10\n\x08\x63hannels\x18\x01 \x03(\t\x12\x11\n\tpositions\x18\x02 \x03(\r\x12\x0e\n\x06scores\x18\x03 \x03(\x02\"\xa2\x01\n\x08ItemInfo\x12\x0e\n\x06sku_id\x18\x01 \x01(\t\x12\r\n\x05\x62rand\x18\x02 \x01(\t\x12\x0e\n\x06shopid\x18\x03 \x01(\t\x12\x0c\n\x04\x63\x61te\x18\x04 \x01(\t\x12\x12\n\nrank_score\x18\x05 \x01(\x02\x12)\n\nprovenance\x18\x06 \x03(\x0b\x32\x15.item_info.Provenance\x12\x14\n\x0cout_of_stock\x18\x08 \x01(\x08J\x04\x08\x07\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,5 +36,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROVENANCETABLE']._serialized_start=94
   _globals['_PROVENANCETABLE']._serialized_end=164
   _globals['_ITEMINFO']._serialized_start=167
-  _globals['_ITEMINFO']._serialized_end=343
+  _globals['_ITEMINFO']._serialized_end=329
 # @@protoc_insertion_point(module_scope)

@@ -27,14 +27,13 @@ class ProvenanceTable(_message.Message):
     def __init__(self, channels: _Optional[_Iterable[str]] = ..., positions: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ItemInfo(_message.Message):
-    __slots__ = ("sku_id", "brand", "shopid", "cate", "rank_score", "provenance", "statistics", "out_of_stock")
+    __slots__ = ("sku_id", "brand", "shopid", "cate", "rank_score", "provenance", "out_of_stock")
     SKU_ID_FIELD_NUMBER: _ClassVar[int]
     BRAND_FIELD_NUMBER: _ClassVar[int]
     SHOPID_FIELD_NUMBER: _ClassVar[int]
     CATE_FIELD_NUMBER: _ClassVar[int]
     RANK_SCORE_FIELD_NUMBER: _ClassVar[int]
     PROVENANCE_FIELD_NUMBER: _ClassVar[int]
-    STATISTICS_FIELD_NUMBER: _ClassVar[int]
     OUT_OF_STOCK_FIELD_NUMBER: _ClassVar[int]
     sku_id: str
     brand: str
@@ -42,6 +41,5 @@ class ItemInfo(_message.Message):
     cate: str
     rank_score: float
     provenance: _containers.RepeatedCompositeFieldContainer[Provenance]
-    statistics: _containers.RepeatedScalarFieldContainer[float]
     out_of_stock: bool
-    def __init__(self, sku_id: _Optional[str] = ..., brand: _Optional[str] = ..., shopid: _Optional[str] = ..., cate: _Optional[str] = ..., rank_score: _Optional[float] = ..., provenance: _Optional[_Iterable[_Union[Provenance, _Mapping]]] = ..., statistics: _Optional[_Iterable[float]] = ..., out_of_stock: _Optional[bool] = ...) -> None: ...
+    def __init__(self, sku_id: _Optional[str] = ..., brand: _Optional[str] = ..., shopid: _Optional[str] = ..., cate: _Optional[str] = ..., rank_score: _Optional[float] = ..., provenance: _Optional[_Iterable[_Union[Provenance, _Mapping]]] = ..., out_of_stock: _Optional[bool] = ...) -> None: ...

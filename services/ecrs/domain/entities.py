@@ -50,12 +50,12 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Item:
+    """An item's record; a value is UNKNOWN where the shop does not give it."""
+
     sku: str
     brand: str = UNKNOWN
     shop: str = UNKNOWN
     category: str = UNKNOWN
-    statistics: tuple[float, ...] = ()
-    """Of sales, in the order of `ecrs.ranking_features.STATISTICS`; empty for a new product."""
     out_of_stock: bool = False
 
 

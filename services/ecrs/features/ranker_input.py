@@ -1,4 +1,4 @@
-"""A user and candidates as the ranker's input. Pure."""
+"""The ranker's input: one row of ids for each candidate of a user. No I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,78 +6,62 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecrs.domain.aggregates import Aggregates
-from ecrs.domain.entities import ITEM_FIELDS, Item, User
+from ecrs.domain.entities import Item, User
 from ecrs.domain.provenance import ProvenanceTable
-from ecrs.features.catalogue import Catalogue, known_ids
+from ecrs.features.catalogue import NO_ID, Catalogue, known_ids
 from ecrs.features.encoding import Encoder
 from ecrs.features.quantiles import Quantiles
-from ecrs.features.ranking import CHANNELS, STATISTICS, EncodedAggregates, EncodedCandidates, ranking_features
-from ecrs.rpc.errors import BadRequest
+from ecrs.features.ranking import CHANNELS, EncodedAggregates, EncodedCandidates, ranking_features
 
 
 @dataclass(frozen=True)
 class EncodedItems:
-    """Products as the ranker knows them, whoever asks: `row`, int64 (N,), in the catalogue; `ids`, int64
-    (N, ITEM_FIELDS); `statistics`, float32 (N, STATISTICS), NaN where there is none."""
+    """Items by number, the same for every user.
+
+    `row`, int64 (N,), in the catalogue, NO_ID if unknown; `ids`, int64 (N, ITEM_FIELDS), of the vocabularies.
+    """
 
     row: np.ndarray
     ids: np.ndarray
-    statistics: np.ndarray
-
-    @classmethod
-    def room(cls, n: int) -> "EncodedItems":
-        """For `n`, to be written to."""
-        return cls(
-            np.empty(n, dtype=np.int64),
-            np.empty((n, len(ITEM_FIELDS)), dtype=np.int64),
-            np.empty((n, len(STATISTICS)), dtype=np.float32),
-        )
-
-    def write(self, places: Sequence[int], records: "EncodedItems") -> None:
-        self.row[places], self.ids[places] = records.row, records.ids
-        self.statistics[places] = records.statistics
-
-    def at(self, places: Sequence[int]) -> "EncodedItems":
-        return EncodedItems(self.row[places], self.ids[places], self.statistics[places])
 
 
 @dataclass(frozen=True)
 class RankerInputBuilder:
-    """What turns requests into ids, of one bundle."""
+    """Builds the ranker's input from requests, with the tables of one bundle.
+
+    `statistics`: float32, shape (items, len(STATISTICS)), rows of the catalogue, NaN for items never sold.
+    """
 
     encoder: Encoder
     catalogue: Catalogue
     quantiles: Quantiles
+    statistics: np.ndarray
 
-    def records(self, items: Sequence[Item]) -> EncodedItems:
-        """BadRequest for an item whose statistics are not as many as there should be."""
-        rows = self.catalogue.rows(item.sku for item in items)
-        return EncodedItems(rows, self.encoder.items(items), _statistics(items))
+    def items(self, items: Sequence[Item]) -> EncodedItems:
+        """Encode item records."""
+        return EncodedItems(self.catalogue.rows(item.sku for item in items), self.encoder.items(items))
 
-    def ids(self, user: User, records: EncodedItems, provenance: ProvenanceTable, now: int) -> np.ndarray:
-        """The model's input, int64, shape (N, RANKER_COLUMNS)."""
-        said = provenance.select(CHANNELS)
-        positions = np.where(said.positions > 0, said.positions, np.nan)
+    def ids(self, user: User, items: EncodedItems, provenance: ProvenanceTable, now: int) -> np.ndarray:
+        """The model's input, int64, shape (N, len(RANKER_COLUMNS))."""
+        known = provenance.select(CHANNELS)
+        positions = np.where(known.positions > 0, known.positions, np.nan)
         candidates = EncodedCandidates(
-            records.row, known_ids(records.ids[:, 1:]), records.statistics, positions, said.scores
+            items.row, known_ids(items.ids[:, 1:]), self._statistics(items.row), positions, known.scores
         )
         levels = self.quantiles.levels(ranking_features(self.past(user.aggregates), candidates, now))
-        who = np.array(self.encoder.user_row(user))
-        return ranker_matrix(np.broadcast_to(who, (len(levels), len(who))), records.ids, levels)
+        user_ids = np.array(self.encoder.user_row(user))
+        return ranker_matrix(np.broadcast_to(user_ids, (len(levels), len(user_ids))), items.ids, levels)
 
     def past(self, aggregates: Aggregates) -> EncodedAggregates:
+        """Encode a user's aggregates."""
         rows = self.catalogue.rows(aggregates.skus)
         return EncodedAggregates(rows, self.catalogue.groups[rows], aggregates.numbers)
 
-
-def _statistics(items: Sequence[Item]) -> np.ndarray:
-    """float32 (N, STATISTICS), NaN for items that bring none."""
-    none = (np.nan,) * len(STATISTICS)
-    wrong = next((item for item in items if len(item.statistics) not in (0, len(none))), None)
-    if wrong is not None:
-        found = len(wrong.statistics)
-        raise BadRequest(f"item_infos: {wrong.sku!r} has {found} statistics, expected {len(none)}")
-    return np.array([item.statistics or none for item in items], dtype=np.float32)
+    def _statistics(self, rows: np.ndarray) -> np.ndarray:
+        """Statistics of the items at `rows`, float32, shape (N, len(STATISTICS)); NaN where NO_ID."""
+        statistics = self.statistics[rows]
+        statistics[rows == NO_ID] = np.nan
+        return statistics
 
 
 def ranker_matrix(users: np.ndarray, items: np.ndarray, levels: np.ndarray) -> np.ndarray:

@@ -43,7 +43,6 @@ def _response(log_id: str, answer: Answer) -> ASResponse:
     for recommendation in answer.items:
         info = response.item_infos.add()  # by keyword it would take twice as long
         info.MergeFrom(recommendation.item)
-        info.ClearField("statistics")  # of no use to a shop
         info.rank_score = recommendation.score
         for channel, position, score in recommendation.provenance:
             entry = info.provenance.add()

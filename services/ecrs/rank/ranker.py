@@ -6,8 +6,8 @@ from ecrs.bundle import Bundle
 from ecrs.domain.clock import BundleClock
 from ecrs.domain.entities import User
 from ecrs.domain.provenance import ProvenanceTable
-from ecrs.features.quantiles import Quantiles
-from ecrs.features.ranker_input import EncodedItems, RankerInputBuilder
+from ecrs.features.ranker_input import EncodedItems
+from ecrs.rank.tables import load_ranker_inputs
 from ecrs.rpc.deadlines import Deadline
 from ecrs.serving.served_model import ServedModel, check_golden
 
@@ -15,23 +15,26 @@ CHECK_TIMEOUT_S = 2.0
 
 
 class Ranker:
+    """Scores items with the ranker of one bundle."""
+
     def __init__(self, bundle: Bundle, model: ServedModel) -> None:
         self.version = bundle.version
         self._bundle = bundle
         self._clock = BundleClock(bundle.as_of)
-        quantiles = Quantiles.load(bundle.path / "quantiles.json")
-        self.inputs = RankerInputBuilder(bundle.encoder, bundle.catalogue, quantiles)
+        self.inputs = load_ranker_inputs(bundle)
         self._model = model
 
     async def scores(
-        self, user: User, records: EncodedItems, provenance: ProvenanceTable, deadline: Deadline, now: int = 0
+        self, user: User, items: EncodedItems, provenance: ProvenanceTable, deadline: Deadline, now: int = 0
     ) -> np.ndarray:
-        """For each product, in their order, the probability that the user takes it in the next weeks:
-        float32, shape (N,)."""
-        ids = self.inputs.ids(user, records, provenance, self._clock.now(now))
+        """For each item, in order, the probability that the user takes it in the next weeks.
+
+        float32, shape (N,). Raises as `ServedModel.infer`.
+        """
+        ids = self.inputs.ids(user, items, provenance, self._clock.now(now))
         scores = await self._model.infer(ids, deadline.share("model", limit_s=CHECK_TIMEOUT_S))
         return scores[:, 0]
 
     async def check(self) -> None:
-        """Unavailable unless the golden rows come out of the model as at training."""
+        """Raise Unavailable unless the model's output for the golden rows is that of the trained network."""
         await check_golden(self._model, self._bundle.golden["ranker"], CHECK_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""The gRPC service rank."""
+"""The service rank on the wire."""
 
 import grpc
 import numpy as np
@@ -19,7 +19,7 @@ MAX_ITEMS = 1000
 class RankService(RankServiceServicer):
     def __init__(self, ranker: Ranker, call_timeout_s: float) -> None:
         self._ranker = ranker
-        self._records = EncodedItemCache(ranker.inputs)
+        self._encoded = EncodedItemCache(ranker.inputs)
         self._call_timeout_s = call_timeout_s
 
     async def rank_predict(self, request: RankRequest, context: grpc.aio.ServicerContext) -> RankResponse:
@@ -32,12 +32,13 @@ class RankService(RankServiceServicer):
             raise BadRequest(f"item_infos: expected 1 to {MAX_ITEMS} products, got {len(infos)}")
         check_timestamp("now", request.now)
         deadline = Deadline.after(context.time_remaining(), default_s=self._call_timeout_s)
-        given = request.HasField("provenance")
         provenance = (
-            to_provenance(request.provenance, len(infos)) if given else ProvenanceTable.empty(len(infos))
+            to_provenance(request.provenance, len(infos))
+            if request.HasField("provenance")
+            else ProvenanceTable.empty(len(infos))
         )
-        user, records = to_user(request.user_info), self._records.of(infos)
-        scores = await self._ranker.scores(user, records, provenance, deadline, request.now)
+        user, items = to_user(request.user_info), self._encoded.items(infos)
+        scores = await self._ranker.scores(user, items, provenance, deadline, request.now)
         reply = RankResponse(bundle_version=self._ranker.version)
         order = np.argsort(-scores, kind="stable")
         for place, score in zip(order.tolist(), scores[order].tolist(), strict=True):

@@ -13,20 +13,26 @@ class ProfileStore(Protocol):
     """
 
     async def user(self, user_id: str, timeout_s: float) -> User | None:
-        """The user with history and aggregates; None if unknown. Raises MalformedData."""
+        """The user with history and aggregates, both of one bundle version; None if unknown.
+
+        Raises MalformedData.
+        """
 
     async def items(self, skus: Sequence[str], timeout_s: float) -> list[Item | None]:
         """The items in the order of `skus`; None if unknown, or if the stored record is malformed."""
 
     async def version(self, timeout_s: float) -> str | None:
-        """The bundle version that the store was seeded with; None before the first seeding."""
+        """The bundle version that the store was seeded with; None before the first seeding.
+
+        Raises MalformedData.
+        """
 
 
 class ItemStore(ProfileStore, Protocol):
     """What cm also writes. No sku may be twice in a call; a call takes effect as a whole or not at all."""
 
     async def put(self, items: Sequence[Item], timeout_s: float) -> None:
-        """Write the records and whether they are in stock; a known item keeps its own statistics."""
+        """Write the records and whether the items are in stock."""
 
     async def remove(self, skus: Sequence[str], timeout_s: float) -> list[str]:
         """Remove the items. Returns the skus that were not known."""

@@ -1,42 +1,123 @@
-"""How user and item records are stored: keys and JSON.
+"""How users and items are stored: keys and JSON.
 
-{id}##user_info      JSON object, field names of UserInfo
-{id}##history        JSON list of [sku, ts, type], newest first
-{id}##aggregates     JSON object, sku_ids and the columns of AGGREGATE_COLUMNS, each a list
-{id}##product_info   JSON object, field names of ItemInfo
-ecrs##bundle         JSON object, the bundle that was seeded
-ecrs##changed        set of skus added or removed since; seeding the same bundle again leaves them alone
-ecrs##out_of_stock   set of skus; the shop sets it, so it survives the seeding of another bundle
+Records of the shop, under the original's keys. A seed replaces each in one step.
+
+{id}##user_info              object, field names of UserInfo
+{sku}##product_info          object, field names of ItemInfo
+ecrs##item_changes           hash of sku to the Unix seconds at which cm added, changed or removed the item
+ecrs##out_of_stock           set of skus, set by the shop; no seed touches it
+
+Bundle-derived data, computed from the bundle's log up to its cutoff. A seed replaces all of it in one step:
+it writes the new version's keys, then changes the live version.
+
+{id}##history##{version}     list of [sku, ts, type], newest first
+{id}##aggregates##{version}  object, sku_ids and the columns of AGGREGATE_COLUMNS, each a list
+ecrs##bundle                 object: the live version, and whether its seed is complete
+
+Functions named `load_…` raise MalformedData, whose text names the record and the field.
 """
 
-import math
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, NamedTuple, TypeVar
 
+import msgspec
 import numpy as np
-import orjson
 
 from ecrs.domain.actions import ActionType, Interaction
 from ecrs.domain.aggregates import AGGREGATE_COLUMNS, WHOLE_NUMBER_COLUMNS, Aggregates
 from ecrs.domain.entities import MAX_TIMESTAMP, Item, User
+from ecrs.rpc.errors import MalformedData, quoted
+
+T = TypeVar("T")
 
 BUNDLE_KEY = "ecrs##bundle"
-CHANGED_KEY = "ecrs##changed"
+ITEM_CHANGES_KEY = "ecrs##item_changes"
 OUT_OF_STOCK_KEY = "ecrs##out_of_stock"
 
-MALFORMED_RECORD_ERRORS = (ValueError, TypeError, KeyError, AttributeError)
-"""Exceptions that parsing a malformed stored record can raise."""
 
-_USER_FIELDS = {
-    "id": "user_id",
-    "age": "age",
-    "sex": "sex",
-    "city_level": "city_level",
-    "province": "province",
-    "city": "city",
-    "county": "country",
-}
-"""Fields of User and their names in a stored record."""
+class _UserRecord(msgspec.Struct, rename={"id": "user_id", "county": "country"}):
+    """A user's profile: fields of User by the original's names."""
+
+    id: str
+    age: str
+    sex: str
+    city_level: str
+    province: str
+    city: str
+    county: str
+
+
+class _ItemRecord(msgspec.Struct, rename={"sku": "sku_id", "shop": "shopid", "category": "cate"}):
+    """Fields of Item by the original's names."""
+
+    sku: str
+    brand: str
+    shop: str
+    category: str
+
+
+class _InteractionRecord(NamedTuple):
+    sku: str
+    ts: Annotated[int, msgspec.Meta(ge=0, le=MAX_TIMESTAMP)]
+    type: ActionType
+
+
+class StoredBundle(msgspec.Struct, frozen=True):
+    """The bundle whose histories and aggregates are read.
+
+    `complete`: the store holds this bundle and nothing of another. False while a seed is running, and after
+    one that did not finish.
+    """
+
+    version: str
+    complete: bool = False
+
+
+class StoredKey(NamedTuple):
+    """A key of a user's or an item's data, taken apart; `version` is empty for records of the shop."""
+
+    name: bytes
+    id: bytes
+    kind: bytes
+    version: bytes
+
+    @classmethod
+    def parse(cls, name: bytes) -> "StoredKey | None":
+        """None for a key of something else."""
+        match = _KEY.fullmatch(name)
+        return match and cls(name, match["id"], match["shop"] or match["derived"], match["version"] or b"")
+
+    @classmethod
+    def of_item(cls, sku: bytes) -> "StoredKey":
+        """The key of an item record."""
+        return cls(sku + b"##product_info", sku, b"product_info", b"")
+
+    @property
+    def is_item(self) -> bool:
+        return self.kind == b"product_info"
+
+    @property
+    def is_bundle_derived(self) -> bool:
+        return self.kind in (b"history", b"aggregates")
+
+
+_KEY = re.compile(
+    rb"(?P<id>.+)##(?:(?P<shop>user_info|product_info)|(?P<derived>history|aggregates)(?:##(?P<version>\w+))?)",
+    re.DOTALL,
+)
+
+
+_USER = msgspec.json.Decoder(_UserRecord)
+_ITEM = msgspec.json.Decoder(_ItemRecord)
+_HISTORY = msgspec.json.Decoder(list[_InteractionRecord])
+_AGGREGATES: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "AggregatesRecord",
+        [("sku_ids", tuple[str, ...]), *((name, list[float]) for name in AGGREGATE_COLUMNS)],
+    )
+)
+_BUNDLE = msgspec.json.Decoder(StoredBundle)
 
 
 def user_key(user_id: str) -> str:
@@ -44,14 +125,14 @@ def user_key(user_id: str) -> str:
     return f"{user_id}##user_info"
 
 
-def history_key(user_id: str) -> str:
+def history_key(user_id: str, version: str) -> str:
     """Key of a user's newest interactions."""
-    return f"{user_id}##history"
+    return f"{user_id}##history##{version}"
 
 
-def aggregates_key(user_id: str) -> str:
+def aggregates_key(user_id: str, version: str) -> str:
     """Key of a user's aggregates."""
-    return f"{user_id}##aggregates"
+    return f"{user_id}##aggregates##{version}"
 
 
 def item_key(sku: str) -> str:
@@ -61,71 +142,73 @@ def item_key(sku: str) -> str:
 
 def dump_user(user: User) -> bytes:
     """A user's profile as JSON."""
-    return orjson.dumps({name: getattr(user, field) for field, name in _USER_FIELDS.items()})
+    return msgspec.json.encode(msgspec.convert(user, _UserRecord, from_attributes=True))
 
 
 def dump_history(history: Sequence[Interaction]) -> bytes:
     """Interactions as JSON."""
-    return orjson.dumps([[i.sku, i.ts, int(i.type)] for i in history])
+    return msgspec.json.encode(history)
 
 
 def dump_aggregates(aggregates: Aggregates) -> bytes:
     """Aggregates as JSON, a list per column."""
-    columns = zip(AGGREGATE_COLUMNS, aggregates.numbers.T, strict=True)
-    typed = {
-        name: column.astype(np.int64) if name in WHOLE_NUMBER_COLUMNS else column for name, column in columns
+    columns = {
+        name: column.astype(np.int64 if name in WHOLE_NUMBER_COLUMNS else np.float64).tolist()
+        for name, column in zip(AGGREGATE_COLUMNS, aggregates.numbers.T, strict=True)
     }
-    return orjson.dumps(
-        {"sku_ids": aggregates.skus} | {name: column.tolist() for name, column in typed.items()}
-    )
+    return msgspec.json.encode({"sku_ids": aggregates.skus} | columns)
 
 
 def dump_item(item: Item) -> bytes:
     """An item record as JSON."""
-    record = {"sku_id": item.sku, "brand": item.brand, "shopid": item.shop, "cate": item.category}
-    return orjson.dumps(record | ({"statistics": item.statistics} if item.statistics else {}))
+    return msgspec.json.encode(_ItemRecord(item.sku, item.brand, item.shop, item.category))
 
 
-def load_user(profile: bytes, history: bytes | None, aggregates: bytes | None) -> User:
-    """A user from the three stored values. Raises one of MALFORMED_RECORD_ERRORS."""
-    raw = orjson.loads(profile)
-    interactions = orjson.loads(history) if history else []
+def dump_bundle(bundle: StoredBundle) -> bytes:
+    """The bundle that the store holds, as JSON."""
+    return msgspec.json.encode(bundle)
+
+
+def load_user(user_id: str, profile: bytes, history: bytes | None, aggregates: bytes | None) -> User:
+    """A user from the three stored values."""
+    whose = f"of user {quoted(user_id)}"
+    record = _decode(_USER, profile, f"the stored profile {whose}")
+    interactions = _decode(_HISTORY, history, f"the stored history {whose}") if history else []
+    numbers = load_aggregates(aggregates, f"the stored aggregates {whose}") if aggregates else Aggregates()
     return User(
-        **{field: _text(raw, name) for field, name in _USER_FIELDS.items()},
-        history=tuple(
-            Interaction(str(sku), _timestamp(ts), ActionType(kind)) for sku, ts, kind in interactions
-        ),
-        aggregates=load_aggregates(aggregates) if aggregates else Aggregates(),
+        **msgspec.structs.asdict(record),
+        history=tuple(Interaction(*interaction) for interaction in interactions),
+        aggregates=numbers,
     )
 
 
-def load_aggregates(raw: bytes) -> Aggregates:
-    """Aggregates from JSON. Raises one of MALFORMED_RECORD_ERRORS."""
-    record = orjson.loads(raw)
-    numbers = np.array([record[name] for name in AGGREGATE_COLUMNS], dtype=np.float64).T
-    skus = tuple(record["sku_ids"])
-    if not all(isinstance(sku, str) for sku in skus):
-        raise TypeError("sku_ids: expected strings")
-    return Aggregates(skus, numbers)
+def load_aggregates(raw: bytes, name: str) -> Aggregates:
+    """Aggregates from JSON; `name` is for the error text."""
+    record = _decode(_AGGREGATES, raw, name)
+    skus, columns = record.sku_ids, [getattr(record, column) for column in AGGREGATE_COLUMNS]
+    for column, values in zip(AGGREGATE_COLUMNS, columns, strict=True):
+        if len(values) != len(skus):
+            raise _malformed(name, f"{len(values)} values, expected {len(skus)} - at `$.{column}`")
+    return Aggregates(skus, np.array(columns, dtype=np.float64).T)
 
 
-def load_item(raw: bytes, *, out_of_stock: bool) -> Item:
-    """An item from JSON. Raises one of MALFORMED_RECORD_ERRORS."""
-    record = orjson.loads(raw)
-    statistics = tuple(math.nan if one is None else float(one) for one in record.get("statistics", ()))
-    sku, brand, shop, category = (_text(record, name) for name in ("sku_id", "brand", "shopid", "cate"))
-    return Item(sku, brand, shop, category, statistics, out_of_stock)
+def load_item(sku: str, raw: bytes, *, out_of_stock: bool) -> Item:
+    """An item from JSON."""
+    record = _decode(_ITEM, raw, f"the stored record of item {quoted(sku)}")
+    return Item(record.sku, record.brand, record.shop, record.category, out_of_stock)
 
 
-def _text(record: Any, name: str) -> str:
-    """A string field of a record. Raises KeyError or TypeError."""
-    if not isinstance(text := record[name], str):
-        raise TypeError(f"{name}: expected a string, got {text!r:.80}")
-    return text
+def load_bundle(raw: bytes | None) -> StoredBundle | None:
+    """The bundle that the store holds; None before the first seed."""
+    return None if raw is None else _decode(_BUNDLE, raw, BUNDLE_KEY)
 
 
-def _timestamp(value: Any) -> int:
-    """`value` as Unix seconds. Raises ValueError or TypeError."""
-    if not 0 <= (ts := int(value)) <= MAX_TIMESTAMP:
-        raise ValueError(f"expected Unix seconds, 0 to {MAX_TIMESTAMP}, got {ts}")
-    return ts
+def _decode(decoder: msgspec.json.Decoder[T], raw: bytes, name: str) -> T:
+    try:
+        return decoder.decode(raw)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _malformed(name, str(error)) from error
+
+
+def _malformed(name: str, reason: str) -> MalformedData:
+    return MalformedData(f"{name} is malformed: {reason}")

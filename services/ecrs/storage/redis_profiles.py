@@ -3,29 +3,28 @@
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
-import orjson
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from ecrs.domain.entities import Item, User
 from ecrs.rpc.deadlines import bounded
-from ecrs.rpc.errors import MalformedData, quoted
+from ecrs.rpc.errors import MalformedData
 from ecrs.settings import RedisSettings
 from ecrs.storage.records import (
     BUNDLE_KEY,
-    CHANGED_KEY,
-    MALFORMED_RECORD_ERRORS,
+    ITEM_CHANGES_KEY,
     OUT_OF_STOCK_KEY,
     aggregates_key,
     dump_item,
     history_key,
     item_key,
+    load_bundle,
     load_item,
     load_user,
     user_key,
@@ -39,16 +38,22 @@ class RedisProfileStore:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._version = ""
 
     async def user(self, user_id: str, timeout_s: float) -> User | None:
-        keys = [user_key(user_id), history_key(user_id), aggregates_key(user_id)]
-        profile, history, aggregates = await self._mget(keys, timeout_s)
-        if profile is None:
-            return None
-        try:
-            return load_user(profile, history, aggregates)
-        except MALFORMED_RECORD_ERRORS as error:
-            raise MalformedData(f"the stored record of user {quoted(user_id)} is malformed") from error
+        deadline = time.monotonic() + timeout_s
+        while True:
+            version = self._version
+            keys = [
+                BUNDLE_KEY,
+                user_key(user_id),
+                history_key(user_id, version),
+                aggregates_key(user_id, version),
+            ]
+            bundle, profile, history, aggregates = await self._mget(keys, deadline - time.monotonic())
+            if self._note_version(bundle) == version:
+                return None if profile is None else load_user(user_id, profile, history, aggregates)
+            # Another bundle went live: the keys read are of the former one, perhaps removed in part.
 
     async def items(self, skus: Sequence[str], timeout_s: float) -> list[Item | None]:
         if not skus:
@@ -63,23 +68,20 @@ class RedisProfileStore:
         ]
 
     async def put(self, items: Sequence[Item], timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        known = await self.items([item.sku for item in items], timeout_s)
         pipeline = self._redis.pipeline()
-        for item, old in zip(items, known, strict=True):
-            statistics = old.statistics if old else ()
-            pipeline.set(item_key(item.sku), dump_item(replace(item, statistics=statistics)))
+        for item in items:
+            pipeline.set(item_key(item.sku), dump_item(item))
             mark = pipeline.sadd if item.out_of_stock else pipeline.srem
             mark(OUT_OF_STOCK_KEY, item.sku)
-        pipeline.sadd(CHANGED_KEY, *(item.sku for item in items))
-        await _answer(pipeline.execute(), deadline - time.monotonic())
+        self._note_changes(pipeline, [item.sku for item in items])
+        await _answer(pipeline.execute(), timeout_s)
 
     async def remove(self, skus: Sequence[str], timeout_s: float) -> list[str]:
         pipeline = self._redis.pipeline()
         for sku in skus:
             pipeline.delete(item_key(sku))
         pipeline.srem(OUT_OF_STOCK_KEY, *skus)
-        pipeline.sadd(CHANGED_KEY, *skus)
+        self._note_changes(pipeline, skus)
         deleted = await _answer(pipeline.execute(), timeout_s)
         return [sku for sku, count in zip(skus, deleted, strict=False) if not count]
 
@@ -94,7 +96,17 @@ class RedisProfileStore:
 
     async def version(self, timeout_s: float) -> str | None:
         (raw,) = await self._mget([BUNDLE_KEY], timeout_s)
-        return None if raw is None else orjson.loads(raw)["version"]
+        return self._note_version(raw) or None
+
+    def _note_version(self, bundle: bytes | None) -> str:
+        """The live version, empty before the first seed; the next user is read by it."""
+        held = load_bundle(bundle)
+        self._version = held.version if held else ""
+        return self._version
+
+    @staticmethod
+    def _note_changes(pipeline: Pipeline, skus: Sequence[str]) -> None:
+        pipeline.hset(ITEM_CHANGES_KEY, mapping=dict.fromkeys(skus, int(time.time())))
 
     async def _mget(self, keys: list[str], timeout_s: float) -> list[bytes | None]:
         return await _answer(self._redis.mget(keys), timeout_s)
@@ -133,7 +145,7 @@ async def _answer(command: Awaitable[Any], timeout_s: float) -> Any:
 def _item(sku: str, raw: bytes, *, out_of_stock: bool) -> Item | None:
     """The item, or None for a malformed record, so that one bad record does not fail the others."""
     try:
-        return load_item(raw, out_of_stock=out_of_stock)
-    except MALFORMED_RECORD_ERRORS as error:
-        log.warning("a stored item record is malformed", sku=sku, error=repr(error))
+        return load_item(sku, raw, out_of_stock=out_of_stock)
+    except MalformedData as error:
+        log.warning("skipped an item", reason=error.text)
         return None

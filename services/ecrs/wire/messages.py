@@ -1,7 +1,6 @@
 """Protobuf messages to domain objects and back. The only module that knows the names of both."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -141,7 +140,6 @@ def to_item(info: ItemInfo) -> Item:
         info.brand or UNKNOWN,
         info.shopid or UNKNOWN,
         info.cate or UNKNOWN,
-        tuple(info.statistics),
         info.out_of_stock,
     )
 
@@ -153,7 +151,6 @@ def from_item(item: Item) -> ItemInfo:
         brand=item.brand,
         shopid=item.shop,
         cate=item.category,
-        statistics=item.statistics,
         out_of_stock=item.out_of_stock,
     )
 
@@ -164,7 +161,7 @@ def to_new_items(infos: Sequence[ItemInfo]) -> list[Item]:
     for place, info in enumerate(infos):
         for name in ("brand", "shopid", "cate"):
             check_item_value(f"item_infos[{place}]: sku {info.sku_id!r}: {name}", getattr(info, name))
-    return [replace(to_item(info), statistics=()) for info in infos]
+    return [to_item(info) for info in infos]
 
 
 def _action(number: int) -> ActionType:

@@ -1,4 +1,4 @@
-"""What cm keeps of the records it has read."""
+"""The item records that cm keeps."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from tests.fakes import FakeProfiles
 
 @dataclass
 class Asked(FakeProfiles):
-    """Remembers what it was asked for; has `read` a while before `gate` lets it answer."""
+    """Records the skus of each call; sets `read` before it waits for `gate` to answer."""
 
     asked: list[list[str]] = field(default_factory=list)
     read: asyncio.Event = field(default_factory=asyncio.Event)
@@ -40,10 +40,10 @@ def store() -> Asked:
 
 
 async def brands(kept: ItemCache, skus: str) -> list[str | None]:
-    return [info and info.brand for info in await kept.of(skus, 1.0)]
+    return [info and info.brand for info in await kept.items(skus, 1.0)]
 
 
-async def test_a_record_is_read_once_and_an_unknown_one_each_time(store: Asked) -> None:
+async def test_a_record_is_read_once_and_an_unknown_item_looked_up_each_time(store: Asked) -> None:
     kept = records(store)
     for _ in range(2):
         assert await brands(kept, "axb") == ["1", None, "1"]
@@ -51,7 +51,7 @@ async def test_a_record_is_read_once_and_an_unknown_one_each_time(store: Asked) 
     assert store.asked == [["a", "x", "b"], ["x"], ["c"]]
 
 
-async def test_a_record_is_read_again_past_its_age_or_once_it_has_changed(store: Asked) -> None:
+async def test_a_record_is_read_again_after_its_age_or_a_change(store: Asked) -> None:
     old, changed = records(store, age_s=0.0), records(store)
     for kept in (old, changed):
         await brands(kept, "ab")
@@ -60,7 +60,7 @@ async def test_a_record_is_read_again_past_its_age_or_once_it_has_changed(store:
     assert await brands(old, "a") == await brands(changed, "a") == ["2"]
 
 
-async def test_what_changes_while_it_is_read_is_not_kept(store: Asked) -> None:
+async def test_a_record_that_changes_while_it_is_read_is_not_kept(store: Asked) -> None:
     kept, store.gate = records(store), asyncio.Event()
     reading = asyncio.create_task(brands(kept, "a"))
     await store.read.wait()
@@ -71,7 +71,7 @@ async def test_what_changes_while_it_is_read_is_not_kept(store: Asked) -> None:
     assert await brands(kept, "a") == ["2"]
 
 
-async def test_another_bundle_is_read_anew(store: Asked) -> None:
+async def test_another_bundle_empties_the_cache(store: Asked) -> None:
     seeded = SeededVersion("cm", store)
     kept = ItemCache(store, seeded, 3600.0)
     await seeded.check()
@@ -81,15 +81,27 @@ async def test_another_bundle_is_read_anew(store: Asked) -> None:
     assert await brands(kept, "a") == ["2"]
 
 
-async def test_so_many_records_are_kept_and_no_more(store: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_cache_forgets_the_record_used_longest_ago(
+    store: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ecrs.cm.item_cache.MAX_ITEMS_CACHED", 2)
     kept = records(store)
-    for skus in ("ab", "c", "c", "ab"):
+    for skus in ("ab", "a", "c", "ac", "b"):
         await brands(kept, skus)
-    assert store.asked == [["a", "b"], ["c"], ["a", "b"]]
+    assert store.asked == [["a", "b"], ["c"], ["b"]]
 
 
-async def test_a_store_that_is_away_is_so_only_for_what_was_not_read(store: Asked) -> None:
+async def test_all_items_of_the_demo_are_kept(store: Asked) -> None:
+    skus = [str(number) for number in range(67_820)]
+    store.products = {sku: Item(sku) for sku in skus}
+    kept = records(store)
+    for _ in range(2):
+        for start in range(0, len(skus), 1000):
+            await kept.items(skus[start : start + 1000], 1.0)
+    assert sum(map(len, store.asked)) == len(skus)
+
+
+async def test_kept_records_are_answered_while_the_store_is_away(store: Asked) -> None:
     kept = records(store)
     await brands(kept, "ab")
     store.trouble.fault = Unavailable("away")

@@ -1,0 +1,44 @@
+"""A bundle as the profile store holds it."""
+
+from collections.abc import Callable, Iterator
+
+from ecrs.bundle import Bundle
+from ecrs.domain.files import parse_history, parse_user
+from ecrs.storage.records import (
+    aggregates_key,
+    dump_history,
+    dump_user,
+    history_key,
+    item_key,
+    user_key,
+)
+
+FILES = ("histories.dat", "aggregates.dat", "users.dat", "products.dat")
+"""Each line is a record."""
+
+Record = tuple[str, bytes | str]
+"""A key and its value."""
+
+
+def user_records(bundle: Bundle) -> Iterator[Record]:
+    """Histories and aggregates, which need the most room, then profiles. Raises BundleError."""
+    for user_id, history in bundle.records("histories.dat", parse_history):
+        yield history_key(user_id, bundle.version), dump_history(history)
+    for line in bundle.lines("aggregates.dat"):
+        user_id, _, aggregates = line.partition(":")
+        yield aggregates_key(user_id, bundle.version), aggregates
+    for user in bundle.records("users.dat", parse_user):
+        yield user_key(user.id), dump_user(user)
+
+
+def keys(bundle: Bundle) -> Iterator[str]:
+    """The keys of `user_records`, in order, and of the items."""
+    makers: tuple[Callable[[str], str], ...] = (
+        lambda user_id: history_key(user_id, bundle.version),
+        lambda user_id: aggregates_key(user_id, bundle.version),
+        user_key,
+        item_key,
+    )
+    for name, make in zip(FILES, makers, strict=True):
+        for line in bundle.lines(name):
+            yield make(line.partition(":")[0].strip())

@@ -1,0 +1,81 @@
+"""Removal of what other bundles left in the profile store, in batches."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence, Set
+from typing import Any
+
+import numpy as np
+from redis.asyncio import Redis
+
+from ecrs.bundle import Bundle
+from ecrs.storage.records import ITEM_CHANGES_KEY, StoredKey
+from ecrs_seed.bundle_records import keys
+from ecrs_seed.item_changes import remove_items
+
+SCANNED_KEYS = 1000
+"""Keys that one step of a scan looks at."""
+
+
+async def remove_bundle_derived(redis: Redis, *, except_of: Set[str]) -> None:
+    """Remove the histories and aggregates of all versions but these."""
+    async for names in _scan(redis):
+        derived = [key for name in names if (key := StoredKey.parse(name)) and key.is_bundle_derived]
+        if stale := [key.name for key in derived if key.version.decode() not in except_of]:
+            await redis.unlink(*stale)
+
+
+async def remove_stale(bundle: Bundle, redis: Redis) -> int:
+    """Remove users and items that the bundle does not have, and histories and aggregates of other versions.
+
+    Items changed through cm since the bundle's `as_of` stay; notes of older changes are removed. Returns the
+    number of keys removed. Needs 8 bytes of memory for each of the bundle's keys.
+    """
+    known = _KnownKeys(keys(bundle))
+    removed = 0
+    async for names in _scan(redis):
+        stale = [key for name in known.without(names) if (key := StoredKey.parse(name))]
+        if of_users := [key.name for key in stale if not key.is_item]:
+            removed += await redis.unlink(*of_users)
+        removed += await _remove_items(bundle.as_of, redis, [key for key in stale if key.is_item])
+    async for items in _items_changed_before(bundle.as_of, redis):
+        unknown = set(known.without([item.name for item in items]))
+        removed += await _remove_items(bundle.as_of, redis, [item for item in items if item.name in unknown])
+    return removed
+
+
+class _KnownKeys:
+    """Keys, of which only hashes are kept. A collision keeps a stale key, which is harmless."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._hashes = np.sort(np.fromiter((hash(name.encode()) for name in names), dtype=np.int64))
+
+    def without(self, names: Sequence[bytes]) -> list[bytes]:
+        """Those of `names` that are none of the keys."""
+        hashes = np.fromiter(map(hash, names), dtype=np.int64, count=len(names))
+        first, last = (np.searchsorted(self._hashes, hashes, side) for side in ("left", "right"))
+        return [names[place] for place in np.flatnonzero(first == last).tolist()]
+
+
+async def _scan(redis: Redis) -> AsyncIterator[list[bytes]]:
+    """The store's keys in batches; a key may come twice."""
+    names: Any
+    cursor = 0
+    while True:
+        cursor, names = await redis.scan(cursor, count=SCANNED_KEYS)
+        yield names
+        if not cursor:
+            return
+
+
+async def _items_changed_before(as_of: int, redis: Redis) -> AsyncIterator[list[StoredKey]]:
+    """Items whose last change through cm was before `as_of`, in batches."""
+    changes: Any
+    cursor = 0
+    while True:
+        cursor, changes = await redis.hscan(ITEM_CHANGES_KEY, cursor, count=SCANNED_KEYS)
+        yield [StoredKey.of_item(sku) for sku, changed_at in changes.items() if int(changed_at) < as_of]
+        if not cursor:
+            return
+
+
+async def _remove_items(as_of: int, redis: Redis, items: Sequence[StoredKey]) -> int:
+    return await redis.execute_command(*remove_items(as_of, items)) if items else 0

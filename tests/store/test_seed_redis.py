@@ -1,0 +1,393 @@
+"""Seeding Valkey, and Redis where there is one: what is written, replaced, removed and left alone."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Connection, Redis
+
+from ecrs.bundle import Bundle, BundleError
+from ecrs.domain.actions import Interaction
+from ecrs.domain.aggregates import Aggregates
+from ecrs.domain.entities import Item
+from ecrs.domain.files import parse_item
+from ecrs.rpc.errors import Unavailable
+from ecrs.settings import RedisSettings
+from ecrs.storage.redis_profiles import RedisProfileStore, open_redis
+from ecrs_seed import bundle_records, stale_keys
+from ecrs_seed import redis as seed
+from ecrs_seed.errors import SeedError
+from ecrs_seed.redis import seed_redis
+from tests.tiny import as_version, resealed
+
+DAY_S = 86_400
+
+
+@pytest.fixture
+async def redis(server: RedisSettings) -> AsyncIterator[Redis]:
+    """A client of an empty database."""
+    async with open_redis(server) as client:
+        await client.flushdb()
+        yield client
+        await client.flushdb()
+
+
+def edited(bundle: Bundle, directory: Path, **changes: Callable[[list[str]], list[str]]) -> Bundle:
+    """A copy of the bundle in `directory`, with the lines of `NAME.dat` changed."""
+    copy = Path(shutil.copytree(bundle.path, directory / "copy"))
+    for name, change in changes.items():
+        path = copy / f"{name}.dat"
+        path.write_text("\n".join([*change(path.read_text().removesuffix("\n").split("\n")), ""]))
+    return resealed(copy)
+
+
+@pytest.fixture
+def newer(tiny: Bundle, tmp_path: Path) -> Bundle:
+    """The bundle of four weeks later: each user has the past of another, and some users and items are new."""
+
+    def shifted(lines: list[str]) -> list[str]:
+        ids, pasts = zip(*(line.split(":", 1) for line in lines), strict=True)
+        return [":".join(one) for one in zip(ids[:-1], pasts[1:], strict=True)]
+
+    def products(lines: list[str]) -> list[str]:
+        return [*(line.replace("1:3456:", "1:3457:") for line in lines[:200]), "fresh:3456:6980:70"]
+
+    def users(lines: list[str]) -> list[str]:
+        return [*lines[:-1], "fresh:5.0:1.0:5.0:20.0:176.0:1933.0"]
+
+    made = edited(tiny, tmp_path, users=users, products=products, histories=shifted, aggregates=shifted)
+    return as_version(made, as_of=tiny.as_of + 28 * DAY_S)
+
+
+async def content(redis: Redis) -> dict[str, Any]:
+    """Everything in the store; of the changes through cm, only the skus."""
+    found: dict[str, Any] = {}
+    async for key in redis.scan_iter(count=1000):
+        kind = await redis.type(key)
+        read = {b"string": redis.get, b"set": redis.smembers, b"hash": redis.hkeys}[kind]
+        value = await read(key)
+        found[key.decode()] = value if kind == b"string" else set(value)
+    return found
+
+
+Past = tuple[tuple[Interaction, ...], Aggregates]
+
+
+async def pasts(bundle: Bundle, store: RedisProfileStore) -> dict[str, Past]:
+    """History and aggregates of users that all bundles have, as the store returns them."""
+    found = {}
+    for line in list(bundle.lines("users.dat"))[:20]:
+        user = await store.user(line.partition(":")[0], 5.0)
+        assert user is not None
+        found[user.id] = (user.history, user.aggregates)
+    return found
+
+
+async def change_items(redis: Redis) -> None:
+    """The shop adds an item, changes one, removes one that all bundles have, and runs out of one."""
+    store = RedisProfileStore(redis)
+    await store.put([Item("added", "a", "b", "c"), Item("1", "changed")], 1.0)
+    assert await store.remove(["12048"], 1.0) == []
+    await store.set_stock(["99654"], in_stock=False, timeout_s=1.0)
+
+
+async def test_seeding_again_writes_nothing(redis: Redis, tiny: Bundle) -> None:
+    first = await seed_redis(tiny, redis, wait_s=10)
+    written: list[int] = []
+    again = await seed_redis(tiny, redis, wait_s=10, advance=written.append)
+    assert (first.already_there, again.already_there, written) == (False, True, [])
+
+
+async def test_every_item_is_stored_as_its_line_says(redis: Redis, tiny: Bundle, tmp_path: Path) -> None:
+    odd = '1ü\u2028x:1 2" tall:back\\slash:ümlaut'
+    bundle = edited(tiny, tmp_path, products=lambda lines: [*lines, odd])
+    await seed_redis(bundle, redis, wait_s=10)
+    items = [parse_item(line) for line in bundle.lines("products.dat")]
+    assert await RedisProfileStore(redis).items([item.sku for item in items], 1.0) == items
+
+
+async def test_every_row_is_reported(redis: Redis, tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seed, "BATCH", 10)
+    advanced: list[int] = []
+    report = await seed_redis(tiny, redis, wait_s=10, advance=advanced.append)
+    assert sum(advanced) == report.rows == sum(tiny.count(name) for name in bundle_records.FILES)
+
+
+def test_the_keys_looked_up_are_those_of_the_records(tiny: Bundle) -> None:
+    of_users = [key for key, _ in bundle_records.user_records(tiny)]
+    of_items = [f"{parse_item(line).sku}##product_info" for line in tiny.lines("products.dat")]
+    assert list(bundle_records.keys(tiny)) == of_users + of_items
+
+
+@pytest.mark.parametrize("kind", ["##product_info", "##user_info", "##history##*", "##aggregates##*"])
+async def test_seeding_repairs_a_store_that_lost_records(redis: Redis, tiny: Bundle, kind: str) -> None:
+    await seed_redis(tiny, redis, wait_s=10)
+    before = await content(redis)
+    await redis.delete(*[key async for key in redis.scan_iter(f"*{kind}")])
+    assert not (await seed_redis(tiny, redis, wait_s=10)).already_there
+    assert await content(redis) == before
+
+
+async def test_changes_of_the_shop_are_no_lost_records(redis: Redis, tiny: Bundle) -> None:
+    skus = [parse_item(line).sku for line in tiny.lines("products.dat")]
+    await seed_redis(tiny, redis, wait_s=10)
+    await RedisProfileStore(redis).remove(skus[:200], 1.0)
+    before = await content(redis)
+    assert (await seed_redis(tiny, redis, wait_s=10)).already_there
+    await redis.delete(*(f"{sku}##product_info" for sku in skus[250:]))
+    assert not (await seed_redis(tiny, redis, wait_s=10)).already_there
+    assert await content(redis) == before
+
+
+async def test_another_bundle_replaces_all_of_the_former(redis: Redis, tiny: Bundle, newer: Bundle) -> None:
+    await seed_redis(newer, redis, wait_s=10)
+    fresh = await content(redis)
+    await redis.flushdb()
+    await seed_redis(tiny, redis, wait_s=10)
+    stale = set(await content(redis)) - set(fresh)
+    report = await seed_redis(newer, redis, wait_s=10)
+    assert await content(redis) == fresh
+    assert report.removed == len(stale) > 200
+    assert str(report).endswith(f"rows/s), {report.removed} stale keys removed")
+
+
+async def test_keys_of_others_stay_and_those_of_the_former_layout_go(redis: Redis, tiny: Bundle) -> None:
+    others = {
+        "a key": "1",
+        "1##events": "2",
+        "##user_info": "3",
+        "1##history##": "4",
+        "x##product_info##y": "5",
+    }
+    await redis.mset(others | {"1##history": "[]", "nobody##aggregates": "{}"})
+    report = await seed_redis(tiny, redis, wait_s=10)
+    assert report.removed == 2
+    assert (
+        others.items()
+        <= {key: bytes(value).decode() for key, value in (await content(redis)).items()}.items()
+    )
+
+
+async def test_changes_of_the_shop_outlive_bundles_with_older_data(
+    redis: Redis, tiny: Bundle, newer: Bundle
+) -> None:
+    await seed_redis(newer, redis, wait_s=10)
+    await change_items(redis)
+    expected = await content(redis)
+    await redis.flushdb()
+    await seed_redis(tiny, redis, wait_s=10)
+    await change_items(redis)
+    await seed_redis(newer, redis, wait_s=10)
+    assert await content(redis) == expected
+    assert expected["ecrs##item_changes"] == {b"added", b"1", b"12048"}
+
+
+@pytest.mark.parametrize("later_s", [0, 1])
+async def test_a_bundle_with_newer_data_overrides_the_changes(
+    redis: Redis, tiny: Bundle, newer: Bundle, later_s: int
+) -> None:
+    await seed_redis(tiny, redis, wait_s=10)
+    await change_items(redis)
+    changed_at = max(map(int, await redis.hvals("ecrs##item_changes")))
+    bundle = as_version(newer, as_of=changed_at + later_s)
+    await seed_redis(bundle, redis, wait_s=10)
+    added, first, removed, out = await RedisProfileStore(redis).items(["added", "1", "12048", "99654"], 1.0)
+    if later_s:
+        assert (added, first) == (None, parse_item("1:3457:6980:70"))
+        assert removed is not None
+        assert await redis.exists("ecrs##item_changes") == 0
+    else:
+        assert (added, first, removed) == (Item("added", "a", "b", "c"), Item("1", "changed"), None)
+        assert await redis.hlen("ecrs##item_changes") == 3
+    assert out is not None
+    assert out.out_of_stock
+
+
+async def test_a_user_is_never_of_two_versions(
+    redis: Redis, server: RedisSettings, tiny: Bundle, newer: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seed, "BATCH", 5)
+    monkeypatch.setattr(stale_keys, "SCANNED_KEYS", 20)
+    async with open_redis(server) as other:
+        store = RedisProfileStore(other)
+        expected = {}
+        for bundle in (newer, tiny):
+            await seed_redis(bundle, redis, wait_s=10)
+            expected[bundle.version] = await pasts(bundle, RedisProfileStore(redis))
+        seen = set()
+        for bundle in (newer, tiny, newer):
+            seeding = asyncio.create_task(seed_redis(bundle, redis, wait_s=10))
+            while not seeding.done():
+                for user_id, past in (await pasts(tiny, store)).items():
+                    versions = [version for version in expected if expected[version][user_id] == past]
+                    assert len(versions) == 1, f"user {user_id} is of neither version, or of both"
+                    seen.update(versions)
+            await seeding
+    assert seen == set(expected)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: the seed sends nothing more."""
+
+
+class HookedConnection(Connection):
+    """Calls `before` ahead of each command, with the number of commands sent so far."""
+
+    sent = 0
+    before: Callable[[int], Awaitable[None]]
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        await HookedConnection.before(HookedConnection.sent)
+        HookedConnection.sent += 1
+        await super().send_packed_command(command, check_health)
+
+
+async def seed_with_hook(
+    bundle: Bundle, server: RedisSettings, before: Callable[[int], Awaitable[None]]
+) -> int:
+    """Seed through a HookedConnection; the number of commands sent."""
+    HookedConnection.sent, HookedConnection.before = 0, before
+    async with open_redis(server, connection_class=HookedConnection) as client:
+        await seed_redis(bundle, client, wait_s=10)
+    return HookedConnection.sent
+
+
+@pytest.fixture
+async def commands(
+    redis: Redis, server: RedisSettings, tiny: Bundle, newer: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> int:
+    """The number of commands of a seed of `newer` over `tiny`, in small batches."""
+
+    async def nothing(_: int) -> None: ...
+
+    monkeypatch.setattr(seed, "BATCH", 50)
+    monkeypatch.setattr(stale_keys, "SCANNED_KEYS", 100)
+    await seed_redis(tiny, redis, wait_s=10)
+    count = await seed_with_hook(newer, server, nothing)
+    await redis.flushdb()
+    return count
+
+
+async def test_a_seed_that_is_killed_leaves_one_version_whole_and_the_next_repairs_it(
+    redis: Redis, server: RedisSettings, tiny: Bundle, newer: Bundle, commands: int
+) -> None:
+    expected, whole = {}, {}
+    for bundle in (newer, tiny):
+        await redis.flushdb()
+        await seed_redis(bundle, redis, wait_s=10)
+        expected[bundle.version] = await pasts(tiny, RedisProfileStore(redis))
+        await change_items(redis)
+        whole[bundle.version] = await content(redis)
+    killed_before_switch = 0
+    for point in range(commands):
+
+        async def kill(sent: int, point: int = point) -> None:
+            if sent == point:
+                raise Killed
+
+        with pytest.raises(Killed):
+            await seed_with_hook(newer, server, kill)
+        store = RedisProfileStore(redis)
+        live = await store.version(1.0)
+        killed_before_switch += live == tiny.version
+        assert live is not None
+        assert await pasts(tiny, store) == expected[live]
+        for bundle in (tiny, newer, tiny) if point % 2 else (newer, tiny):
+            await seed_redis(bundle, redis, wait_s=10)
+            assert await content(redis) == whole[bundle.version], f"killed before command {point}"
+    assert 0 < killed_before_switch < commands
+
+
+async def test_what_the_shop_changes_during_a_seed_stays(
+    redis: Redis, server: RedisSettings, tiny: Bundle, newer: Bundle, commands: int
+) -> None:
+    for point in range(commands):
+        await redis.flushdb()
+        await seed_redis(tiny, redis, wait_s=10)
+
+        async def change(sent: int, point: int = point) -> None:
+            if sent == point:
+                await change_items(redis)
+
+        await seed_with_hook(newer, server, change)
+        added, first, removed = await RedisProfileStore(redis).items(["added", "1", "12048"], 1.0)
+        found = (added and added.brand, first and first.brand, removed)
+        assert found == ("a", "changed", None), f"changed before command {point}"
+
+
+async def test_a_store_without_room_keeps_the_former_version_whole(
+    valkey: RedisSettings, tiny: Bundle, newer: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seed, "BATCH", 5)
+    written: list[int] = []
+    async with open_redis(valkey) as redis:
+        store = RedisProfileStore(redis)
+        await seed_redis(tiny, redis, wait_s=10)
+        before, past = await content(redis), await pasts(tiny, store)
+        used = (await redis.info("memory"))["used_memory"]
+        for room in range(0, 1_000_000, 10_000):
+            advanced: list[int] = []
+            await redis.config_set("maxmemory", used + room)
+            try:
+                await seed_redis(newer, redis, wait_s=10, advance=advanced.append)
+                break
+            except SeedError as error:
+                assert "maxmemory" in error.text  # noqa: PT017 - the last round raises nothing
+            written.append(sum(advanced))
+            after = await content(redis)
+            assert (await store.version(1.0), await pasts(tiny, store)) == (tiny.version, past)
+            assert before.keys() <= after.keys()
+            assert not any(newer.version in key for key in after), "it keeps what it could not use"
+        assert await store.version(1.0) == newer.version
+    assert len(set(written)) > 3, f"refused after {written} rows"
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "reason"),
+    [
+        ("users", "9:1:2", "expected 7 fields id:age:sex:city_level:province:city:county, found 3"),
+        ("histories", "1:99654,yesterday,2", "invalid literal"),
+        ("products", "oops", "expected 4 fields sku:brand:shop:category, found 1"),
+        ("products", ":3456:6980:70", "sku is empty"),
+    ],
+)
+async def test_a_bad_line_is_named_and_the_former_version_stays(
+    redis: Redis,
+    tiny: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    line: str,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(seed, "BATCH", 10)  # so that a reply is outstanding when the line is read
+    await seed_redis(tiny, redis, wait_s=10)
+    bad = as_version(edited(tiny, tmp_path, **{name: lambda lines: [*lines, line]}))
+    number = bad.count(f"{name}.dat")
+    with pytest.raises(BundleError, match=rf"{name}\.dat:{number}: {reason}"):
+        await seed_redis(bad, redis, wait_s=10)
+    assert await RedisProfileStore(redis).version(1.0) == tiny.version
+    assert not [key async for key in redis.scan_iter(f"*{bad.version}")]
+
+
+async def test_an_interrupted_seed_leaves_no_version_and_a_client_in_order(
+    redis: Redis, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(rows: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(seed, "BATCH", 10)
+    with pytest.raises(KeyboardInterrupt):
+        await seed_redis(tiny, redis, wait_s=10, advance=stop)
+    assert await RedisProfileStore(redis).version(1.0) is None
+    assert not (await seed_redis(tiny, redis, wait_s=10)).already_there
+    assert await RedisProfileStore(redis).version(1.0) == tiny.version
+
+
+async def test_seeding_a_store_that_stays_away_gives_up(tiny: Bundle) -> None:
+    async with open_redis(RedisSettings(redis_url="redis://127.0.0.1:1/0")) as client:
+        with pytest.raises(Unavailable):
+            await seed_redis(tiny, client, wait_s=0.3)
