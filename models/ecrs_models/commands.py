@@ -114,13 +114,14 @@ def train(
     from ecrs_models.data.dataset import Dataset
     from ecrs_models.training import pipeline
     from ecrs_models.training.rankers import RANKERS
+    from ecrs_models.training.settings import TrainingSettings
     from ecrs_models.training.warm_start import WarmStart, warm_start_settings
 
     dataset = Dataset.load(data)
     end = _unix(until) if until else dataset.split.test_from
     if ranker not in RANKERS:
         raise typer.BadParameter(f"--ranker {ranker!r} is none of {', '.join(RANKERS)}")
-    settings = pipeline.TrainingSettings(until=end, window_s=dataset.split.window_s, seed=seed, ranker=ranker)
+    settings = TrainingSettings(until=end, window_s=dataset.split.window_s, seed=seed, ranker=ranker)
     start = WarmStart.of(Bundle.open(start_from)) if start_from else None
     if start:
         settings = warm_start_settings(settings, start)

@@ -32,7 +32,6 @@ from ecrs_models.evaluation.bootstrap import Interval
 from ecrs_models.evaluation.calibration import BINS, calibration, reliability
 from ecrs_models.evaluation.evaluate import (
     ANSWERS,
-    POPULARITY,
     Evaluation,
     Evaluator,
     LoadedBundle,
@@ -41,7 +40,7 @@ from ecrs_models.evaluation.evaluate import (
 from ecrs_models.evaluation.funnel import STAGES, index_loss
 from ecrs_models.evaluation.offline_platform import CANDIDATES
 from ecrs_models.evaluation.period import EvaluationPeriod
-from ecrs_models.evaluation.results import OURS, RankingResults
+from ecrs_models.evaluation.results import OURS, POPULARITY, RankingResults
 from ecrs_models.prepare import COMPLETE_JOURNEY
 from ecrs_models.progress import Progress
 from ecrs_models.snapshots.new_users import SESSION_LENGTH
