@@ -49,8 +49,9 @@ lint: venv ## style, types, and that imports point one way
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
 
 contract: venv ## generate services/ecrs/contract from proto/
-	.venv/bin/python -m grpc_tools.protoc -Iproto --python_out=services/ecrs/contract \
-	  --pyi_out=services/ecrs/contract --grpc_python_out=services/ecrs/contract proto/*.proto
+	PATH=$$PWD/.venv/bin:$$PATH python -m grpc_tools.protoc -Iproto --python_out=services/ecrs/contract \
+	  --pyi_out=services/ecrs/contract --grpc_python_out=services/ecrs/contract \
+	  --mypy_grpc_out=quiet:services/ecrs/contract proto/*.proto
 	sed -i -E 's/^import (\w+_pb2) as/from ecrs.contract import \1 as/' services/ecrs/contract/*_pb2*.py*
 
 LOCK = .venv/bin/uv pip compile --quiet --generate-hashes --no-header --override requirements/override.txt \

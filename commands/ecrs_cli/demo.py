@@ -11,7 +11,8 @@ from ecrs.client.original import ask
 from ecrs.client.replies import as_text
 from ecrs.settings import TargetSettings
 from ecrs_cli.embedded import embedded_platform
-from ecrs_models.build import COMPLETE_JOURNEY, build
+from ecrs_models.build import build
+from ecrs_models.prepare import COMPLETE_JOURNEY
 
 ARTIFACTS = Path("artifacts")
 SHOWN = 5

@@ -1,4 +1,4 @@
-"""From a shop's data to a served bundle in one go."""
+"""From a shop's data to a served bundle, in one call."""
 
 import time
 from collections.abc import Callable
@@ -7,18 +7,28 @@ from typing import TypeVar
 
 from ecrs.bundle import CURRENT, Bundle, BundleError
 from ecrs_models.data.dataset import ABOUT, Dataset
+from ecrs_models.evaluation.results import HISTORY, OURS, POPULARITY
 from ecrs_models.prepare import COMPLETE_JOURNEY, complete_journey, files
+from ecrs_models.progress import progress
 
 T = TypeVar("T")
 
 
 def build(
-    source: str, bundles: Path, work: Path, *, seed: int = 1, force: bool = False, say: Callable[[str], None]
+    source: str,
+    bundles: Path,
+    work: Path,
+    *,
+    seed: int = 1,
+    force: bool = False,
+    quick: bool = False,
+    say: Callable[[str], None],
 ) -> Bundle:
-    """The bundle that `bundles` serves, made first if there is none that can be trusted, or with `force`.
+    """The current bundle of `bundles`, built first if there is none or it is damaged, or with `force`.
 
-    `source` is "complete-journey", a prepared data set or a shop's own files. `work` keeps the data
-    set and the training, so that a build that was interrupted goes on. DataError as the steps do.
+    `source` is "complete-journey", a prepared data set, or a directory of a shop's own files. `quick` trains
+    with `TrainingSettings.quick`. `work` keeps data set and training, so that an interrupted build continues.
+    Raises DataError.
     """
     if not force:
         try:
@@ -26,24 +36,52 @@ def build(
         except BundleError as error:
             say(f"building: {error}")
         else:
-            say(f"nothing to build: {bundles / CURRENT} is {current.version} (--force builds anew)")
+            kind = "a quick bundle" if is_quick(current) else "a bundle"
+            say(f"nothing to build: {bundles / CURRENT} is {kind}, {current.version} (--force builds anew)")
             return current
 
     def step(name: str, run: Callable[[], T]) -> T:
-        begun = time.monotonic()
+        started = time.monotonic()
         result = run()
-        say(f"{name}: {time.monotonic() - begun:.1f} s")
+        say(f"{name}: {time.monotonic() - started:.1f} s")
         return result
 
     data = step("prepare", lambda: Dataset.load(prepare_source(source, work / "data", say)))
     from ecrs_models.export import bundle_writer  # paddle takes a second to import
     from ecrs_models.training import pipeline
+    from ecrs_models.training.settings import TrainingSettings
 
-    out = work / "train" / data.name
-    settings = pipeline.TrainingSettings(until=data.split.test_from, window_s=data.split.window_s, seed=seed)
+    out = work / "train" / (f"{data.name}-quick" if quick else data.name)
+    settings = TrainingSettings(until=data.split.test_from, window_s=data.split.window_s, seed=seed)
+    settings = settings.quick() if quick else settings
     step("train", lambda: pipeline.train(data, out, settings))
-    version = step("export and evaluate", lambda: bundle_writer.export(pipeline.load(out), data, bundles))
-    return Bundle.open(bundles / version)
+    with progress() as shown:
+        version = step(
+            "export and evaluate", lambda: bundle_writer.export(pipeline.load(out), data, bundles, shown)
+        )
+    built = Bundle.open(bundles / version)
+    for line in quality(built):
+        say(line)
+    return built
+
+
+def is_quick(bundle: Bundle) -> bool:
+    """Whether the bundle was trained with `TrainingSettings.quick`."""
+    return bool(bundle.manifest.training["is_quick"])
+
+
+def quality(bundle: Bundle) -> list[str]:
+    """One line per task: recall@20 and NDCG@20 of the bundle and of its baseline, as measured at export."""
+    lines = []
+    for task, rival in (("all", HISTORY), ("new", POPULARITY)):
+        rows = bundle.metrics.get("tasks", {}).get(task)
+        if rows is None:
+            return [f"not evaluated: {bundle.metrics.get('not_measured')}"]
+        ours, theirs = (
+            f"{rows[name]['recall@20']:.4f} / {rows[name]['ndcg@20']:.4f}" for name in (OURS, rival)
+        )
+        lines.append(f"task {task}: recall@20 / NDCG@20 {ours}; {rival}: {theirs}")
+    return lines
 
 
 def prepare_source(source: str, under: Path, say: Callable[[str], None]) -> Path:

@@ -114,13 +114,14 @@ def train(
     from ecrs_models.data.dataset import Dataset
     from ecrs_models.training import pipeline
     from ecrs_models.training.rankers import RANKERS
+    from ecrs_models.training.settings import TrainingSettings
     from ecrs_models.training.warm_start import WarmStart, warm_start_settings
 
     dataset = Dataset.load(data)
     end = _unix(until) if until else dataset.split.test_from
     if ranker not in RANKERS:
         raise typer.BadParameter(f"--ranker {ranker!r} is none of {', '.join(RANKERS)}")
-    settings = pipeline.TrainingSettings(until=end, window_s=dataset.split.window_s, seed=seed, ranker=ranker)
+    settings = TrainingSettings(until=end, window_s=dataset.split.window_s, seed=seed, ranker=ranker)
     start = WarmStart.of(Bundle.open(start_from)) if start_from else None
     if start:
         settings = warm_start_settings(settings, start)
@@ -170,11 +171,12 @@ def evaluate(
     Exit 3 if a gate for new users failed.
     """
     from ecrs_models.data.dataset import Dataset
+    from ecrs_models.progress import progress
     from ecrs_models.report import contents as reporting
 
     dataset = Dataset.load(data)
-    with _ERR.status("evaluating") as status:
-        made = reporting.report(Bundle.open(bundle), dataset, quick=quick, progress=status.update)
+    with progress(_ERR) as shown:
+        made = reporting.report(Bundle.open(bundle), dataset, shown, quick=quick)
     written = reporting.write(made, dataset, target)
     for table in report_tables(made.content):
         _OUT.print(table)
@@ -196,11 +198,12 @@ def build(
     work: Annotated[Path, typer.Option(help="keeps the data set and the training")] = ARTIFACTS,
     seed: SeedOption = 1,
     force: Annotated[bool, typer.Option("--force", help="also if there is a bundle")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="a first bundle in a fraction of the time")] = False,
 ) -> None:
     """Prepare, train, evaluate and export; does nothing if there is a bundle already."""
     from ecrs_models import build as building
 
-    built = building.build(data, bundles, work, seed=seed, force=force, say=_say)
+    built = building.build(data, bundles, work, seed=seed, force=force, quick=quick, say=_say)
     _say(f"bundle: {built.path}")
 
 

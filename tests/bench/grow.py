@@ -31,7 +31,7 @@ from ecrs.rank.tables import ITEM_STATISTICS, save_item_statistics
 from ecrs.serving.signature import ModelSignature
 from ecrs_models.evaluation.saved_model import SavedModel
 from ecrs_models.export import bundle_writer
-from ecrs_models.training.pipeline import networks
+from ecrs_models.training.networks import new_networks
 from ecrs_models.training.settings import TrainingSettings
 from ecrs_models.training.warm_start import WarmStart
 
@@ -96,9 +96,9 @@ def _save_models(
 ) -> None:
     """With room for the twins in their tables: near their originals in the towers', unknown to the ranker."""
     start = WarmStart.of(base)
-    two_tower, ranker = networks(encoder, TrainingSettings.read(base.manifest.training))
-    start.give("two_tower", two_tower, encoder)
-    start.give("ranker", ranker, encoder)
+    two_tower, ranker = new_networks(encoder, TrainingSettings.read(base.manifest.training))
+    start.load_into("two_tower", two_tower, encoder)
+    start.load_into("ranker", ranker, encoder)
     table = two_tower.item_tower.sku.weight
     rows = table.numpy()
     known = len(base.encoder.vocabularies["sku"])

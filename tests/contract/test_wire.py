@@ -1,6 +1,7 @@
 """`proto/` speaks the original's wire, byte for byte, and adds to it only."""
 
 import importlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,9 +106,15 @@ def test_service_paths_are_the_originals(stub: str) -> None:
 
 def test_generated_code_is_what_proto_generates(tmp_path: Path) -> None:
     protos = sorted(str(path) for path in (ROOT / "proto").glob("*.proto"))
-    outputs = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
+    kinds = ("python", "pyi", "grpc_python", "mypy_grpc")
+    outputs = [f"--{kind}_out={tmp_path}" for kind in kinds]
+    stubs = shutil.which("protoc-gen-mypy_grpc", path=str(Path(sys.executable).parent))
     subprocess.run(
-        [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'proto'}", *outputs, *protos], check=True
+        [
+            *(sys.executable, "-m", "grpc_tools.protoc", f"--plugin={stubs}", f"-I{ROOT / 'proto'}"),
+            *(*outputs, *protos),
+        ],
+        check=True,
     )
     committed = ROOT / "services" / "ecrs" / "contract"
     fresh = {path.name: path.read_text() for path in tmp_path.iterdir()}

@@ -22,7 +22,7 @@ from ecrs.recall.channels import (
 from ecrs_models.snapshots.item_statistics import item_statistics
 from ecrs_models.snapshots.similar_items import similar_items
 from ecrs_models.snapshots.snapshot import Snapshot
-from ecrs_models.training.ranking_examples import ExampleUser, position_precision
+from ecrs_models.training.ranking_examples import ExampleUser, SnapshotExamples, position_precision
 from tests.unit.test_train import log_of
 
 NOW = 100 * DAY_S
@@ -117,13 +117,13 @@ def test_a_user_without_anything_gets_what_sells(generator: CandidateGenerator) 
     assert merged.item.tolist() == [5, 3, 4]
 
 
-def test_curves_fall_and_say_how_often_a_position_is_right(generator: CandidateGenerator) -> None:
+def test_curves_fall_and_estimate_how_often_a_position_is_bought(generator: CandidateGenerator) -> None:
     snapshot = Snapshot(NOW, *[None] * 4, generator)  # type: ignore[arg-type]
     past = EncodedAggregates(
         np.zeros(0, dtype=np.int64), np.zeros((0, 3), dtype=np.int64), np.zeros((0, len(AGGREGATE_COLUMNS)))
     )
-    asked = [ExampleUser(user, past, nothing(), np.array([item]), True) for user, item in ((0, 5), (1, 3))]
-    curves = position_precision([(snapshot, asked)])
+    users = [ExampleUser(user, past, nothing(), np.array([item]), True) for user, item in ((0, 5), (1, 3))]
+    curves = position_precision(*SnapshotExamples(snapshot, users).channel_hits())
     assert curves.shape == (len(CHANNELS), DEPTH)
     assert curves[CHANNELS.index("popular"), :2] == pytest.approx([0.5, 0.5], abs=0.01)
     assert (np.diff(curves, axis=1) <= 0).all()

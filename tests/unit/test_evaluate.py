@@ -1,10 +1,12 @@
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ecrs.bundle import Bundle
+from ecrs.domain.actions import ActionType
 from ecrs.domain.clock import DAY_S
 from ecrs.features.ranking import CHANNELS
 from ecrs.recall.blending import BlendedCandidates
@@ -20,11 +22,12 @@ from ecrs_models.evaluation.baselines import (
     without,
 )
 from ecrs_models.evaluation.calibration import ScoredCandidates, calibration, reliability
-from ecrs_models.evaluation.evaluate import LoadedBundle, evaluate
+from ecrs_models.evaluation.evaluate import LoadedBundle, evaluate, evaluator
 from ecrs_models.evaluation.funnel import STAGES, index_loss, stages
 from ecrs_models.evaluation.offline_platform import BundleModels, OfflineAnswer, OfflinePlatform
 from ecrs_models.evaluation.period import EvaluationPeriod
-from ecrs_models.snapshots.snapshot import EncodedTables, Snapshot
+from ecrs_models.progress import Progress
+from ecrs_models.snapshots.snapshot import EncodedTables, NearestItems, Snapshot
 from ecrs_models.training.settings import TrainingSettings
 from tests.tiny import tiny_data
 
@@ -196,32 +199,82 @@ def test_answers_are_ranked_best_score_first() -> None:
     assert answer([4, 5, 6], 0, [0.1, 0.3, 0.2]).ranked.tolist() == [5, 6, 4]
 
 
-def test_candidates_are_the_first_of_all_that_was_found(data: Dataset, tiny: Bundle) -> None:
-    opened = LoadedBundle.of(tiny, data)
-    platform = OfflinePlatform(opened.snapshot, opened.models, np.array([0, 5]), candidates=20)
-    found = platform.answer(5)
-    past, vector = opened.snapshot.encoded_aggregates(5), platform.vector[5]
-    alone = opened.snapshot.with_curves(opened.models.curves).blend(past, vector, 20)
-    assert len(found.found.item) > 20
+def test_candidates_are_the_first_of_all_retrieved(data: Dataset, tiny: Bundle) -> None:
+    loaded = LoadedBundle.of(tiny, data)
+    platform = OfflinePlatform(loaded.snapshot, loaded.models, candidates=20)
+    (answer,) = platform.answers(np.array([5]))
+    vectors = platform.user_vectors(np.array([5]))
+    (nearest,) = NearestItems(loaded.models.vectors, loaded.snapshot.sold)(vectors)
+    aggregates = loaded.snapshot.encoded_aggregates(5)
+    alone = loaded.snapshot.with_curves(loaded.models.curves).blend(aggregates, nearest, 20)
+    assert len(answer.retrieved.item) > 20
     for name in ("item", "positions", "scores", "precision"):
-        assert np.array_equal(getattr(found.proposals, name), getattr(alone, name), equal_nan=True)
+        assert np.array_equal(getattr(answer.candidates, name), getattr(alone, name), equal_nan=True)
+
+
+def test_users_are_ranked_in_a_batch_as_they_are_alone(
+    data: Dataset, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = LoadedBundle.of(tiny, data)
+    platform = OfflinePlatform(loaded.snapshot, loaded.models)
+    users = np.arange(10)
+    together = [answer.ranked.tolist() for answer in platform.answers(users)]
+    monkeypatch.setattr("ecrs_models.evaluation.offline_platform.BATCH", 1)
+    assert [answer.ranked.tolist() for answer in platform.answers(users)] == together
+
+
+def test_workers_in_processes_answer_as_one_in_this_process(
+    data: Dataset, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = LoadedBundle.of(tiny, data)
+    here = evaluate(data, loaded.models, loaded.snapshot).as_dict()
+    monkeypatch.setattr("ecrs_models.parallel.MIN_ROWS", 0)
+    monkeypatch.setattr("ecrs_models.evaluation.evaluate.CHUNK", 7)
+    there = evaluate(data, loaded.models, loaded.snapshot).as_dict()
+    assert there["tasks"] == here["tasks"]
+    assert there["funnel"] == here["funnel"]
+    assert there["calibration"] == pytest.approx(here["calibration"], rel=1e-6)  # sums of float32 in batches
+
+
+def test_saved_answers_are_read_back(data: Dataset, tiny: Bundle, tmp_path: Path) -> None:
+    loaded = LoadedBundle.of(tiny, data)
+    with evaluator(data, loaded.models, loaded.snapshot) as measured:
+        assert measured.saved(tmp_path / "answers.npz") is None
+        answers = measured.answers(Progress())
+        measured.save(answers, tmp_path / "answers.npz")
+        saved = measured.saved(tmp_path / "answers.npz")
+        assert saved is not None
+        assert measured.compare(saved).as_dict() == measured.compare(answers).as_dict()
+    earlier = replace(loaded.snapshot, cutoff=loaded.snapshot.cutoff - 20 * DAY_S)
+    with evaluator(data, loaded.models, earlier) as other:
+        assert other.saved(tmp_path / "answers.npz") is None
+
+
+def test_in_a_log_without_orders_nothing_was_bought_before(data: Dataset) -> None:
+    views = replace(data.log, type=np.full_like(data.log.type, ActionType.VIEW))
+    split = data.split
+    period = EvaluationPeriod.of(replace(data, log=views), split.test_from, split.until)
+    assert len(period.truth) > 10
+    assert period.truth_of("new").keys() == period.truth.keys()
+    assert len(period.history(0)) > 0
+    assert len(period.bought(0)) == 0
 
 
 def test_new_users_are_asked_for_by_what_is_known_of_them(data: Dataset, tiny: Bundle) -> None:
     """By profile nobody has a past; by a session it is short; without a profile all profiles are alike."""
     opened = LoadedBundle.of(tiny, data)
-    platform = OfflinePlatform(opened.snapshot, opened.models, np.arange(10))
-    again = CHANNELS.index("repurchase")
+    platform = OfflinePlatform(opened.snapshot, opened.models)
+    users, repurchase = np.arange(10), CHANNELS.index("repurchase")
 
     def repeats(session: bool, profile: bool) -> list[int]:
-        answers = [found for _, found in platform.as_new(session=session, profile=profile)]
-        return [int((~np.isnan(found.found.positions[:, again])).sum()) for found in answers]
+        answers = platform.answers_as_new(users, session=session, profile=profile)
+        return [int((~np.isnan(one.retrieved.positions[:, repurchase])).sum()) for one in answers]
 
     assert repeats(session=False, profile=True) == [0] * 10
     assert all(0 < count <= 5 for count in repeats(session=True, profile=True))
-    nothing = [found.ranked.tolist() for _, found in platform.as_new(session=False, profile=False)]
+    nothing = [one.ranked.tolist() for one in platform.answers_as_new(users, session=False, profile=False)]
     assert all(ranked == nothing[0] for ranked in nothing)
-    profiled = [found.ranked.tolist() for _, found in platform.as_new(session=False, profile=True)]
+    profiled = [one.ranked.tolist() for one in platform.answers_as_new(users, session=False, profile=True)]
     assert any(ranked != profiled[0] for ranked in profiled)
 
 

@@ -140,7 +140,7 @@ def test_orders_are_looked_at_and_put_into_the_cart_before(log: pl.DataFrame) ->
 
 def test_the_older_repeat_more(large: Path) -> None:
     data = Dataset.load(large)
-    bought = data.log.purchases()
+    bought = data.log.positives()
     pairs = pl.DataFrame({"user": bought.user, "item": bought.item})
     repeated = ~pairs.select(pl.struct("user", "item").is_first_distinct()).to_series()
     later = pl.Series(bought.start[bought.user] + 2 < np.arange(len(bought)))  # there is something to repeat

@@ -14,7 +14,7 @@ from ecrs_models.errors import DataError
 from ecrs_models.export import bundle_writer
 from ecrs_models.export.gate import compare
 from ecrs_models.training import pipeline
-from ecrs_models.training.pipeline import in_batches
+from ecrs_models.training.networks import in_batches, new_networks
 from ecrs_models.training.warm_start import WarmStart, remapped_table, warm_start_settings
 from tests.tiny import tiny_data, tiny_settings
 
@@ -46,9 +46,9 @@ def test_rows_move_with_their_values_and_newcomers_begin_as_the_unknown() -> Non
 def test_a_start_gives_the_weights_that_it_has(data: Dataset, earlier: Bundle) -> None:
     start = WarmStart.of(earlier)
     encoder = pipeline.fit_encoder(data, data.split.test_from)
-    two_tower, ranker = pipeline.networks(encoder, tiny_settings(data))
-    start.give("two_tower", two_tower, encoder)
-    start.give("ranker", ranker, encoder)
+    two_tower, ranker = new_networks(encoder, tiny_settings(data))
+    start.load_into("two_tower", two_tower, encoder)
+    start.load_into("ranker", ranker, encoder)
     sku = next(iter(earlier.encoder.vocabularies["sku"].ids))
     was = start.states["two_tower"]["user_tower.sku.weight"]
     now = two_tower.user_tower.sku.weight.numpy()
@@ -66,8 +66,8 @@ def test_a_started_ranker_knows_what_it_knew(data: Dataset, earlier: Bundle) -> 
     known = earlier.encoder.vocabularies["sku"].ids
     newer = Vocabulary(known | {"new": len(known) + FIRST_KNOWN})
     encoder = Encoder(earlier.encoder.vocabularies | {"sku": newer})
-    _, ranker = pipeline.networks(encoder, tiny_settings(data))
-    WarmStart.of(earlier).give("ranker", ranker, encoder)
+    _, ranker = new_networks(encoder, tiny_settings(data))
+    WarmStart.of(earlier).load_into("ranker", ranker, encoder)
     ranker.eval()
     golden = earlier.golden["ranker"]
     assert in_batches(ranker, np.array(golden["ids"])) == pytest.approx(np.array(golden["outputs"]), abs=1e-5)

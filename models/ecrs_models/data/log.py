@@ -41,13 +41,22 @@ class Log:
     def between(self, begin: int, end: int) -> "Log":
         return self._where((self.ts >= begin) & (self.ts < end))
 
-    def purchase_rows(self) -> np.ndarray:
-        """The rows of orders; all rows where a shop's log has no orders at all."""
-        orders = self.type == ActionType.ORDER
-        return np.flatnonzero(orders) if orders.any() else np.arange(len(self))
+    def order_rows(self) -> np.ndarray:
+        """The rows of orders."""
+        return np.flatnonzero(self.type == ActionType.ORDER)
 
-    def purchases(self) -> "Log":
-        return self._where(self.purchase_rows())
+    def positive_rows(self) -> np.ndarray:
+        """The rows that models learn to predict: orders, or all actions if the log has no orders at all."""
+        orders = self.order_rows()
+        return orders if len(orders) else np.arange(len(self))
+
+    def positives(self) -> "Log":
+        """The actions of `positive_rows`."""
+        return self._where(self.positive_rows())
+
+    def orders(self) -> "Log":
+        """The orders."""
+        return self._where(self.order_rows())
 
     @cached_property
     def basket(self) -> np.ndarray:

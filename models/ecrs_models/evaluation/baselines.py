@@ -67,12 +67,12 @@ class HistoryThenPopularity:
     """The user's own items by how often they were bought, the newer first among equals; then popularity."""
 
     def __init__(self, period: EvaluationPeriod) -> None:
-        self._bought, self._popularity = period.bought, Popularity(period)
+        self._history, self._popularity = period.history, Popularity(period)
 
     def __call__(self, user: int, new: bool) -> np.ndarray:
         if new:
             return self._popularity(user, new)
-        items, newest, counts = np.unique(self._bought(user)[::-1], return_index=True, return_counts=True)
+        items, newest, counts = np.unique(self._history(user)[::-1], return_index=True, return_counts=True)
         own = items[np.lexsort((newest, -counts))]
         return np.concatenate([own, without(self._popularity(user, False), own)])
 

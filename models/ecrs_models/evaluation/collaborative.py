@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from ecrs_models.evaluation.baselines import LIST_LENGTH, Popularity, without
 from ecrs_models.evaluation.period import TASKS, EvaluationPeriod
-from ecrs_models.snapshots.aggregates import order_times
+from ecrs_models.snapshots.aggregates import pair_times
 
 NEIGHBOURS = {"K": 10}
 FACTORS = {"factors": 128, "regularization": 10.0, "alpha": 1.0, "iterations": 15}
@@ -71,6 +71,6 @@ def factors(period: EvaluationPeriod) -> Collaborative:
 def purchases(period: EvaluationPeriod) -> csr_matrix:
     """At how many times each user bought each item, float32 (users, items)."""
     users, items = len(period.fit.start) - 1, len(period.catalogue)
-    pair, _ = order_times(period.fit, items)
+    pair, _ = pair_times(period.fit, items, np.arange(len(period.fit)))
     ones = np.ones(len(pair), dtype=np.float32)
     return csr_matrix((ones, (pair // items, pair % items)), shape=(users, items))

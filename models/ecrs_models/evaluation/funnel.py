@@ -42,10 +42,10 @@ def stages(
     `taken`: the items to find; `sold`, bool (items,): the catalogue; `bought`: what the user bought
     before; `aggregates`: what the user's aggregates hold, bought or engaged.
     """
-    found, positions = answer.found.item, answer.found.positions
+    found, positions = answer.retrieved.item, answer.retrieved.positions
     right = np.isin(found, taken)
     channels = [float(right[positions[:, channel] <= CANDIDATES].sum()) for channel in range(len(CHANNELS))]
-    candidates = float(np.isin(answer.proposals.item, taken).sum())
+    candidates = float(np.isin(answer.candidates.item, taken).sum())
     ranked = np.isin(answer.ranked[:LIST_LENGTH], taken)
     hidden = np.isin(taken, bought) & ~np.isin(taken, aggregates)
     counts = [

@@ -10,6 +10,7 @@ from ecrs_models.evaluation import bootstrap, metrics
 from ecrs_models.evaluation.bootstrap import Interval
 
 OURS = "ECRS"
+POPULARITY, HISTORY = "popularity", "history, then popularity"
 RETRIEVAL = "merged recall"
 BEST_POSSIBLE = "best possible"
 NOT_BASELINES = (OURS, RETRIEVAL, BEST_POSSIBLE)

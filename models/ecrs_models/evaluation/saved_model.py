@@ -1,6 +1,7 @@
-"""A saved model over any number of rows: what is exported is what is measured."""
+"""A saved model over any number of rows: evaluation runs the files that are served."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,9 +10,13 @@ from ecrs.serving.signature import MAX_ROWS, ModelSignature
 
 
 class SavedModel:
-    """A model directory of a bundle, run in this process as the embedded profile runs it."""
+    """A model directory of a bundle, run in this process as the embedded profile runs it.
+
+    Pickles as its directory, so that worker processes can open it too.
+    """
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self.signature = ModelSignature.load(directory)
         self._model = InProcessModel(directory, self.signature)
 
@@ -19,3 +24,6 @@ class SavedModel:
         """ids, int64 (N, columns) → float32 (N, width), in batches of MAX_ROWS."""
         parts = [ids[start : start + MAX_ROWS] for start in range(0, len(ids), MAX_ROWS)]
         return np.concatenate([self._model.run(self.signature.check(part)) for part in parts])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SavedModel, (self._directory,)

@@ -1,6 +1,6 @@
 """Whom recommendations are good for: users with much and little history, new users, new products."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -9,9 +9,10 @@ import numpy as np
 from ecrs.domain.clock import DAY_S
 from ecrs_models.evaluation.baselines import LIST_LENGTH, Recommender
 from ecrs_models.evaluation.bootstrap import Interval
-from ecrs_models.evaluation.offline_platform import OfflinePlatform
+from ecrs_models.evaluation.evaluate import Evaluator
 from ecrs_models.evaluation.period import EvaluationPeriod
-from ecrs_models.evaluation.results import OURS, RETRIEVAL, RankingResults
+from ecrs_models.evaluation.results import RankingResults
+from ecrs_models.progress import Progress
 
 HISTORY_EDGES = (50, 200, 500)
 """Distinct products bought before, at which a slice of users begins."""
@@ -24,7 +25,7 @@ COLD = {
     "session alone": {"session": True, "profile": False},
     "profile and session": {"session": True, "profile": True},
 }
-"""What is known of a new user, as `OfflinePlatform.as_new` takes it."""
+"""What is known of a new user, as keyword arguments of `Evaluator.lists_as_new`."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def by_history(measured: RankingResults, period: EvaluationPeriod) -> dict[str, 
     slices: dict[str, list[int]] = {name: [] for name in history_names()}
     names = list(slices)
     for user in measured.truth:
-        products = len(np.unique(period.bought(user)))
+        products = len(np.unique(period.history(user)))
         slices[names[int(np.searchsorted(HISTORY_EDGES, products, side="right"))]].append(user)
     return {name: measured.of(users) for name, users in slices.items() if users}
 
@@ -73,23 +74,22 @@ def new_products(period: EvaluationPeriod) -> np.ndarray:
 
 
 def cold(
-    platform: OfflinePlatform, period: EvaluationPeriod, baselines: dict[str, Recommender]
+    evaluated: Evaluator, baselines: Mapping[str, Recommender], shown: Progress
 ) -> dict[str, RankingResults]:
-    """The period's users asked for as if they were new, by COLD, and measured on all that they took.
+    """The period's users as if they were new, by COLD, measured on everything they bought.
 
-    They stay in what everybody's numbers are made of, the models' and the baselines' alike.
+    Their purchases stay in the data that models and baselines were fitted on.
     """
-    theirs = {
-        name: {user: recommend(user, False)[:LIST_LENGTH] for user in period.truth}
+    truth = evaluated.period.truth
+    step = shown.step("new users", len(COLD) * len(truth))
+    lists = {
+        name: {user: recommend(user, False)[:LIST_LENGTH] for user in truth}
         for name, recommend in baselines.items()
     }
-    found = {}
-    for name, known in COLD.items():
-        merged, ours = {}, {}
-        for user, answer in platform.as_new(**known):
-            merged[user], ours[user] = answer.proposals.item[:LIST_LENGTH], answer.ranked[:LIST_LENGTH]
-        found[name] = RankingResults(period.truth, {**theirs, RETRIEVAL: merged, OURS: ours})
-    return found
+    return {
+        name: RankingResults(truth, lists | evaluated.lists_as_new(step, **known))
+        for name, known in COLD.items()
+    }
 
 
 def gates(cold_users: dict[str, RankingResults], rival: str) -> list[Gate]:

@@ -16,13 +16,14 @@ from ecrs.recall.tables import save_candidate_generator
 from ecrs.serving.signature import ModelSignature
 from ecrs_models.data.dataset import PRODUCTS, USERS, Dataset
 from ecrs_models.errors import DataError
-from ecrs_models.evaluation.evaluate import evaluate
+from ecrs_models.evaluation.evaluate import ANSWERS, evaluator
 from ecrs_models.evaluation.offline_platform import BundleModels
 from ecrs_models.evaluation.saved_model import SavedModel
 from ecrs_models.export.gate import compare
 from ecrs_models.export.golden import check_golden_rows, golden_rows
 from ecrs_models.export.model_files import save_model
 from ecrs_models.export.record_files import write_aggregates, write_histories, write_vectors
+from ecrs_models.progress import Progress
 from ecrs_models.snapshots.snapshot import EncodedTables, Snapshot
 from ecrs_models.training import two_tower
 from ecrs_models.training.pipeline import MODELS, TrainedModels, fingerprint
@@ -33,7 +34,13 @@ _FEED, _INT64, _FLOAT32 = "ids", 0, 1
 
 
 def export(
-    trained: TrainedModels, data: Dataset, bundles: Path, *, measured: bool = True, gate: Bundle | None = None
+    trained: TrainedModels,
+    data: Dataset,
+    bundles: Path,
+    shown: Progress | None = None,
+    *,
+    measured: bool = True,
+    gate: Bundle | None = None,
 ) -> str:
     """Write the bundle under `bundles` and make it current; its version.
 
@@ -46,6 +53,7 @@ def export(
     """
     if trained.about["fingerprint"] != fingerprint(data):
         raise DataError(f"{data.path} is not the data set that was trained on")
+    shown = shown or Progress()
     encoder, settings = trained.encoder, trained.settings
     version = bundle.new_version(trained.digest)
     now = int(data.log.ts.max()) + 1
@@ -94,19 +102,29 @@ def export(
             check_golden_rows(model, golden[model.signature.model])
 
         models = BundleModels(user_tower, vectors, ranker, trained.quantiles, trained.curves)
-        metrics = measure(data, models, snapshot, settings) if measured else {}
+        metrics = measure(data, models, snapshot, settings, draft, shown) if measured else {}
         if gate:
             metrics["gate"] = compare(metrics, gate, data, settings.until)
         (draft / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     return version
 
 
-def measure(data: Dataset, models: BundleModels, now: Snapshot, settings: TrainingSettings) -> dict[str, Any]:
-    """The evaluation of the period after training, or why there is none."""
+def measure(
+    data: Dataset,
+    models: BundleModels,
+    now: Snapshot,
+    settings: TrainingSettings,
+    draft: Path,
+    shown: Progress,
+) -> dict[str, Any]:
+    """Evaluate on the period after training, or say why not; the answers go into the bundle."""
     if settings.until >= now.cutoff:
         return {"not_measured": "trained on everything"}
     then = Snapshot.of(data.log, settings.until, now.tables, settings.tables)
     try:
-        return evaluate(data, models, then).as_dict()
+        with evaluator(data, models, then) as measured:
+            answers = measured.answers(shown)
+            measured.save(answers, draft / ANSWERS)
+            return measured.compare(answers).as_dict()
     except DataError as error:  # a shop without returning customers
         return {"not_measured": str(error)}

@@ -12,7 +12,7 @@ import json
 import platform as machine
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -30,12 +30,19 @@ from ecrs_models.evaluation import baselines, bootstrap, metrics, slices
 from ecrs_models.evaluation.baselines import Recommender, SegmentPopularity, profile_segments
 from ecrs_models.evaluation.bootstrap import Interval
 from ecrs_models.evaluation.calibration import BINS, calibration, reliability
-from ecrs_models.evaluation.evaluate import POPULARITY, Evaluation, LoadedBundle, evaluate
+from ecrs_models.evaluation.evaluate import (
+    ANSWERS,
+    Evaluation,
+    Evaluator,
+    LoadedBundle,
+    evaluator,
+)
 from ecrs_models.evaluation.funnel import STAGES, index_loss
 from ecrs_models.evaluation.offline_platform import CANDIDATES
 from ecrs_models.evaluation.period import EvaluationPeriod
-from ecrs_models.evaluation.results import OURS, RankingResults
+from ecrs_models.evaluation.results import OURS, POPULARITY, RankingResults
 from ecrs_models.prepare import COMPLETE_JOURNEY
+from ecrs_models.progress import Progress
 from ecrs_models.snapshots.new_users import SESSION_LENGTH
 from ecrs_models.synthetic.oracle import is_planted
 
@@ -55,44 +62,43 @@ class Report:
     gates: list[slices.Gate]
 
 
-def report(
-    bundle: Bundle,
-    data: Dataset,
-    *,
-    quick: bool = False,
-    progress: Callable[[str], None] = lambda _: None,
-) -> Report:
+def report(bundle: Bundle, data: Dataset, shown: Progress | None = None, *, quick: bool = False) -> Report:
     """Measure everything about a bundle; `quick` leaves out the baselines that need the extra `evaluate`.
 
-    DataError if `data` is not the bundle's, if nothing happens after its training, or for want of the
-    extra.
+    The answers that the export of the bundle measured are used again. Raises DataError if `data` is not the
+    bundle's, if nothing happens after its training, or if the extra is missing.
     """
-    begun = time.monotonic()
-    opened = LoadedBundle.of(bundle, data)
-    segment = profile_segments(opened.snapshot.tables.users[:, 1:])
-
-    def more(period: EvaluationPeriod) -> dict[str, Recommender]:
-        progress("baselines")
-        light: dict[str, Recommender] = {SEGMENT: SegmentPopularity(period, segment)}
-        return light if quick else light | collaborative_baselines(period)
-
-    found = evaluate(data, opened.models, opened.snapshot, more=more, progress=progress)
-    progress("cold users")
-    cold = cold_users(found, opened, segment)
+    started = time.monotonic()
+    shown = shown or Progress()
+    loaded = LoadedBundle.of(bundle, data)
+    segment = profile_segments(loaded.snapshot.tables.users[:, 1:])
+    with evaluator(data, loaded.models, loaded.snapshot) as measured:
+        answers = measured.saved(bundle.path / ANSWERS) or measured.answers(shown)
+        period, step = measured.period, shown.step("baselines", 1)
+        more: dict[str, Recommender] = {SEGMENT: SegmentPopularity(period, segment)}
+        if not quick:
+            more |= collaborative_baselines(period)
+        found = measured.compare(answers, more)
+        step.advance()
+        cold = cold_users(measured, loaded, segment, shown)
+        vectors = measured.user_vectors()
     gates = slices.gates(cold, POPULARITY)
-    progress("confidence")
-    content = contents(opened, found, cold)
+    step = shown.step("intervals", 1)
+    content = contents(loaded, found, cold, vectors)
+    step.advance()
     content["gates"] = [
         {"name": gate.name, "rival": gate.rival, "metric": slices.GATE_METRIC, "passed": gate.passed}
         | gate.difference.as_dict()
         for gate in gates
     ]
-    took_s = round(time.monotonic() - begun, 1)
-    return Report({"about": about(opened, found, quick, took_s), **content}, found, gates)
+    took_s = round(time.monotonic() - started, 1)
+    return Report({"about": about(loaded, found, quick, took_s), **content}, found, gates)
 
 
-def contents(opened: LoadedBundle, found: Evaluation, cold: dict[str, RankingResults]) -> dict[str, Any]:
-    """All that is measured, with its intervals."""
+def contents(
+    opened: LoadedBundle, found: Evaluation, cold: dict[str, RankingResults], user_vectors: np.ndarray
+) -> dict[str, Any]:
+    """Everything that is measured, with its intervals."""
     tasks, period = found.tasks, found.period
     history = {task: sliced(slices.by_history(measured, period)) for task, measured in tasks.items()}
     return {
@@ -103,7 +109,7 @@ def contents(opened: LoadedBundle, found: Evaluation, cold: dict[str, RankingRes
             task: as_dicts(measured.reached()) for task, measured in tasks.items()
         },
         "funnel": {task: funnel(values) for task, values in found.funnel.items()},
-        "index": index_loss(opened.bundle, found.platform.vectors),
+        "index": index_loss(opened.bundle, user_vectors),
         "slices": {"history": history, "cold": sliced(cold), "new_products": sliced(new_products(found))},
         "beyond_accuracy": {task: beyond_accuracy(measured, period) for task, measured in tasks.items()},
         "calibration": calibration(found.scored["all"]),
@@ -121,14 +127,16 @@ def collaborative_baselines(period: EvaluationPeriod) -> dict[str, Recommender]:
     return {NEIGHBOURS: collaborative.item_neighbours(period), FACTORS: collaborative.factors(period)}
 
 
-def cold_users(found: Evaluation, opened: LoadedBundle, segment: np.ndarray) -> dict[str, RankingResults]:
-    """`slices.cold` beside both popularities; once more, those users alone of whom anything is known."""
-    period, tables = found.period, opened.snapshot.tables
+def cold_users(
+    measured: Evaluator, opened: LoadedBundle, segment: np.ndarray, shown: Progress
+) -> dict[str, RankingResults]:
+    """`slices.cold` beside both popularities; and once more, for users with a known profile only."""
+    period, tables = measured.period, opened.snapshot.tables
     rivals: dict[str, Recommender] = {
         POPULARITY: baselines.Popularity(period),
         SEGMENT: SegmentPopularity(period, segment),
     }
-    cold = slices.cold(found.platform, period, rivals)
+    cold = slices.cold(measured, rivals, shown)
     known = (tables.users[:, 1:] != tables.unknown_user[1:]).any(axis=1)
     users = [user for user in period.truth if known[user]]
     if 0 < len(users) < len(period.truth):

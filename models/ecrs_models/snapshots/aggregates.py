@@ -7,11 +7,9 @@ the tables of a bundle and those of the past snapshots that the ranker learns fr
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from ecrs.domain.actions import ActionType
 from ecrs.domain.aggregates import AGGREGATE_COLUMNS, ENGAGEMENT_WEIGHT, LONG_S, MAX_PRODUCTS, SHORT_S
-from ecrs.domain.clock import DAY_S
 from ecrs_models.data.log import Log
 
 
@@ -33,7 +31,7 @@ class AggregatesByUser:
 
 
 def aggregate_by_user(log: Log, items: int, limit: int = MAX_PRODUCTS) -> AggregatesByUser:
-    """`Aggregates.plus` of each user's actions, for all of them at once."""
+    """The aggregates of all users at once, equal to `Aggregates.plus` over each one's actions."""
     users = len(log.start) - 1
     orders = _orders(log, items)
     engagements = _engagements(log, items)
@@ -55,11 +53,13 @@ def aggregate_by_user(log: Log, items: int, limit: int = MAX_PRODUCTS) -> Aggreg
     return AggregatesByUser(start, item[order].astype(np.int32), numbers[order])
 
 
-def order_times(log: Log, items: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each user's purchase of a product at a time, once: `user · items + item` and Unix seconds, sorted."""
-    bought = log.purchase_rows()
-    pair = log.user[bought].astype(np.int64) * items + log.item[bought]
-    ts = log.ts[bought]
+def pair_times(log: Log, items: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct times at which each user acted on each item, in some rows of the log.
+
+    Returns `user * items + item`, int64, and Unix seconds, sorted by both.
+    """
+    pair = log.user[rows].astype(np.int64) * items + log.item[rows]
+    ts = log.ts[rows]
     order = np.lexsort((ts, pair))
     pair, ts = pair[order], ts[order]
     first = np.r_[True, (pair[1:] != pair[:-1]) | (ts[1:] != ts[:-1])] if len(pair) else np.zeros(0, bool)
@@ -67,8 +67,8 @@ def order_times(log: Log, items: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _orders(log: Log, items: int) -> tuple[np.ndarray, np.ndarray]:
-    """User-product pairs that were bought, and their first five AGGREGATE_COLUMNS."""
-    pair, ts = order_times(log, items)
+    """User-item pairs with orders, and their first five AGGREGATE_COLUMNS."""
+    pair, ts = pair_times(log, items, log.order_rows())
     if not len(pair):
         return pair, np.zeros((0, 5))
     begin = np.flatnonzero(np.r_[True, pair[1:] != pair[:-1]])
@@ -80,9 +80,9 @@ def _orders(log: Log, items: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _engagements(log: Log, items: int) -> tuple[np.ndarray, np.ndarray]:
-    """User-product pairs with other actions, and their last three AGGREGATE_COLUMNS."""
+    """User-item pairs with other actions, and their last three AGGREGATE_COLUMNS."""
     other = np.ones(len(log), dtype=bool)
-    other[log.purchase_rows()] = False
+    other[log.order_rows()] = False
     pair = log.user[other].astype(np.int64) * items + log.item[other]
     ts, weight = log.ts[other], _WEIGHTS[log.type[other]]
     if not len(pair):
@@ -98,29 +98,3 @@ def _engagements(log: Log, items: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 _WEIGHTS = np.array([ENGAGEMENT_WEIGHT.get(kind, 0.2) for kind in ActionType])
-
-
-def _log_share(counts: np.ndarray) -> np.ndarray:
-    """log of the share of all, in millionths, plus one."""
-    return np.log1p(counts * (1e6 / max(counts.sum(), 1)))
-
-
-def _median_interval(item: np.ndarray, ts: np.ndarray, first_of_pair: np.ndarray, items: int) -> np.ndarray:
-    """Days between a buyer's purchases of a product, the median over all; NaN if nobody came back."""
-    later = np.flatnonzero(~first_of_pair)
-    median = np.full(items, np.nan)
-    if not len(later):
-        return median
-    of, gap = item[later], (ts[later] - ts[later - 1]) / DAY_S
-    order = np.lexsort((gap, of))
-    of, gap = of[order], gap[order]
-    begin = np.flatnonzero(np.r_[True, of[1:] != of[:-1]])
-    counts = np.diff(np.r_[begin, len(of)])
-    median[of[begin]] = gap[begin + (counts - 1) // 2]
-    return median
-
-
-def _gram(user: np.ndarray, item: np.ndarray, users: int, items: int) -> np.ndarray:
-    """How many users bought both, float32 (items, items)."""
-    bought = csr_array((np.ones(len(user), dtype=np.float32), (user, item)), shape=(users, items))
-    return (bought.T @ bought).toarray()

@@ -1,18 +1,18 @@
-"""TODO ecrs_models.snapshots.item_statistics."""
+"""Sales statistics of items, and their popularity, as of a cutoff."""
 
 import numpy as np
 
 from ecrs.domain.clock import DAY_S
 from ecrs.features.ranking import STATISTICS
 from ecrs_models.data.log import Log
-from ecrs_models.snapshots.aggregates import _log_share, _median_interval, order_times
+from ecrs_models.snapshots.aggregates import pair_times
 
 HORIZONS_DAYS = (7, 28, 84)
 
 
 def item_statistics(log: Log, items: int, now: int) -> np.ndarray:
     """float32, shape (items, len(STATISTICS)), as of `now`; NaN where a product was never bought."""
-    pair, ts = order_times(log, items)
+    pair, ts = pair_times(log, items, log.positive_rows())
     item = pair % items
     table = np.full((items, len(STATISTICS)), np.nan)
     sold = np.bincount(item, minlength=items) > 0
@@ -44,7 +44,27 @@ def item_statistics(log: Log, items: int, now: int) -> np.ndarray:
 
 def popular_counts(log: Log, items: int, now: int, days: int) -> np.ndarray:
     """Purchases of each product in the last `days`, and, far below, in all the time before."""
-    bought = log.purchases()
+    bought = log.positives()
     recent = bought.between(now - days * DAY_S, now)
     counts = np.bincount(recent.item, minlength=items).astype(np.float64)
     return counts + 1e-6 * np.bincount(bought.item, minlength=items)
+
+
+def _log_share(counts: np.ndarray) -> np.ndarray:
+    """log of the share of all, in millionths, plus one."""
+    return np.log1p(counts * (1e6 / max(counts.sum(), 1)))
+
+
+def _median_interval(item: np.ndarray, ts: np.ndarray, first_of_pair: np.ndarray, items: int) -> np.ndarray:
+    """Days between a buyer's purchases of a product, the median over all; NaN if nobody came back."""
+    later = np.flatnonzero(~first_of_pair)
+    median = np.full(items, np.nan)
+    if not len(later):
+        return median
+    of, gap = item[later], (ts[later] - ts[later - 1]) / DAY_S
+    order = np.lexsort((gap, of))
+    of, gap = of[order], gap[order]
+    begin = np.flatnonzero(np.r_[True, of[1:] != of[:-1]])
+    counts = np.diff(np.r_[begin, len(of)])
+    median[of[begin]] = gap[begin + (counts - 1) // 2]
+    return median

@@ -1,40 +1,43 @@
-"""TODO ecrs_models.snapshots.similar_items."""
+"""The table of the similar channel: which items are bought together, by EASE."""
 
 import numpy as np
+from scipy.linalg import lapack
+from scipy.sparse import csr_array
 
 from ecrs_models.data.log import Log
-from ecrs_models.snapshots.aggregates import _gram, order_times
+from ecrs_models.snapshots.aggregates import pair_times
+
+DENSE_CELLS = 100_000_000
+"""Up to this many cells, 400 MB, users by items is multiplied as a dense matrix: six times as fast."""
 
 
 def similar_items(
     log: Log, items: int, *, most: int, ridge: float, neighbours: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which products go with which, learned from who bought what: EASE over the `most` bought products.
+    """The neighbours of the `most` bought items, learned from which users bought which.
 
-    `ridge` is the regularisation as a share of the number of users. Returns `item`, int32, and
-    `score`, float32, both (items, neighbours), best first; -1 and 0 fill up, and are all there is of
-    products that are not among the `most` bought.
+    `ridge` is the regularization as a share of the number of users. Returns `item`, int32, and `score`,
+    float32, both (items, neighbours), best first. Missing neighbours, and all those of items that are not
+    among the `most` bought, are -1 with score 0.
     Source: Steck, "Embarrassingly shallow autoencoders for sparse data", WWW 2019.
     """
     users = len(log.start) - 1
-    pair, _ = order_times(log, items)
+    pair, _ = pair_times(log, items, log.positive_rows())
     pair = np.unique(pair)
     user, item = pair // items, pair % items
     buyers = np.bincount(item, minlength=items)
     kept = np.argsort(-buyers, kind="stable")[:most]
     kept = np.sort(kept[buyers[kept] > 1])
-    table, scores = (
-        np.full((items, neighbours), -1, dtype=np.int32),
-        np.zeros((items, neighbours), np.float32),
-    )
+    table = np.full((items, neighbours), -1, dtype=np.int32)
+    scores = np.zeros((items, neighbours), dtype=np.float32)
     if len(kept) < 2:
         return table, scores
-    place = np.full(items, -1)
-    place[kept] = np.arange(len(kept))
-    inside = place[item] >= 0
-    gram = _gram(user[inside], place[item[inside]], users, len(kept))
+    column = np.full(items, -1)
+    column[kept] = np.arange(len(kept))
+    inside = column[item] >= 0
+    gram = _gram(user[inside], column[item[inside]], users, len(kept))
     gram[np.diag_indices(len(kept))] += ridge * len(np.unique(user))
-    inverse = np.linalg.inv(gram)
+    inverse = _inverse(gram)
     weights = inverse / -np.diag(inverse)
     np.fill_diagonal(weights, 0)
     width = min(neighbours, len(kept) - 1)
@@ -45,3 +48,23 @@ def similar_items(
     table[kept, :width] = np.where(found > 0, kept[best], -1)
     scores[kept, :width] = np.maximum(found, 0)
     return table, scores
+
+
+def _gram(user: np.ndarray, item: np.ndarray, users: int, items: int) -> np.ndarray:
+    """The number of users who bought both items: float32 (items, items)."""
+    if users * items <= DENSE_CELLS:
+        dense = np.zeros((users, items), dtype=np.float32)
+        dense[user, item] = 1
+        return dense.T @ dense
+    sparse = csr_array((np.ones(len(user), dtype=np.float32), (user, item)), shape=(users, items))
+    return (sparse.T @ sparse).toarray()
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    """The inverse of a positive definite matrix, float32, by Cholesky: five times as fast as numpy's."""
+    factor, failed = lapack.spotrf(np.asfortranarray(matrix), lower=1, overwrite_a=1)
+    if failed:
+        raise np.linalg.LinAlgError(f"not positive definite: leading minor {failed}")
+    inverse, _ = lapack.spotri(factor, lower=1, overwrite_c=1)
+    lower = np.tril(inverse, -1)
+    return lower + lower.T + np.diag(np.diag(inverse))

@@ -102,7 +102,7 @@ class Snapshot:
     def sold(self) -> np.ndarray:
         """bool, (items,): what was ever bought."""
         sold = np.zeros(len(self.tables.catalogue), dtype=bool)
-        sold[self.log.item[self.log.purchase_rows()]] = True
+        sold[self.log.item[self.log.positive_rows()]] = True
         return sold
 
     def user_tower_input(self, users: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""TODO ecrs_models.training.loop."""
+"""The training loop: shows how far it is, can be killed at any time, and continues bit for bit."""
 
 import math
 import time
@@ -8,11 +8,14 @@ from typing import Any, Protocol
 
 import paddle
 from paddle.utils import unique_name
-from rich.progress import Progress
+
+from ecrs_models.progress import Step
+
+WEIGHT_DECAY = 0.01
 
 
 class TrainingJob(Protocol):
-    """One model's training, step by step; a step depends on the seed and its number alone."""
+    """The training of one model. A step depends on the seed and its number alone."""
 
     name: str
     network: Any
@@ -20,22 +23,26 @@ class TrainingJob(Protocol):
     steps: int
 
     def batch(self, step: int) -> tuple[Any, int]:
-        """The network's input for a step and how many rows it has."""
+        """The network's input for a step, and its number of rows."""
 
 
-def fit(job: TrainingJob, out: Path, progress: Progress, checkpoint_s: float) -> None:
-    """Run the job's steps from its checkpoint, if there is one, to its end; write its weights."""
+def fit(job: TrainingJob, out: Path, progress: Step, checkpoint_s: float) -> None:
+    """Run the job's steps, from its checkpoint if there is one, and write its weights.
+
+    A checkpoint is written every `checkpoint_s` seconds. The learning rate falls by a cosine from `job.rate`
+    to 0.
+    """
     checkpoint = out / f"{job.name}.checkpoint"
-    with unique_name.guard():  # Adam's state goes by names too, made at its first step
-        optimizer = paddle.optimizer.AdamW(job.rate, parameters=job.network.parameters(), weight_decay=0.01)
+    with unique_name.guard():  # the optimizer's state names are made at its first step
+        optimizer = paddle.optimizer.AdamW(
+            job.rate, parameters=job.network.parameters(), weight_decay=WEIGHT_DECAY
+        )
         step = _resume(checkpoint, job.network, optimizer)
-        bar = progress.add_task(job.name, total=job.steps, completed=step, loss="", rate="")
         job.network.train()
-        begun, rows, saved, mean = time.monotonic(), 0, time.monotonic(), None
+        started, rows, saved, mean = time.monotonic(), 0, time.monotonic(), None
         while step < job.steps:
             batch, size = job.batch(step)
             optimizer.set_lr(job.rate * 0.5 * (1 + math.cos(math.pi * step / job.steps)))
-            paddle.seed(step)  # of the dropout: a resumed step draws what it would have drawn
             loss = job.network.loss(batch)
             loss.backward()
             optimizer.step()
@@ -43,17 +50,30 @@ def fit(job: TrainingJob, out: Path, progress: Progress, checkpoint_s: float) ->
             step, rows, value = step + 1, rows + size, float(loss)
             mean = value if mean is None else 0.98 * mean + 0.02 * value
             now = time.monotonic()
-            progress.update(bar, completed=step, loss=f"{mean:.4f}", rate=f"{rows / (now - begun):,.0f}")
+            progress.update(step, f"loss {mean:.4f}, {rows / (now - started):,.0f} rows/s")
             if now - saved >= checkpoint_s:
                 adam = optimizer.state_dict()
                 _save(checkpoint, {"step": step, "network": job.network.state_dict(), "adam": adam})
                 saved = now
-    _save(out / f"{job.name}.pdparams", job.network.state_dict())
+    _save(weights_path(out, job.name), job.network.state_dict())
     checkpoint.unlink(missing_ok=True)
 
 
+def weights_path(out: Path, name: str) -> Path:
+    """The file of a trained model's weights."""
+    return out / f"{name}.pdparams"
+
+
+def load_weights(out: Path, name: str, network: Any) -> None:
+    """Put the weights of model `name` into a network. Raises FileNotFoundError."""
+    path = weights_path(out, name)
+    if not path.exists():
+        raise FileNotFoundError(2, "no such file", str(path))
+    network.set_state_dict(paddle.load(str(path)))
+
+
 def _resume(checkpoint: Path, network: Any, optimizer: Any) -> int:
-    """Put the checkpoint's state into network and optimizer; the step to go on with."""
+    """Put the checkpoint's state into network and optimizer. Returns the next step."""
     if not checkpoint.is_file():
         return 0
     state = paddle.load(str(checkpoint))

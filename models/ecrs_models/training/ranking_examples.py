@@ -1,8 +1,9 @@
-"""What the ranker learns from: the candidates that recall returned at past snapshots, and who took which.
+"""The ranker's examples: candidates that retrieval found at past snapshots, labelled by later purchases.
 
-At each of several snapshots, weeks apart, the users are asked for as they would have been then: tables,
-aggregates and candidates as of the snapshot, labels from the weeks after it. Some are asked for as if they
-were new, with their profile alone or with a short session, so that the ranker has seen such users.
+The snapshots lie a label window apart. At each one, users are retrieved for as they were then: tables,
+aggregates and candidates as of the snapshot, labels from the window after it. Some users are retrieved for
+once more as if they were new, by their profile alone or with a short session, so that the ranker sees such
+users too.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,21 +13,23 @@ import numpy as np
 
 from ecrs.features.quantiles import Quantiles
 from ecrs.features.ranking import CHANNELS, EncodedAggregates
-from ecrs.recall.blending import DEPTH
+from ecrs.recall.blending import DEPTH, UserContext
 from ecrs.recall.channels import Interest, ScoredItems
 from ecrs_models.data.log import Log
 from ecrs_models.snapshots.new_users import new_user_rows, session_aggregates
 from ecrs_models.snapshots.snapshot import NearestItems, Snapshot
 
-_QUANTILE_ROWS = 200_000
 EmbedUsers = Callable[[np.ndarray], np.ndarray]
-"""User tower: ids, int64 (N, columns) → float32 (N, dim)."""
+"""The user tower: ids, int64 (N, USER_TOWER_COLUMNS) → float32 (N, DIM)."""
 
 
 @dataclass(frozen=True)
 class CandidateSettings:
-    """`depth`: candidates a user; `users`: at most so many a snapshot; `negatives`: the share of what was not
-    taken that is kept; `as_new`: the share of users who are asked for once more as new."""
+    """How examples are drawn.
+
+    `depth`: candidates per user; `users`: most users per snapshot; `negatives`: share of the candidates
+    without a purchase that is kept; `as_new`: share of the users who are added once more as new users.
+    """
 
     depth: int = 500
     users: int = 3000
@@ -36,132 +39,144 @@ class CandidateSettings:
 
 @dataclass(frozen=True)
 class ExampleUser:
-    """One user at one snapshot. `truth`, items taken in the weeks after; `known`: by id, not as new."""
+    """A user at a snapshot.
+
+    `nearest`, what the vector channel finds; `purchased`, the distinct items bought in the label window;
+    `known`, False if the user is treated as new.
+    """
 
     user: int
-    past: EncodedAggregates
-    vector: ScoredItems
-    truth: np.ndarray
+    aggregates: EncodedAggregates
+    nearest: ScoredItems
+    purchased: np.ndarray
     known: bool
 
 
 @dataclass(frozen=True)
 class RankingExamples:
-    """What the ranker learns from, a row a candidate.
+    """A row per candidate.
 
-    `user`, `item`, int32 (N,), rows of the tables; `known`, bool (N,), False where the user is new;
-    `levels`, uint8 (N, FEATURES); `taken`, bool (N,); `weight`, float32 (N,), of candidates that stand
-    for those left out.
+    `user`, `item`, int32 (N,), rows of the tables; `known`, bool (N,); `levels`, uint8 (N, FEATURES);
+    `label`, bool (N,), whether the item was bought; `weight`, float32 (N,), above 1 where a row stands for
+    rows that were not drawn.
     """
 
     user: np.ndarray
     item: np.ndarray
     known: np.ndarray
     levels: np.ndarray
-    taken: np.ndarray
+    label: np.ndarray
     weight: np.ndarray
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["RankingExamples"]) -> "RankingExamples":
+        """The rows of all parts."""
+        return cls(
+            *(np.concatenate(columns) for columns in zip(*(vars(one).values() for one in parts), strict=True))
+        )
 
 
 def example_users(
     snapshot: Snapshot,
     later: Log,
     nearest: NearestItems,
-    user_vectors: EmbedUsers,
+    embed_users: EmbedUsers,
     settings: CandidateSettings,
     rng: np.random.Generator,
 ) -> Iterator[ExampleUser]:
-    """The users of a snapshot who came back after it, some of them also as new."""
-    came_back = np.flatnonzero((np.diff(snapshot.aggregates.start) > 0) & (np.diff(later.start) > 0))
-    if len(came_back) > settings.users:
-        came_back = np.sort(rng.choice(came_back, settings.users, replace=False))
-    if not len(came_back):  # of a small shop there may be none, here and below
+    """Users of a snapshot who bought something in `later`, then some of them once more as new users."""
+    returned = np.flatnonzero((np.diff(snapshot.aggregates.start) > 0) & (np.diff(later.start) > 0))
+    if len(returned) > settings.users:
+        returned = np.sort(rng.choice(returned, settings.users, replace=False))
+    if not len(returned):  # possible in a small shop, as is an empty `as_new` below
         return
-    truth = {
-        user: np.unique(later.item[later.start[user] : later.start[user + 1]]) for user in came_back.tolist()
+    purchased = {
+        user: np.unique(later.item[later.start[user] : later.start[user + 1]]) for user in returned.tolist()
     }
-    found = nearest(user_vectors(snapshot.user_tower_input(came_back)))
-    for user, vector in zip(came_back.tolist(), found, strict=True):
-        yield ExampleUser(user, snapshot.encoded_aggregates(user), vector, truth[user], known=True)
-    as_new = came_back[rng.random(len(came_back)) < settings.as_new]
+    found = nearest(embed_users(snapshot.user_tower_input(returned)))
+    for user, items in zip(returned.tolist(), found, strict=True):
+        yield ExampleUser(user, snapshot.encoded_aggregates(user), items, purchased[user], known=True)
+    as_new = returned[rng.random(len(returned)) < settings.as_new]
     if not len(as_new):
         return
     session = rng.random(len(as_new)) < 0.5
     rows = new_user_rows(snapshot, as_new, session)
-    pasts = session_aggregates(snapshot, as_new, session)
-    for user, past, vector in zip(as_new.tolist(), pasts, nearest(user_vectors(rows)), strict=True):
-        yield ExampleUser(user, past, vector, truth[user], known=False)
-
-
-def position_precision(snapshots: Sequence[tuple[Snapshot, list[ExampleUser]]]) -> np.ndarray:
-    """How often a channel's position is right, float32 (CHANNELS, DEPTH), descending.
-
-    A position's share of hits among those who were given one, averaged over ever longer stretches,
-    because a single far position is hit too rarely to be counted.
-    """
-    hits, given = np.zeros((len(CHANNELS), DEPTH)), np.zeros((len(CHANNELS), DEPTH))
-    for snapshot, asked in snapshots:
-        for one in asked:
-            interest = Interest.of(one.past.item, one.past.numbers, snapshot.cutoff)
-            lists = snapshot.generator.channel_lists(
-                snapshot.generator.user_context(interest, one.past.item), one.vector
-            )
-            for channel, found in enumerate(lists):
-                right = np.isin(found.item[:DEPTH], one.truth)
-                hits[channel, : len(right)] += right
-                given[channel, : len(right)] += 1
-    edges = np.unique(np.geomspace(1, DEPTH + 1, 25).astype(int)) - 1
-    of = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
-    curves = np.zeros((len(CHANNELS), DEPTH), dtype=np.float32)
-    for channel in range(len(CHANNELS)):
-        rate = np.bincount(of, hits[channel]) / np.maximum(np.bincount(of, given[channel]), 1)
-        middle = (edges[:-1] + edges[1:] - 1) / 2
-        smooth = np.interp(np.arange(DEPTH), middle, rate)
-        curves[channel] = np.clip(np.minimum.accumulate(smooth), 1e-6, 0.99)
-    return curves
+    aggregates = session_aggregates(snapshot, as_new, session)
+    for user, own, items in zip(as_new.tolist(), aggregates, nearest(embed_users(rows)), strict=True):
+        yield ExampleUser(user, own, items, purchased[user], known=False)
 
 
 @dataclass(frozen=True)
-class _Part:
+class Draw:
+    """Candidates drawn for one snapshot: as RankingExamples, with `features`, float32 (N, FEATURES)."""
+
     user: np.ndarray
     item: np.ndarray
     known: np.ndarray
     features: np.ndarray
-    taken: np.ndarray
+    label: np.ndarray
+
+    def encoded(self, quantiles: Quantiles, negatives: float) -> RankingExamples:
+        """With the features as quantile levels; rows without a purchase weigh 1 / `negatives`."""
+        levels = quantiles.levels(self.features).astype(np.uint8)
+        weight = np.where(self.label, 1, 1 / negatives).astype(np.float32)
+        return RankingExamples(self.user, self.item, self.known, levels, self.label, weight)
 
 
-def ranking_examples(
-    snapshots: list[tuple[Snapshot, list[ExampleUser]]], settings: CandidateSettings, rng: np.random.Generator
-) -> tuple[RankingExamples, Quantiles]:
-    """All snapshots' candidates as the ranker's examples, and the quantiles that their features have."""
-    parts = [_part(snapshot, one, settings, rng) for snapshot, asked in snapshots for one in asked]
-    features = np.concatenate([part.features for part in parts])
-    sample = features[rng.permutation(len(features))[:_QUANTILE_ROWS]]
-    quantiles = Quantiles.fit(sample)
-    levels = np.concatenate([quantiles.levels(part.features).astype(np.uint8) for part in parts])
-    taken = np.concatenate([part.taken for part in parts])
-    rows = RankingExamples(
-        np.concatenate([part.user for part in parts]),
-        np.concatenate([part.item for part in parts]),
-        np.concatenate([part.known for part in parts]),
-        levels,
-        taken,
-        np.where(taken, 1, 1 / settings.negatives).astype(np.float32),
-    )
-    return rows, quantiles
+class SnapshotExamples:
+    """The example users of one snapshot, and what the channels without vectors find for each."""
+
+    def __init__(self, snapshot: Snapshot, users: Sequence[ExampleUser]) -> None:
+        self._snapshot, self._users = snapshot, users
+        self._contexts = [self._context(one) for one in users]
+
+    def channel_hits(self) -> tuple[np.ndarray, np.ndarray]:
+        """How often an item at each position of each channel was bought, and how often there was one.
+
+        Both float64, (CHANNELS, DEPTH).
+        """
+        hits, filled = np.zeros((len(CHANNELS), DEPTH)), np.zeros((len(CHANNELS), DEPTH))
+        for one, context in zip(self._users, self._contexts, strict=True):
+            lists = self._snapshot.generator.channel_lists(context, one.nearest)
+            for channel, found in enumerate(lists):
+                bought = np.isin(found.item[:DEPTH], one.purchased)
+                hits[channel, : len(bought)] += bought
+                filled[channel, : len(bought)] += 1
+        return hits, filled
+
+    def draw(self, curves: np.ndarray, settings: CandidateSettings, rng: np.random.Generator) -> Draw:
+        """Blend every user's candidates by the position-precision curves, and draw examples from them."""
+        snapshot = self._snapshot.with_curves(curves)
+        user, item, known, features, label = [], [], [], [], []
+        for one, context in zip(self._users, self._contexts, strict=True):
+            candidates = snapshot.generator.blend(context, one.nearest, settings.depth)
+            bought = np.isin(candidates.item, one.purchased)
+            drawn = np.flatnonzero(bought | (rng.random(len(bought)) < settings.negatives))
+            candidates = candidates.take(drawn)
+            user.append(np.full(len(drawn), one.user, dtype=np.int32))
+            item.append(candidates.item.astype(np.int32))
+            known.append(np.full(len(drawn), one.known))
+            features.append(snapshot.features(one.aggregates, candidates))
+            label.append(bought[drawn])
+        return Draw(*map(np.concatenate, (user, item, known, features, label)))
+
+    def _context(self, one: ExampleUser) -> UserContext:
+        interest = Interest.of(one.aggregates.item, one.aggregates.numbers, self._snapshot.cutoff)
+        return self._snapshot.generator.user_context(interest, one.aggregates.item)
 
 
-def _part(
-    snapshot: Snapshot, one: ExampleUser, settings: CandidateSettings, rng: np.random.Generator
-) -> _Part:
-    proposals = snapshot.blend(one.past, one.vector, settings.depth)
-    taken = np.isin(proposals.item, one.truth)
-    kept = taken | (rng.random(len(taken)) < settings.negatives)
-    features = snapshot.features(one.past, proposals)[kept]
-    count = len(features)
-    return _Part(
-        np.full(count, one.user, dtype=np.int32),
-        proposals.item[kept].astype(np.int32),
-        np.full(count, one.known),
-        features,
-        taken[kept],
-    )
+def position_precision(hits: np.ndarray, filled: np.ndarray) -> np.ndarray:
+    """Position-precision curves: the share of hits at each position, float32 (CHANNELS, DEPTH), descending.
+
+    From the sums of `channel_hits`. A position far down is hit too rarely to be estimated alone, so positions
+    are averaged in ranges that grow geometrically.
+    """
+    edges = np.unique(np.geomspace(1, DEPTH + 1, 25).astype(int)) - 1
+    of = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
+    curves = np.zeros((len(CHANNELS), DEPTH), dtype=np.float32)
+    for channel in range(len(CHANNELS)):
+        rate = np.bincount(of, hits[channel]) / np.maximum(np.bincount(of, filled[channel]), 1)
+        middle = (edges[:-1] + edges[1:] - 1) / 2
+        smooth = np.interp(np.arange(DEPTH), middle, rate)
+        curves[channel] = np.clip(np.minimum.accumulate(smooth), 1e-6, 0.99)
+    return curves

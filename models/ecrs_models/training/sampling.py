@@ -11,6 +11,7 @@ import numpy as np
 
 from ecrs.domain.entities import PROFILE_FIELDS
 from ecrs.features.encoding import OUT_OF_VOCABULARY, PADDING
+from ecrs.features.ranker_input import ranker_matrix
 from ecrs_models.data.log import Log
 from ecrs_models.snapshots.snapshot import EncodedTables
 from ecrs_models.training.ranking_examples import RankingExamples
@@ -42,7 +43,7 @@ class TowerExamples:
     @cached_property
     def rows(self) -> np.ndarray:
         """Rows of the log to learn from: purchases, or everything where there are none."""
-        rows = self.log.purchase_rows()
+        rows = self.log.positive_rows()
         return rows[self.log.ts[rows] >= self.since]
 
     @cached_property
@@ -131,30 +132,31 @@ def false_negatives(batch: TowerBatch) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RankerBatch:
-    """`ids`, int64 (N, ranker columns); `labels`, `weights`, float32 (N, 1)."""
+    """`ids`, int64 (N, RANKER_COLUMNS); `targets`, `weights`, float32 (N, 1); `rng`, for dropout."""
 
     ids: np.ndarray
-    labels: np.ndarray
+    targets: np.ndarray
     weights: np.ndarray
+    rng: np.random.Generator
 
 
 def ranker_batch(
     examples: RankingExamples,
-    labels: np.ndarray,
+    targets: np.ndarray,
     tables: EncodedTables,
     rows: np.ndarray,
     rng: np.random.Generator,
 ) -> RankerBatch:
-    """The ranker's input for some of its rows, with dropout to out-of-vocabulary ids.
+    """The ranker's input for some of the examples, with dropout to out-of-vocabulary ids.
 
-    `labels`, float32, of all the rows.
+    `targets`, float32, belong to all examples.
     """
     users = tables.users[examples.user[rows]]
     users = np.where(rng.random(users.shape) < _RANKER_DROPOUT, OUT_OF_VOCABULARY, users)
     users[~examples.known[rows], 0] = OUT_OF_VOCABULARY
     items = drop_items(tables.items[examples.item[rows]], rng, sku=RANKER_ID_DROPOUT)
-    ids = np.concatenate([users, items, examples.levels[rows]], axis=1, dtype=np.int64)
-    return RankerBatch(ids, labels[rows][:, None], examples.weight[rows][:, None])
+    ids = ranker_matrix(users, items, examples.levels[rows])
+    return RankerBatch(ids, targets[rows][:, None], examples.weight[rows][:, None], rng)
 
 
 def drop_users(profile: np.ndarray, rng: np.random.Generator) -> np.ndarray:

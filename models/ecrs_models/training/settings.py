@@ -1,7 +1,6 @@
-"""TODO ecrs_models.training.settings."""
+"""The settings of a training."""
 
-import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ecrs_models.snapshots.snapshot import ChannelSettings
@@ -12,16 +11,24 @@ from ecrs_models.training.ranking_examples import CandidateSettings
 class TrainingSettings:
     """What decides the weights, besides the data.
 
-    `until`: Unix seconds, exclusive. `snapshots`: how many past snapshots the ranker learns from,
-    `window_s` apart, each with the labels of the `window_s` after it; fewer where the data are short.
+    `until`: end of the data, Unix seconds, excluded.
+    `window_s`: length of a label window, and the distance of two snapshots.
+    `early_epochs`, `tower_epochs`, `ranker_epochs`: passes over the data. Without `tower_epochs` the early
+    towers are served.
+    `rows_per_epoch`: most log rows per pass of the towers.
+    `teacher_rounds`: trees of the teacher model; 0 trains without one.
+    `teacher_share`: weight of the teacher's prediction in a target; the rest is the label's.
+    `start`: version of the bundle that the weights start from; empty for new weights.
+    `snapshots`: past snapshots that the ranker learns from; fewer if the data are short.
+    `is_quick`: whether these are the settings of `quick`.
     """
 
     until: int
     window_s: int
     seed: int = 1
-    tower_epochs: int = 2
     early_epochs: int = 1
-    ranker_epochs: int = 3
+    tower_epochs: int = 1
+    ranker_epochs: int = 2
     rows_per_epoch: int = 600_000
     tower_batch: int = 1024
     ranker_batch: int = 1024
@@ -29,16 +36,32 @@ class TrainingSettings:
     ranker_rate: float = 2e-3
     teacher_rounds: int = 200
     teacher_share: float = 0.7
-    """How much of a label is the teacher's word, the rest being what was taken."""
     ranker: str = "deepfm"
     start: str = ""
-    """Version of the bundle that the weights start from; empty: from nothing."""
-    snapshots: int = 4
+    snapshots: int = 3
+    is_quick: bool = False
     tables: ChannelSettings = field(default_factory=ChannelSettings)
     candidates: CandidateSettings = field(default_factory=CandidateSettings)
 
     @classmethod
     def read(cls, raw: dict[str, Any]) -> "TrainingSettings":
-        """From `asdict`."""
+        """Inverse of `dataclasses.asdict`."""
         tables, candidates = ChannelSettings(**raw["tables"]), CandidateSettings(**raw["candidates"])
         return cls(**{**raw, "tables": tables, "candidates": candidates})
+
+    def quick(self) -> "TrainingSettings":
+        """For a first bundle within a minute: no teacher, one set of towers, fewer snapshots and examples.
+
+        docs/reference/quality.md compares it with the full training.
+        """
+        return replace(
+            self,
+            is_quick=True,
+            tower_epochs=0,
+            ranker_epochs=1,
+            rows_per_epoch=150_000,
+            teacher_rounds=0,
+            snapshots=2,
+            tables=replace(self.tables, similar_items=3000),
+            candidates=replace(self.candidates, negatives=0.2),
+        )

@@ -92,7 +92,7 @@ def in_batch_softmax(logits: paddle.Tensor, log_q: np.ndarray, excluded: np.ndar
     and would be scored down for that alone (Yi et al., RecSys 2019, eq. 4). `excluded`, bool
     (N, N + M): pairs that are no negatives.
     """
-    shift = -log_q[None, :] + np.where(excluded, np.float32(_EXCLUDED), np.float32(0))
+    shift = np.where(excluded, np.float32(_EXCLUDED), -log_q)
     return functional.cross_entropy(logits + paddle.to_tensor(shift), paddle.arange(logits.shape[0]))
 
 

@@ -39,7 +39,7 @@ class WarmStart:
         training = bundle.manifest.training
         return cls(bundle.version, training["until"], training["ranker"], bundle.encoder, states)
 
-    def give(self, name: str, network: Any, encoder: Encoder) -> None:
+    def load_into(self, name: str, network: Any, encoder: Encoder) -> None:
         """Put model `name`'s weights into a network made for `encoder`; newcomers begin as the unknown."""
         given = {}
         for key, value in network.state_dict().items():

@@ -1,7 +1,5 @@
 """cm on the wire."""
 
-import grpc
-
 from ecrs.cm.item_cache import ItemCache
 from ecrs.cm.item_changes import ItemChanges
 from ecrs.contract.cm_pb2 import (
@@ -15,6 +13,7 @@ from ecrs.contract.cm_pb2 import (
 from ecrs.contract.cm_pb2_grpc import CMServiceServicer
 from ecrs.rpc.deadlines import Deadline
 from ecrs.rpc.errors import BadRequest, NotFound
+from ecrs.rpc.interceptors import Context
 from ecrs.storage.seeded_version import SeededVersion
 from ecrs.wire.messages import to_new_items
 from ecrs.wire.validation import check_batch, check_skus
@@ -31,7 +30,7 @@ class CMService(CMServiceServicer):
         self._changes = changes
         self._call_timeout_s = call_timeout_s
 
-    async def cm_call(self, request: CMRequest, context: grpc.aio.ServicerContext) -> CMResponse:
+    async def cm_call(self, request: CMRequest, context: Context) -> CMResponse:
         """The known products in the order asked; `missing_ids` names the others."""
         asked = list(request.item_ids)
         if not 1 <= len(asked) <= MAX_ITEMS:
@@ -48,27 +47,25 @@ class CMService(CMServiceServicer):
             bundle_version=self._seeded.version,
         )
 
-    async def put_items(self, request: PutItemsRequest, context: grpc.aio.ServicerContext) -> ChangeResponse:
+    async def put_items(self, request: PutItemsRequest, context: Context) -> ChangeResponse:
         """All of the products or, at a fault, none that cm knows of."""
         items = to_new_items(request.item_infos)
         await self._changes.put(items, request.log_id, self._deadline(context))
         return self._done(len(items), [])
 
-    async def remove_items(
-        self, request: RemoveItemsRequest, context: grpc.aio.ServicerContext
-    ) -> ChangeResponse:
+    async def remove_items(self, request: RemoveItemsRequest, context: Context) -> ChangeResponse:
         asked = list(request.item_ids)
         check_batch("item_ids", asked)
         missing = await self._changes.remove(asked, request.log_id, self._deadline(context))
         return self._done(len(asked), missing)
 
-    async def set_stock(self, request: SetStockRequest, context: grpc.aio.ServicerContext) -> ChangeResponse:
+    async def set_stock(self, request: SetStockRequest, context: Context) -> ChangeResponse:
         asked = list(request.item_ids)
         check_batch("item_ids", asked)
         missing = await self._changes.set_stock(asked, self._deadline(context), in_stock=request.in_stock)
         return self._done(len(asked), missing)
 
-    def _deadline(self, context: grpc.aio.ServicerContext) -> Deadline:
+    def _deadline(self, context: Context) -> Deadline:
         return Deadline.after(context.time_remaining(), default_s=self._call_timeout_s)
 
     def _done(self, asked: int, missing: list[str]) -> ChangeResponse:

@@ -50,9 +50,7 @@ class RankerInputBuilder:
         )
         levels = self.quantiles.levels(ranking_features(self.past(user.aggregates), candidates, now))
         user_ids = np.array(self.encoder.user_row(user))
-        return np.concatenate(
-            [np.broadcast_to(user_ids, (len(levels), len(user_ids))), items.ids, levels], axis=1
-        )
+        return ranker_matrix(np.broadcast_to(user_ids, (len(levels), len(user_ids))), items.ids, levels)
 
     def past(self, aggregates: Aggregates) -> EncodedAggregates:
         """Encode a user's aggregates."""
@@ -64,3 +62,12 @@ class RankerInputBuilder:
         statistics = self.statistics[rows]
         statistics[rows == NO_ID] = np.nan
         return statistics
+
+
+def ranker_matrix(users: np.ndarray, items: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """The ranker's input, int64 (N, RANKER_COLUMNS): serving, training and evaluation build it here.
+
+    `users`, (N, 1 + PROFILE_FIELDS), and `items`, (N, ITEM_FIELDS), ids of vocabularies; `levels`,
+    (N, FEATURES).
+    """
+    return np.concatenate([users, items, levels], axis=1, dtype=np.int64)

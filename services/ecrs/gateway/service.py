@@ -1,13 +1,12 @@
 """The service `as` on the wire. `as` is a keyword in Python, so the package is called gateway."""
 
-import grpc
-
 from ecrs.contract.as_pb2 import ASRequest, ASResponse
 from ecrs.contract.as_pb2_grpc import ASServiceServicer
 from ecrs.gateway.answer import Answer
 from ecrs.gateway.query import Query
 from ecrs.gateway.recommend import Gateway, recommend
 from ecrs.rpc.deadlines import Deadline
+from ecrs.rpc.interceptors import Context
 from ecrs.wire.messages import describes_user
 
 
@@ -17,7 +16,7 @@ class ASService(ASServiceServicer):
         self._call_timeout_s = call_timeout_s
         self._reserve_s = reserve_s
 
-    async def as_call(self, request: ASRequest, context: grpc.aio.ServicerContext) -> ASResponse:
+    async def as_call(self, request: ASRequest, context: Context) -> ASResponse:
         deadline = Deadline.after(
             context.time_remaining(), default_s=self._call_timeout_s, reserve_s=self._reserve_s
         )

@@ -1,6 +1,5 @@
 """The service rank on the wire."""
 
-import grpc
 import numpy as np
 
 from ecrs.contract.rank_pb2 import RankRequest, RankResponse
@@ -10,6 +9,7 @@ from ecrs.rank.item_cache import EncodedItemCache
 from ecrs.rank.ranker import Ranker
 from ecrs.rpc.deadlines import Deadline
 from ecrs.rpc.errors import BadRequest
+from ecrs.rpc.interceptors import Context
 from ecrs.wire.messages import to_provenance, to_user
 from ecrs.wire.validation import check_timestamp
 
@@ -22,7 +22,7 @@ class RankService(RankServiceServicer):
         self._encoded = EncodedItemCache(ranker.inputs)
         self._call_timeout_s = call_timeout_s
 
-    async def rank_predict(self, request: RankRequest, context: grpc.aio.ServicerContext) -> RankResponse:
+    async def rank_predict(self, request: RankRequest, context: Context) -> RankResponse:
         """One score per product, in descending order of score.
 
         Products of equal score keep the request's order. Callers of the original show the pairs as they come.

@@ -51,8 +51,14 @@ class BlendedCandidates:
     precision: np.ndarray
 
     def first(self, n: int) -> "BlendedCandidates":
-        """The first n."""
-        return BlendedCandidates(self.item[:n], self.positions[:n], self.scores[:n], self.precision[:n])
+        """The first `n`."""
+        return self.take(slice(n))
+
+    def take(self, rows: np.ndarray | slice) -> "BlendedCandidates":
+        """The candidates in these rows."""
+        return BlendedCandidates(
+            self.item[rows], self.positions[rows], self.scores[rows], self.precision[rows]
+        )
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """recall on the wire."""
 
-import grpc
-
 from ecrs.contract.recall_pb2 import (
     RecallRequest,
     RecallResponse,
@@ -15,6 +13,7 @@ from ecrs.recall.candidates import ALL_CHANNELS, candidate_count, requested_chan
 from ecrs.recall.retriever import Retriever
 from ecrs.recall.vector_updates import VectorUpdater
 from ecrs.rpc.deadlines import Deadline
+from ecrs.rpc.interceptors import Context
 from ecrs.wire.messages import from_provenance, to_user
 from ecrs.wire.validation import check_batch, check_timestamp
 
@@ -27,7 +26,7 @@ class RecallService(RecallServiceServicer):
         for each in ALL_CHANNELS:
             CANDIDATES_FOUND.labels(each)  # one that never finds anything is 0, not absent
 
-    async def recall(self, request: RecallRequest, context: grpc.aio.ServicerContext) -> RecallResponse:
+    async def recall(self, request: RecallRequest, context: Context) -> RecallResponse:
         n = candidate_count(request.request_num)
         channel = requested_channel(request.recall_type)
         check_timestamp("now", request.now)
@@ -47,9 +46,7 @@ class RecallService(RecallServiceServicer):
             pair.nid, pair.score = sku, score
         return reply
 
-    async def upsert_vectors(
-        self, request: UpsertVectorsRequest, context: grpc.aio.ServicerContext
-    ) -> VectorsResponse:
+    async def upsert_vectors(self, request: UpsertVectorsRequest, context: Context) -> VectorsResponse:
         skus = [pair.sku_id for pair in request.vectors]
         check_batch("vectors", skus)
         deadline = Deadline.after(context.time_remaining(), default_s=self._call_timeout_s)
@@ -58,9 +55,7 @@ class RecallService(RecallServiceServicer):
         await self._updates.upsert(request.bundle_version, skus, vectors, categories, deadline)
         return VectorsResponse(bundle_version=self._updates.version)
 
-    async def remove_vectors(
-        self, request: RemoveVectorsRequest, context: grpc.aio.ServicerContext
-    ) -> VectorsResponse:
+    async def remove_vectors(self, request: RemoveVectorsRequest, context: Context) -> VectorsResponse:
         check_batch("item_ids", request.item_ids)
         deadline = Deadline.after(context.time_remaining(), default_s=self._call_timeout_s)
         await self._updates.remove(request.bundle_version, list(request.item_ids), deadline)

@@ -1,11 +1,10 @@
 """Calls to another service: one channel per target, a deadline on every call, failures raised as faults."""
 
 import json
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import grpc
-from grpc.aio import AioRpcError
+from grpc.aio import AioRpcError, UnaryUnaryMultiCallable
 
 from ecrs.rpc import tracing
 from ecrs.rpc.errors import BadRequest, DeadlineExceeded, Fault, MalformedData, NotFound, Unavailable
@@ -31,6 +30,19 @@ _SERVICE_CONFIG = {
     "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
 }
 
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+
+
+class ReplyWithError(Protocol):
+    """A reply of the platform's own services."""
+
+    @property
+    def error(self) -> Any: ...
+
+
+ErrorReply = TypeVar("ErrorReply", bound=ReplyWithError)
+
 OPTIONS = [
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ("grpc.enable_retries", 1),
@@ -55,7 +67,9 @@ def open_channel(target: str) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(target, options=OPTIONS)
 
 
-async def call(peer: str, method: Callable[..., Awaitable[Any]], request: Any, timeout_s: float) -> Any:
+async def call(
+    peer: str, method: "UnaryUnaryMultiCallable[Request, ErrorReply]", request: Request, timeout_s: float
+) -> ErrorReply:
     """Call `method` of the service `peer` and return its reply.
 
     Raises DeadlineExceeded past the deadline, Unavailable if the call failed, MalformedData if the reply
@@ -67,7 +81,9 @@ async def call(peer: str, method: Callable[..., Awaitable[Any]], request: Any, t
     return reply
 
 
-async def send(peer: str, method: Callable[..., Awaitable[Any]], request: Any, timeout_s: float) -> Any:
+async def send(
+    peer: str, method: "UnaryUnaryMultiCallable[Request, Reply]", request: Request, timeout_s: float
+) -> Reply:
     """The same as `call`, for replies without an `error` field."""
     try:
         reply = await method(request, timeout=timeout_s, metadata=tracing.metadata())

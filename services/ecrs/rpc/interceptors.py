@@ -5,7 +5,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import grpc
 import structlog
@@ -22,7 +22,12 @@ SUCCESS = 200
 MAX_LOG_ID_CHARS = 128
 """A log_id is in every log line of an answer, of every service."""
 
-Handler = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+"""The second argument of a method of a service."""
+
+Deserializer = Callable[[bytes], Any]
+Handler = Callable[[Any, Context], Awaitable[Any]]
+MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 
 def new_log_id() -> str:
@@ -35,13 +40,13 @@ class Interceptor(grpc.aio.ServerInterceptor, ABC):
 
     def __init__(self, service: str) -> None:
         self._service = service
-        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
+        self._handlers: dict[str, MethodHandler] = {}
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[MethodHandler]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
+    ) -> MethodHandler:
         method = handler_call_details.method
         if method in self._handlers:
             return self._handlers[method]
@@ -49,8 +54,8 @@ class Interceptor(grpc.aio.ServerInterceptor, ABC):
         if handler is None or handler.unary_unary is None or method.startswith("/grpc."):
             return handler
         self._handlers[method] = grpc.unary_unary_rpc_method_handler(
-            self.around(method, handler.unary_unary),
-            request_deserializer=_lenient(handler.request_deserializer),
+            self.around(method, cast(Handler, handler.unary_unary)),
+            request_deserializer=_lenient(cast(Deserializer, handler.request_deserializer)),
             response_serializer=handler.response_serializer,
         )
         return self._handlers[method]
@@ -71,7 +76,7 @@ class CallObserver(Interceptor):
     def around(self, method: str, answer: Handler) -> Handler:
         request_type, reply_type = _types(method)
 
-        async def observed(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        async def observed(request: Any, context: Context) -> Any:
             if request is None:
                 CALLS.labels(self._service, method, "INVALID_ARGUMENT", SUCCESS).inc()
                 log.info("rpc", method=method, grpc_code="INVALID_ARGUMENT")
@@ -119,7 +124,7 @@ class CallObserver(Interceptor):
         return observed
 
 
-def _lenient(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+def _lenient(deserialize: Deserializer) -> Deserializer:
     """`deserialize`, but None for what is no message: gRPC would answer UNKNOWN with Python's exception."""
 
     def read(content: bytes) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from ecrs.rpc.interceptors import Handler, Interceptor
+from ecrs.rpc.interceptors import Context, Handler, Interceptor
 from ecrs.rpc.metrics import CALLS_SHED, IN_FLIGHT, IN_FLIGHT_LIMIT
 
 LATE_FRACTION = 0.75
@@ -68,7 +68,7 @@ class LoadShedder(Interceptor):
         IN_FLIGHT_LIMIT.labels(service).set_function(lambda: int(self._limiter))
 
     def around(self, method: str, answer: Handler) -> Handler:
-        async def limited(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        async def limited(request: Any, context: Context) -> Any:
             if self._in_flight >= int(self._limiter):
                 self._shed.inc()
                 await context.abort(

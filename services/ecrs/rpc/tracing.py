@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
 if TYPE_CHECKING:
+    import grpc
     from opentelemetry.sdk.trace import SpanProcessor
 
     from ecrs.rpc.spans import Spans
@@ -51,7 +50,7 @@ def recording_spans(service: str, processor: "SpanProcessor") -> Iterator[None]:
         _spans = None
 
 
-def server_span(method: str, context: grpc.aio.ServicerContext) -> AbstractContextManager[Any]:
+def server_span(method: str, context: "grpc.aio.ServicerContext[Any, Any]") -> AbstractContextManager[Any]:
     """Around the answer to a call: a span of the caller's trace, or the first one of a new trace."""
     return _NOTHING if _spans is None else _spans.answering(method, context.invocation_metadata() or ())
 

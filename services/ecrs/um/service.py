@@ -1,11 +1,10 @@
 """um on the wire."""
 
-import grpc
-
 from ecrs.contract.um_pb2 import UserModelRequest, UserModelResponse
 from ecrs.contract.um_pb2_grpc import UMServiceServicer
 from ecrs.rpc.deadlines import Deadline
 from ecrs.rpc.errors import NotFound
+from ecrs.rpc.interceptors import Context
 from ecrs.storage.profiles import ProfileStore
 from ecrs.storage.seeded_version import SeededVersion
 from ecrs.wire.messages import from_user
@@ -18,9 +17,7 @@ class UMService(UMServiceServicer):
         self._seeded = seeded
         self._call_timeout_s = call_timeout_s
 
-    async def um_call(
-        self, request: UserModelRequest, context: grpc.aio.ServicerContext
-    ) -> UserModelResponse:
+    async def um_call(self, request: UserModelRequest, context: Context) -> UserModelResponse:
         check_user_id(request.user_id)
         deadline = Deadline.after(context.time_remaining(), default_s=self._call_timeout_s)
         user = await self._profiles.user(

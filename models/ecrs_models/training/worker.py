@@ -1,0 +1,82 @@
+"""The part of a training that runs in worker processes: examples of past snapshots, and the towers."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ecrs.features.encoding import Encoder
+from ecrs.features.quantiles import Quantiles
+from ecrs_models.data.log import Log
+from ecrs_models.progress import Step
+from ecrs_models.snapshots.snapshot import EncodedTables, NearestItems, Snapshot
+from ecrs_models.training.jobs import TowerJob
+from ecrs_models.training.loop import fit, load_weights
+from ecrs_models.training.networks import in_batches, new_networks
+from ecrs_models.training.ranking_examples import (
+    Draw,
+    RankingExamples,
+    SnapshotExamples,
+    example_users,
+)
+from ecrs_models.training.sampling import TowerExamples
+from ecrs_models.training.settings import TrainingSettings
+
+
+class TrainingWorker:
+    """Builds the examples of some snapshots step by step, keeping what it has of each, and trains towers.
+
+    A snapshot is named by its cutoff. `log` ends where the training's data end.
+    """
+
+    def __init__(
+        self, log: Log, tables: EncodedTables, encoder: Encoder, settings: TrainingSettings, out: Path
+    ) -> None:
+        self._log, self._tables, self._encoder = log, tables, encoder
+        self._settings, self._out = settings, out
+        self._snapshots: dict[int, Snapshot] = {}
+        self._examples: dict[int, SnapshotExamples] = {}
+        self._draws: dict[int, Draw] = {}
+
+    def prepare(self, cutoff: int) -> None:
+        """Compute the snapshot's tables. Needs no towers."""
+        self._snapshots[cutoff] = Snapshot.of(self._log, cutoff, self._tables, self._settings.tables)
+
+    def retrieve(self, cutoff: int, towers: str) -> tuple[np.ndarray, np.ndarray]:
+        """Find what every channel proposes to the example users. Returns `SnapshotExamples.channel_hits`."""
+        settings = self._settings
+        two_tower, _ = new_networks(self._encoder, settings)
+        load_weights(self._out, towers, two_tower)
+        two_tower.eval()
+        snapshot = self._snapshots.pop(cutoff)
+        nearest = NearestItems(in_batches(two_tower.item_tower, self._tables.items), snapshot.sold)
+        users = example_users(
+            snapshot,
+            self._log.positives().between(cutoff, cutoff + settings.window_s),
+            nearest,
+            partial(in_batches, two_tower.user_tower),
+            settings.candidates,
+            np.random.default_rng((settings.seed, 4, cutoff)),
+        )
+        self._examples[cutoff] = examples = SnapshotExamples(snapshot, list(users))
+        return examples.channel_hits()
+
+    def draw(self, cutoff: int, curves: np.ndarray, sample: int) -> np.ndarray:
+        """Draw examples. Returns the features of at most `sample` of them."""
+        rng = np.random.default_rng((self._settings.seed, 5, cutoff))
+        self._draws[cutoff] = drawn = self._examples.pop(cutoff).draw(curves, self._settings.candidates, rng)
+        return drawn.features[rng.permutation(len(drawn.features))[:sample]]
+
+    def encode(self, cutoff: int, quantiles: Quantiles) -> RankingExamples:
+        """The examples with their features as levels."""
+        return self._draws.pop(cutoff).encoded(quantiles, self._settings.candidates.negatives)
+
+    def fit_towers(
+        self, name: str, start: str, until: int, epochs: int, since: int, checkpoint_s: float
+    ) -> None:
+        """Train the towers `name`, beginning with the weights `start`, on the log from `since` to `until`."""
+        two_tower, _ = new_networks(self._encoder, self._settings)
+        load_weights(self._out, start, two_tower)
+        examples = TowerExamples(self._log.before(until), self._tables.users, self._tables.items, since)
+        job = TowerJob(name, two_tower, examples, self._settings, epochs)
+        fit(job, self._out, Step(name, job.steps, lambda step: None), checkpoint_s)
