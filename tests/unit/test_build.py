@@ -33,7 +33,8 @@ def test_a_shops_files_become_a_bundle_once(shop: Path, tmp_path: Path) -> None:
 
     said.clear()
     assert building.build("nowhere", bundles, work, say=said.append) == built
-    assert said == [f"nothing to build: {bundles / 'current'} is a bundle, {built.version} (--force builds anew)"]
+    current = bundles / "current"
+    assert said == [f"nothing to build: {current} is a bundle, {built.version} (--force builds anew)"]
 
 
 def test_a_damaged_bundle_is_replaced(shop: Path, tmp_path: Path) -> None:

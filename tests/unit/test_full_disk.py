@@ -104,9 +104,9 @@ def assert_says_that_the_disk_is_full(done: subprocess.CompletedProcess[str], di
     """Exit code 1, and one line on stderr after those of the progress, which names the directory."""
     why = r"cannot be written: .+, [0-9,]+ bytes are free"
     assert done.returncode == 1, done.stdout
-    assert re.fullmatch(
-        rf"(  \w+: .+, \d+ s\n)*ecrs: {re.escape(str(directory))}: {why}\n", done.stderr
-    ), done.stderr
+    assert re.fullmatch(rf"(  \w+: .+, \d+ s\n)*ecrs: {re.escape(str(directory))}: {why}\n", done.stderr), (
+        done.stderr
+    )
 
 
 @pytest.mark.parametrize("kib", [8, 500, 2000])
