@@ -78,7 +78,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `as_of`: cutoff time of everything computed from the log, Unix seconds. `data`: name, source, counts and
     split of the data set. `training`: the settings of the training. `dim`: width of the vectors.
-    `grown_from`: the version that a bundle of another size was made from, for measurements.
+    `temperature`: of the softmax that the towers were trained with. `grown_from`: the version that a bundle
+    of another size was made from, for measurements.
     """
 
     format: int
@@ -87,6 +88,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     data: dict[str, Any]
     training: dict[str, Any]
     dim: NonNegative
+    temperature: Annotated[float, msgspec.Meta(gt=0)]
     history_length: NonNegative
     grown_from: str | None = None
     files: dict[str, FileEntry] = {}

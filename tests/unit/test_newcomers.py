@@ -17,6 +17,7 @@ EATS = Interest(np.array([0]), np.array([200.0]), np.array([0.0]))
 NOTHING = Interest(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
 IN_FOOD, IN_TOYS, IN_UNKNOWN = 2, 3, 1
 """Vocabulary ids of the categories."""
+TEMPERATURE = 0.07
 
 
 def neighbours(*found: tuple[str, float, int]) -> Neighbours:
@@ -37,7 +38,7 @@ def test_a_user_gets_the_newcomers_of_the_categories_that_the_user_likes() -> No
         ("bread", 1.02, IN_FOOD),
         ("cake", 1.01, IN_FOOD),
     )
-    found = best_cold_start_items(near, EATS, POPULAR, 3)
+    found = best_cold_start_items(near, EATS, POPULAR, TEMPERATURE, 3)
     assert found.skus == ["cake", "bread", "toy"]
     assert found.provenance.positions.tolist() == [[1], [2], [3]]
     assert (np.diff(found.score) >= 0).all()
@@ -45,12 +46,12 @@ def test_a_user_gets_the_newcomers_of_the_categories_that_the_user_likes() -> No
 
 def test_a_new_user_gets_the_nearest() -> None:
     near = neighbours(("toy", 1.0, IN_TOYS), ("bread", 1.1, IN_FOOD))
-    assert best_cold_start_items(near, NOTHING, POPULAR, 2).skus == ["toy", "bread"]
+    assert best_cold_start_items(near, NOTHING, POPULAR, TEMPERATURE, 2).skus == ["toy", "bread"]
 
 
 def test_a_category_that_no_product_of_the_bundle_has_is_taken() -> None:
-    assert best_cold_start_items(neighbours(("new", 1.0, 99)), EATS, POPULAR, 2).skus == ["new"]
-    assert len(best_cold_start_items(NO_NEIGHBOURS, EATS, POPULAR, 2)) == 0
+    assert best_cold_start_items(neighbours(("new", 1.0, 99)), EATS, POPULAR, TEMPERATURE, 2).skus == ["new"]
+    assert len(best_cold_start_items(NO_NEIGHBOURS, EATS, POPULAR, TEMPERATURE, 2)) == 0
 
 
 @given(

@@ -64,6 +64,7 @@ def export(
         data={key: data.about[key] for key in ("name", "source", "counts", "split")},
         training=trained.about["settings"],
         dim=two_tower.DIM,
+        temperature=two_tower.TEMPERATURE,
         history_length=HISTORY_LENGTH,
     )
     with bundle.writing(bundles, manifest) as draft:

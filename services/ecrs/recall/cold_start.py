@@ -18,15 +18,14 @@ from ecrs.storage.vectors import Neighbours
 CANDIDATES_PER_COLD_START_ITEM = 20
 """One candidate in so many may be a newcomer for being one."""
 
-SOFTMAX_TEMPERATURE = 0.07
-"""Of the softmax that the towers were trained with: e^(cosine / TEMPERATURE) is how much likelier a near
-item is."""
-
 
 def best_cold_start_items(
-    near: Neighbours, interest: Interest, popular: PopularItems, n: int
+    near: Neighbours, interest: Interest, popular: PopularItems, temperature: float, n: int
 ) -> RetrievedCandidates:
-    """The `n` best of the newcomers in `near`, by P(category | user) · e^(cosine / TEMPERATURE).
+    """The `n` best of the newcomers in `near`, by P(category | user) · e^(cosine / temperature).
+
+    `temperature` is that of the softmax that the towers were trained with, so that the exponential is how
+    much likelier a purchase of the item is than of a distant one.
 
     The score is its negative logarithm, but for a constant: it ascends as a distance does.
     """
@@ -34,7 +33,7 @@ def best_cold_start_items(
     category = known_ids(near.cold_start_category)
     nameless = len(mix) - 1  # where `Popular` keeps the products of no known category
     likes = mix[np.where((category >= 0) & (category < nameless), category, nameless)]
-    score = near.distance / (2 * SOFTMAX_TEMPERATURE) - np.log(np.maximum(likes, 1e-9))
+    score = near.distance / (2 * temperature) - np.log(np.maximum(likes, 1e-9))
     order = np.argsort(score, kind="stable")[:n]
     return RetrievedCandidates.alone(COLD_START, [near.skus[row] for row in order.tolist()], score[order])
 

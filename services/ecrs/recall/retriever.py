@@ -71,7 +71,7 @@ class Retriever:
         if channel in (VECTOR, COLD_START):
             near, newcomers = await self._near(user, max(n, DEPTH), deadline, share=1.0)
         if channel == COLD_START:
-            return best_cold_start_items(newcomers, interest, self._generator.popular, n)
+            return self._cold_start_items(newcomers, interest, n)
         vector, new_skus = self._found(near)
         found = self._generator.single_channel(channel, interest, vector, n)
         return RetrievedCandidates.alone(channel, self._skus(found.item, new_skus), found.score)
@@ -93,9 +93,7 @@ class Retriever:
         vector, new_skus = self._found(all_items)
         merged = self._generator.blend(tables, vector, n)
         candidates = RetrievedCandidates.merged(merged, self._skus(merged.item, new_skus), missing)
-        new = best_cold_start_items(
-            newcomers, interest, self._generator.popular, n // CANDIDATES_PER_COLD_START_ITEM
-        )
+        new = self._cold_start_items(newcomers, interest, n // CANDIDATES_PER_COLD_START_ITEM)
         return with_cold_start_items(candidates, new, n)
 
     async def check(self) -> None:
@@ -137,6 +135,10 @@ class Retriever:
                 self._vectors.search_cold_start(vector, n, search_s),
             )
         return all_items, newcomers
+
+    def _cold_start_items(self, near: Neighbours, interest: Interest, n: int) -> RetrievedCandidates:
+        temperature = self._bundle.manifest.temperature
+        return best_cold_start_items(near, interest, self._generator.popular, temperature, n)
 
     def _found(self, near: Neighbours) -> tuple[ScoredItems, list[str]]:
         """Neighbours by row; products added after the bundle count on from the catalogue's end."""
