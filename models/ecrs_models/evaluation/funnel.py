@@ -5,12 +5,13 @@ import asyncio
 import numpy as np
 
 from ecrs.bundle import Bundle
+from ecrs.domain.sizes import CANDIDATES
 from ecrs.features.ranking import CHANNELS
 from ecrs.storage.faiss_vectors import FaissVectors
 from ecrs.storage.vectors import EXACT_INDEX_LIMIT, read_vectors
 from ecrs_models.evaluation.baselines import LIST_LENGTH
 from ecrs_models.evaluation.metrics import CUTOFFS
-from ecrs_models.evaluation.offline_platform import CANDIDATES, OfflineAnswer
+from ecrs_models.evaluation.offline_platform import OfflineAnswer
 
 SHORT = CUTOFFS[0]
 STAGES = (

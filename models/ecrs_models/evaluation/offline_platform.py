@@ -7,6 +7,7 @@ from itertools import islice
 import numpy as np
 
 from ecrs.domain.entities import PROFILE_FIELDS
+from ecrs.domain.sizes import CANDIDATES
 from ecrs.features.quantiles import Quantiles
 from ecrs.features.ranker_input import ranker_matrix
 from ecrs.features.ranking import EncodedAggregates
@@ -14,9 +15,6 @@ from ecrs.recall.blending import BlendedCandidates
 from ecrs.recall.channels import ScoredItems
 from ecrs_models.snapshots.new_users import new_user_rows, session_aggregates
 from ecrs_models.snapshots.snapshot import NearestItems, Snapshot
-
-CANDIDATES = 500
-"""Candidates that the ranker scores."""
 
 BATCH = 64
 """Users whose candidates are ranked in one call."""

@@ -11,14 +11,13 @@ from ecrs.contract.cm_pb2 import (
     SetStockRequest,
 )
 from ecrs.contract.cm_pb2_grpc import CMServiceServicer
+from ecrs.domain.sizes import MAX_ITEMS
 from ecrs.rpc.deadlines import Deadline
 from ecrs.rpc.errors import BadRequest, NotFound
 from ecrs.rpc.interceptors import Context
 from ecrs.storage.seeded_version import SeededVersion
 from ecrs.wire.messages import to_new_items
 from ecrs.wire.validation import check_batch, check_skus
-
-MAX_ITEMS = 1000
 
 
 class CMService(CMServiceServicer):

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from ecrs.bundle import Bundle
 from ecrs.contract.as_pb2_grpc import add_ASServiceServicer_to_server
+from ecrs.domain.sizes import CANDIDATES, MAX_ITEMS
 from ecrs.gateway.fallbacks import FallbackCatalogue
 from ecrs.gateway.recommend import Gateway, StageLimits
 from ecrs.gateway.service import ASService
@@ -27,7 +28,9 @@ class GatewaySettings(ServerSettings, TargetSettings, BundleSettings):
     max_in_flight: int = Field(
         64, ge=1, description="calls answered at a time, fewer while answers are late; others are refused"
     )
-    candidates: int = Field(100, ge=1, le=1000, description="candidates retrieved and ranked per request")
+    candidates: int = Field(
+        CANDIDATES, ge=1, le=MAX_ITEMS, description="candidates retrieved and ranked per request"
+    )
     latency_goal_s: float = Field(0.1, description="while answers take longer, fewer candidates are ranked")
     least_quality: float = Field(0.3, gt=0, le=1, description="but at least this share of them")
     user_cap_s: float = Field(0.3, description="longest time for the user stage")

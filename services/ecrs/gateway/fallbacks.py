@@ -12,8 +12,8 @@ from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain.aggregates import ORDERS
 from ecrs.domain.files import parse_item
 from ecrs.domain.provenance import ProvenanceTable
+from ecrs.domain.sizes import MAX_ITEMS
 from ecrs.gateway.answer import Candidates
-from ecrs.gateway.query import MAX_ITEMS
 from ecrs.rpc.errors import BadRequest
 from ecrs.wire.messages import from_item, to_aggregates
 

@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain.aggregates import Aggregates
 from ecrs.domain.entities import HISTORY_LENGTH, NEW_USER_IDS
+from ecrs.domain.sizes import DEFAULT_ITEMS, MAX_ITEMS
 from ecrs.rpc.errors import BadRequest
 from ecrs.wire.messages import from_user, to_user
 from ecrs.wire.validation import check_timestamp, check_user_id
 
-DEFAULT_ITEMS = 100
-MAX_ITEMS = 1000
 MAX_USER_BYTES = 512 * 1024
 """More than twice what history and aggregates can take. recall and rank get the user in their requests: if
 gRPC refused those for their size, it would look like a failure of recall or rank and open their circuit

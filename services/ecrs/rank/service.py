@@ -5,6 +5,7 @@ import numpy as np
 from ecrs.contract.rank_pb2 import RankRequest, RankResponse
 from ecrs.contract.rank_pb2_grpc import RankServiceServicer
 from ecrs.domain.provenance import ProvenanceTable
+from ecrs.domain.sizes import MAX_ITEMS
 from ecrs.rank.item_cache import EncodedItemCache
 from ecrs.rank.ranker import Ranker
 from ecrs.rpc.deadlines import Deadline
@@ -12,8 +13,6 @@ from ecrs.rpc.errors import BadRequest
 from ecrs.rpc.interceptors import Context
 from ecrs.wire.messages import to_provenance, to_user
 from ecrs.wire.validation import check_timestamp
-
-MAX_ITEMS = 1000
 
 
 class RankService(RankServiceServicer):

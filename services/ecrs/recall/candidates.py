@@ -5,12 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecrs.domain.provenance import ProvenanceTable
+from ecrs.domain.sizes import DEFAULT_ITEMS, MAX_ITEMS
 from ecrs.features.ranking import CHANNELS
 from ecrs.recall.blending import BlendedCandidates
 from ecrs.rpc.errors import BadRequest, quoted
 
-DEFAULT_CANDIDATES = 100
-MAX_CANDIDATES = 1000
 VECTOR = "vector"
 COLD_START = "cold_start"
 """The channel of the products that came after the bundle: ranking, which learned from the bundle's past,
@@ -53,9 +52,9 @@ class RetrievedCandidates:
 
 def candidate_count(request_num: int) -> int:
     """How many candidates a request means; BadRequest above the limit."""
-    if request_num > MAX_CANDIDATES:
-        raise BadRequest(f"request_num: at most {MAX_CANDIDATES}, got {request_num}")
-    return request_num or DEFAULT_CANDIDATES
+    if request_num > MAX_ITEMS:
+        raise BadRequest(f"request_num: at most {MAX_ITEMS}, got {request_num}")
+    return request_num or DEFAULT_ITEMS
 
 
 def requested_channel(recall_type: str) -> str:
