@@ -23,6 +23,7 @@ import numpy as np
 
 from ecrs.bundle import Bundle
 from ecrs.domain.aggregates import MAX_PRODUCTS
+from ecrs.domain.sizes import CANDIDATES
 from ecrs.recall.blending import DEPTH
 from ecrs_models.data.dataset import Dataset
 from ecrs_models.errors import DataError
@@ -38,7 +39,6 @@ from ecrs_models.evaluation.evaluate import (
     evaluator,
 )
 from ecrs_models.evaluation.funnel import STAGES, index_loss
-from ecrs_models.evaluation.offline_platform import CANDIDATES
 from ecrs_models.evaluation.period import EvaluationPeriod
 from ecrs_models.evaluation.results import OURS, POPULARITY, RankingResults
 from ecrs_models.prepare import COMPLETE_JOURNEY
