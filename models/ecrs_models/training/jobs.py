@@ -19,14 +19,20 @@ from ecrs_models.training.two_tower import TwoTower
 
 
 class TowerJob:
-    """Trains the towers on `epoch_rows` of the log."""
+    """Trains the towers on `epoch_rows` of the log, at most `rows` per epoch."""
 
     def __init__(
-        self, name: str, network: TwoTower, examples: TowerExamples, settings: TrainingSettings, epochs: int
+        self,
+        name: str,
+        network: TwoTower,
+        examples: TowerExamples,
+        settings: TrainingSettings,
+        epochs: int,
+        rows: int,
     ) -> None:
         self.name, self.network, self.rate = name, network, settings.tower_rate
         self._examples, self._seed = examples, settings.seed
-        self._limit, self._size = settings.rows_per_epoch, settings.tower_batch
+        self._limit, self._size = rows, settings.tower_batch
         self._epoch, self._rows = -1, np.zeros(0, dtype=np.int64)
         self._per_epoch = -(-len(self._plan(0)) // self._size)
         self.steps = epochs * self._per_epoch

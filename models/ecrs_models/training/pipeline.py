@@ -192,7 +192,8 @@ class _Run:
             self._start.load_into("early_towers", two_tower, self._encoder)
         log = self._log.before(self._cutoffs[-1])
         examples = TowerExamples(log, self._tables.users, self._tables.items, self._since)
-        job = TowerJob("early_towers", two_tower, examples, self._settings, self._settings.early_epochs)
+        epochs, rows = self._settings.early_epochs, self._settings.early_rows
+        job = TowerJob("early_towers", two_tower, examples, self._settings, epochs, rows)
         fit(job, self._out, shown.step("early_towers", job.steps), self._checkpoint_s)
 
     def _gather(self, prepared: Sequence[Any], helpers: Workers, step: Step) -> None:

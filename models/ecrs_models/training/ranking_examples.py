@@ -13,7 +13,7 @@ import numpy as np
 
 from ecrs.features.quantiles import Quantiles
 from ecrs.features.ranking import CHANNELS, EncodedAggregates
-from ecrs.recall.blending import DEPTH, UserContext
+from ecrs.recall.blending import DEPTH, UserContext, discoverable
 from ecrs.recall.channels import Interest, ScoredItems
 from ecrs_models.data.log import Log
 from ecrs_models.snapshots.new_users import new_user_rows, session_aggregates
@@ -123,6 +123,37 @@ class Draw:
         return RankingExamples(self.user, self.item, self.known, levels, self.label, weight)
 
 
+@dataclass(frozen=True)
+class _CompactContext:
+    """A `UserContext` without its zeros.
+
+    A context has a score for every product, so those of all example users take gigabytes.
+
+    `items`: length of the catalogue; `held`, rows of the user's aggregates; `scored`, rows whose score by
+    similar items is not 0, with their `scores`.
+    """
+
+    items: int
+    held: np.ndarray
+    scored: np.ndarray
+    scores: np.ndarray
+    category_lift: np.ndarray
+    channel_lists: Sequence[ScoredItems]
+
+    @classmethod
+    def of(cls, context: UserContext, held: np.ndarray) -> "_CompactContext":
+        similar = context.similar_scores
+        scored = np.flatnonzero(similar)
+        return cls(len(similar), held, scored, similar[scored], context.category_lift, context.channel_lists)
+
+    def expanded(self) -> UserContext:
+        similar = np.zeros(self.items)
+        similar[self.scored] = self.scores
+        return UserContext(
+            discoverable(self.items, self.held), similar, self.category_lift, self.channel_lists
+        )
+
+
 class SnapshotExamples:
     """The example users of one snapshot, and what the channels without vectors find for each."""
 
@@ -137,7 +168,7 @@ class SnapshotExamples:
         """
         hits, filled = np.zeros((len(CHANNELS), DEPTH)), np.zeros((len(CHANNELS), DEPTH))
         for one, context in zip(self._users, self._contexts, strict=True):
-            lists = self._snapshot.generator.channel_lists(context, one.nearest)
+            lists = self._snapshot.generator.channel_lists(context.expanded(), one.nearest)
             for channel, found in enumerate(lists):
                 bought = np.isin(found.item[:DEPTH], one.purchased)
                 hits[channel, : len(bought)] += bought
@@ -149,7 +180,7 @@ class SnapshotExamples:
         snapshot = self._snapshot.with_curves(curves)
         user, item, known, features, label = [], [], [], [], []
         for one, context in zip(self._users, self._contexts, strict=True):
-            candidates = snapshot.generator.blend(context, one.nearest, settings.depth)
+            candidates = snapshot.generator.blend(context.expanded(), one.nearest, settings.depth)
             bought = np.isin(candidates.item, one.purchased)
             drawn = np.flatnonzero(bought | (rng.random(len(bought)) < settings.negatives))
             candidates = candidates.take(drawn)
@@ -160,9 +191,10 @@ class SnapshotExamples:
             label.append(bought[drawn])
         return Draw(*map(np.concatenate, (user, item, known, features, label)))
 
-    def _context(self, one: ExampleUser) -> UserContext:
-        interest = Interest.of(one.aggregates.item, one.aggregates.numbers, self._snapshot.cutoff)
-        return self._snapshot.generator.user_context(interest, one.aggregates.item)
+    def _context(self, one: ExampleUser) -> _CompactContext:
+        held = one.aggregates.item
+        interest = Interest.of(held, one.aggregates.numbers, self._snapshot.cutoff)
+        return _CompactContext.of(self._snapshot.generator.user_context(interest, held), held)
 
 
 def position_precision(hits: np.ndarray, filled: np.ndarray) -> np.ndarray:

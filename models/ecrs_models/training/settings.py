@@ -15,7 +15,7 @@ class TrainingSettings:
     `window_s`: length of a label window, and the distance of two snapshots.
     `early_epochs`, `tower_epochs`, `ranker_epochs`: passes over the data. Without `tower_epochs` the early
     towers are served.
-    `rows_per_epoch`: most log rows per pass of the towers.
+    `early_rows`, `tower_rows`: most log rows per pass of the early and of the served towers.
     `teacher_rounds`: trees of the teacher model; 0 trains without one.
     `teacher_share`: weight of the teacher's prediction in a target; the rest is the label's.
     `start`: version of the bundle that the weights start from; empty for new weights.
@@ -29,7 +29,8 @@ class TrainingSettings:
     early_epochs: int = 1
     tower_epochs: int = 1
     ranker_epochs: int = 2
-    rows_per_epoch: int = 600_000
+    early_rows: int = 200_000
+    tower_rows: int = 600_000
     tower_batch: int = 1024
     ranker_batch: int = 1024
     tower_rate: float = 2e-3
@@ -59,7 +60,7 @@ class TrainingSettings:
             is_quick=True,
             tower_epochs=0,
             ranker_epochs=1,
-            rows_per_epoch=150_000,
+            early_rows=150_000,
             teacher_rounds=0,
             snapshots=2,
             tables=replace(self.tables, similar_items=3000),

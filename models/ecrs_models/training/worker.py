@@ -78,5 +78,5 @@ class TrainingWorker:
         two_tower, _ = new_networks(self._encoder, self._settings)
         load_weights(self._out, start, two_tower)
         examples = TowerExamples(self._log.before(until), self._tables.users, self._tables.items, since)
-        job = TowerJob(name, two_tower, examples, self._settings, epochs)
+        job = TowerJob(name, two_tower, examples, self._settings, epochs, self._settings.tower_rows)
         fit(job, self._out, Step(name, job.steps, lambda step: None), checkpoint_s)

@@ -36,6 +36,17 @@ class UserContext:
     channel_lists: Sequence[ScoredItems]
 
 
+def discoverable(items: int, held: np.ndarray) -> np.ndarray:
+    """Whether each item may be discovered, bool (items + 1,): those of the user's aggregates may not.
+
+    The last value is for NO_ID and for products that the catalogue does not have.
+    """
+    rows = np.ones(items + 1, dtype=bool)
+    rows[held] = False
+    rows[NO_ID] = True
+    return rows
+
+
 @dataclass(frozen=True)
 class BlendedCandidates:
     """Merged candidates, best first.
@@ -89,9 +100,7 @@ class CandidateGenerator:
         other channels discover. With `new_only`, what was looked at and never bought is new.
         """
         similar, lift = self.similar.scores(interest), self.popular.lift(interest)
-        new = np.ones(len(self.catalogue) + 1, dtype=bool)  # the last is for NO_ID and unknown products
-        new[had] = False
-        new[NO_ID] = True
+        new = discoverable(len(self.catalogue), had)
         along = np.flatnonzero(similar > 0)  # of a million floats themselves it takes 2.5 ms, of bools .3
         along = along[new[along]]
         sellers = self.popular.sellers
