@@ -145,6 +145,7 @@ def export(
     """Write a finished training as a bundle and make it the current one, unless that one is better."""
     from ecrs_models.data.dataset import Dataset
     from ecrs_models.export import bundle_writer as exporting
+    from ecrs_models.progress import progress
     from ecrs_models.training import pipeline
 
     dataset = Dataset.load(data)
@@ -154,7 +155,8 @@ def export(
     except BundleError as error:
         gate = None
         _say(f"compared with no bundle before: {error}")
-    version = exporting.export(finished, dataset, bundles, measured=measure, gate=gate)
+    with progress(_ERR) as shown:
+        version = exporting.export(finished, dataset, bundles, shown, measured=measure, gate=gate)
     _say(f"bundle: {bundles / version}")
 
 
@@ -198,9 +200,14 @@ def build(
     work: Annotated[Path, typer.Option(help="keeps the data set and the training")] = ARTIFACTS,
     seed: SeedOption = 1,
     force: Annotated[bool, typer.Option("--force", help="also if there is a bundle")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="a first bundle in a fraction of the time")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", envvar="ECRS_QUICK", help="a first bundle in a fraction of the time")
+    ] = False,
 ) -> None:
-    """Prepare, train, evaluate and export; does nothing if there is a bundle already."""
+    """Prepare, train, export and evaluate; does nothing if there is a bundle already.
+
+    A quick bundle is replaced by a fully trained one, unless --quick is given.
+    """
     from ecrs_models import build as building
 
     built = building.build(data, bundles, work, seed=seed, force=force, quick=quick, say=_say)

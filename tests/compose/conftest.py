@@ -64,6 +64,7 @@ class Stack:
             "ECRS_SECRETS": str(secrets),
             "ECRS_GATEWAY_PORT": str(gateway_port),
             "ECRS_BUNDLES": os.environ.get("ECRS_TEST_BUNDLES", "bundles"),
+            "ECRS_QUICK": "1",
             "ECRS_PROMETHEUS_PORT": "0",
         }
 

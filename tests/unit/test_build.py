@@ -37,6 +37,24 @@ def test_a_shops_files_become_a_bundle_once(shop: Path, tmp_path: Path) -> None:
     assert said == [f"nothing to build: {current} is a bundle, {built.version} (--force builds anew)"]
 
 
+def test_a_full_build_replaces_a_quick_bundle(shop: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def build(*, quick: bool) -> Bundle:
+        return building.build(
+            str(shop), tmp_path / "bundles", tmp_path / "work", quick=quick, say=said.append
+        )
+
+    quick = build(quick=True)
+    assert building.is_quick(quick)
+    assert build(quick=True) == quick
+    said.clear()
+    full = build(quick=False)
+    assert said[0] == f"building: {tmp_path / 'bundles/current'} is a quick bundle, {quick.version}"
+    assert not building.is_quick(full)
+    assert build(quick=True) == full
+
+
 def test_a_damaged_bundle_is_replaced(shop: Path, tmp_path: Path) -> None:
     bundles, work = tmp_path / "bundles", tmp_path / "work"
     first = building.build(str(shop), bundles, work, say=lambda _: None)
