@@ -265,7 +265,7 @@ UNREADABLE = {
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_no_message_is_an_invalid_argument(platform: Platform, method: str, case: str) -> None:
     name = types(method)[0].DESCRIPTOR.full_name
-    refusal = (grpc.StatusCode.INVALID_ARGUMENT, f"the request is no valid {name}")
+    refusal = (grpc.StatusCode.INVALID_ARGUMENT, f"the request is not a valid {name}")
     assert platform.send(method, UNREADABLE[case]) == refusal
     platform.answers_as_ever(method)
 
