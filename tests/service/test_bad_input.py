@@ -145,7 +145,7 @@ def test_aggregates_are_numbers_of_distinct_products(platform: Platform, method:
     twice = Aggregates(sku_ids=["1", "1"], numbers=one.numbers * 2)
     short = Aggregates(sku_ids=["1"], numbers=one.numbers[:-1])
     for aggregates, reason in (
-        (twice, "user_info.aggregates.sku_ids: '1' is there twice"),
+        (twice, "user_info.aggregates.sku_ids: '1' appears twice"),
         (short, "user_info.aggregates.numbers: 63 bytes, expected 64 a product, 64"),
         (Aggregates(sku_ids=["1", "2"]), "user_info.aggregates.numbers: 0 bytes, expected 64 a product, 128"),
     ):
