@@ -178,7 +178,7 @@ class Bundle:
                 skus.append(item.sku)
                 yield from self.encoder.item_row(item)
 
-        # Encode items one by one: a list of a million items takes 260 MB, which the process never returns.
+        # Encode items one by one: a million items at a time take 260 MB that the process never frees.
         table = np.fromiter(ids(), dtype=np.int64).reshape(-1, len(ITEM_FIELDS))
         catalogue = Catalogue.of(skus, table)
         path = self.path / "products.dat"

@@ -18,14 +18,14 @@ class TargetSettings(EnvironmentSettings):
 
 
 class RedisSettings(EnvironmentSettings):
-    """The profile store."""
+    """The profile store, in Redis."""
 
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="redis:// or unix:// URL")
     redis_password: str | None = None
 
 
 class BundleSettings(EnvironmentSettings):
-    """The bundle."""
+    """The bundle that a service uses."""
 
     bundle: Path = Field(Path("artifacts/bundles/current"), description="directory of the bundle to serve")
 

@@ -25,7 +25,7 @@ PADDING, OUT_OF_VOCABULARY, FIRST_KNOWN = 0, 1, 2
 """Vocabulary ids: padding, every value not seen in training, and the first known value."""
 
 ABSENT = -1
-"""Padding of a history of item rows, which unlike vocabulary ids count from 0."""
+"""Padding of a history that holds rows of the catalogue instead of vocabulary ids."""
 
 VOCABULARIES = ("user_id", *PROFILE_FIELDS, *ITEM_FIELDS)
 HISTORY_COLUMNS = tuple(f"history_{n}" for n in range(HISTORY_LENGTH))

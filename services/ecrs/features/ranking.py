@@ -121,7 +121,7 @@ class _Features:
         return np.concatenate(columns, axis=1, dtype=np.float32, casting="same_kind")
 
     def _user(self) -> np.ndarray:
-        """Return how much the user buys and how often new items: shape (6,), the `user_…` features."""
+        """Return the `user_…` features, shape (6,): how much the user buys, and how often something new."""
         numbers = self.past.numbers
         bought = numbers[:, ORDERS] > 0
         products, orders = int(bought.sum()), float(numbers[:, ORDERS].sum())
@@ -199,7 +199,11 @@ class _Features:
         return np.where(known[:, None], features, np.nan)
 
     def _channels(self) -> np.ndarray:
-        """Return position and score by channel, the number of channels, and the best position."""
+        """Return the features of the provenance: shape (N, 2 * len(CHANNELS) + 2).
+
+        They are each channel's position and score, the number of channels that found the candidate, and its
+        best position.
+        """
         positions, scores = self.candidates.positions, self.candidates.scores
         by_channel = np.stack([positions, scores], axis=2).reshape(len(positions), -1)
         found = ~np.isnan(positions)
@@ -242,7 +246,7 @@ class _Groups:
 
 
 _NO_GROUP = np.array([np.nan if number == "since" else 0 for number in GROUP_NUMBERS])
-"""Group features of a candidate of whose brand, shop or category the aggregates have no item."""
+"""Features of a group in which the user has no aggregates."""
 
 _NO_AGGREGATES = EncodedAggregates(
     np.full(1, NO_ID), np.full((1, len(ITEM_GROUPS)), NO_ID), np.zeros((1, len(AGGREGATE_COLUMNS)))

@@ -38,10 +38,11 @@ class Deadline:
         return self.expires_at - time.monotonic()
 
     def share(self, stage: str, limit_s: float, fraction: float = 1.0) -> float:
-        """Return the seconds that `stage` may use: at most `limit_s`, and `fraction` of the remaining time.
+        """Return the seconds that `stage` may use.
 
-        A fraction below 1 leaves time for a fallback if the stage hangs. Raises DeadlineExceeded if no time
-        remains after the reserve.
+        They are at most `limit_s`, and at most `fraction` of the time that is left after the reserve. A
+        fraction below 1 leaves time for a fallback if the stage hangs. Raises DeadlineExceeded if no time is
+        left.
         """
         seconds = min(limit_s, fraction * (self.remaining_s() - self.reserve_s))
         if seconds <= 0:

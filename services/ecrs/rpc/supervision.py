@@ -19,7 +19,7 @@ async def _nothing() -> None: ...
 
 
 async def supervised(service: str, task: str, run: Run, on_failure: Run = _nothing) -> None:
-    """Run `run()`, and restart it RESTART_DELAY_S after it ends, until the calling task is cancelled.
+    """Call `run()`, and again RESTART_DELAY_S after it ends, until the calling task is cancelled.
 
     Any end is unexpected: a return, an exception, or a CancelledError that a library raised although nobody
     cancelled the task. Each is logged, counted in ecrs_task_failures_total, and followed by `on_failure()`.
@@ -34,7 +34,7 @@ async def supervised(service: str, task: str, run: Run, on_failure: Run = _nothi
 
 
 async def _attempt(task: str, run: Run) -> None:
-    """Run `run()` and log any exception. Raises CancelledError only if the calling task is cancelled."""
+    """Await `run()` and log any exception. Raises CancelledError only if the calling task is cancelled."""
     calling_task = asyncio.current_task()
     assert calling_task is not None
     try:
