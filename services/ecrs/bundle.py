@@ -1,13 +1,13 @@
-"""A model bundle: one trained version, its files and their hashes.
+"""Model bundles. A bundle is one trained version: its models and tables, with a hash of each file.
 
 BUNDLES/20261124_041530_1a2b3c4d/
     manifest.json                 version, data set, sha256 and size of every other file
     user_tower/ item_tower/ ranker/   Paddle Serving's layout and signature.json
-    vocabulary/*.txt              one value a line
+    vocabulary/*.txt              one value per line
     users.dat products.dat histories.dat aggregates.dat product_vectors.txt
-    recall/*.npy                  the channels' tables (ecrs.recall.tables)
+    recall/*.npy                  the retrieval channels' tables (ecrs.recall.tables)
     ranking/item_statistics.npy quantiles.json   the ranker's tables (ecrs.rank.tables)
-    golden.json                   inputs with the outputs seen at training
+    golden.json                   inputs and outputs of the models at training
     metrics.json
 BUNDLES/current -> 20261124_041530_1a2b3c4d
 """
@@ -34,6 +34,8 @@ from ecrs.features.catalogue import Catalogue
 from ecrs.features.encoding import Encoder
 
 FORMAT = 4
+"""Version of the layout of a bundle. Bundles of another format are refused."""
+
 MANIFEST = "manifest.json"
 CURRENT = "current"
 MODELS = ("user_tower", "item_tower", "ranker")
@@ -51,10 +53,10 @@ FILES = (
     "golden.json",
     "metrics.json",
 )
-"""Every bundle has these, and its vocabularies."""
+"""Files that every bundle must have, besides its vocabularies."""
 
 TEXT = (".dat", ".txt")
-"""Files whose lines are counted."""
+"""Suffixes of the files whose lines the manifest counts."""
 
 T = TypeVar("T")
 
@@ -62,11 +64,11 @@ NonNegative = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class BundleError(Exception):
-    """The bundle, or one of its files, is missing or invalid; the text names the file and the fault."""
+    """A bundle or one of its files is missing or invalid, or cannot be written; the text names the file."""
 
 
 class FileEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A file of a bundle; `lines` is set for those in TEXT."""
+    """A file of a bundle; `lines` is set if its suffix is in TEXT."""
 
     sha256: str
     bytes: NonNegative
@@ -74,12 +76,12 @@ class FileEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """manifest.json: what a bundle is, and its files by path.
+    """The content of manifest.json: the description of a bundle, and its files by path.
 
-    `as_of`: cutoff time of everything computed from the log, Unix seconds. `data`: name, source, counts and
-    split of the data set. `training`: the settings of the training. `dim`: width of the vectors.
-    `temperature`: of the softmax that the towers were trained with. `grown_from`: the version that a bundle
-    of another size was made from, for measurements.
+    `as_of`: cutoff time, in Unix seconds, of everything computed from the log. `data`: name, source, counts
+    and split of the data set. `training`: the settings of the training. `dim`: dimension of the vectors.
+    `temperature`: of the softmax that the towers were trained with. `grown_from`: for a bundle enlarged for
+    benchmarks, the version that it was made from.
     """
 
     format: int
@@ -94,20 +96,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     files: dict[str, FileEntry] = {}
 
     @classmethod
-    def parse(cls, content: bytes, where: Path) -> Self:
-        """Decode a manifest. Raises BundleError, with `where` and the field, unless it is complete."""
+    def parse(cls, content: bytes, path: Path) -> Self:
+        """Decode a manifest. Raises BundleError, naming `path` and the field, unless it is complete."""
         try:
-            if (found := _FORMAT.decode(content).format) != FORMAT:
-                raise BundleError(f"{where}: format {found}, this code reads {FORMAT}")
+            if (file_format := _FORMAT.decode(content).format) != FORMAT:
+                raise BundleError(f"{path}: format {file_format}, this code reads {FORMAT}")
             manifest = msgspec.json.decode(content, type=cls)
         except (msgspec.MsgspecError, RecursionError) as error:
-            raise BundleError(f"{where}: {error}") from error
+            raise BundleError(f"{path}: {error}") from error
         for name in FILES:
             if name not in manifest.files:
-                raise BundleError(f"{where}: {name} is not listed")
+                raise BundleError(f"{path}: {name} is not listed")
         for name, entry in manifest.files.items():
             if Path(name).suffix in TEXT and entry.lines is None:
-                raise BundleError(f"{where}: {name} is listed without its lines")
+                raise BundleError(f"{path}: {name} is listed without a line count")
         return manifest
 
 
@@ -116,27 +118,31 @@ class _Format(msgspec.Struct):
 
 
 _FORMAT = msgspec.json.Decoder(_Format)
-"""Reads the format of a manifest whose other fields may be those of another format."""
+"""Reads only the format, because the other fields depend on it."""
 
 
 def new_version(content: bytes, now: datetime | None = None) -> str:
-    """A version that sorts by time and differs by content; letters, digits and `_` only (Milvus)."""
+    """Return a version that sorts by time and differs by `content`.
+
+    It consists of digits, letters and `_`, because Milvus allows nothing else in the name of a collection.
+    """
     now = now or datetime.now(UTC)
     return f"{now:%Y%m%d_%H%M%S}_{hashlib.sha256(content).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk, checked by `open`."""
+    """A bundle on disk; `open` checks and returns it."""
 
     path: Path
     manifest: Manifest
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = True) -> Self:
-        """Open the bundle at `path`, following `current`.
+        """Open the bundle at `path`, which may be the link `current`.
 
-        `verify` compares every file's size and sha256 with the manifest. Raises BundleError.
+        With `verify`, compares the size and sha256 of every file with the manifest. Raises BundleError if the
+        bundle is missing, damaged or of another format.
         """
         path = Path(path).resolve()
         try:
@@ -153,16 +159,20 @@ class Bundle:
 
     @property
     def version(self) -> str:
+        """The bundle's version, such as 20261124_041530_1a2b3c4d."""
         return self.manifest.version
 
     @property
     def as_of(self) -> int:
-        """Cutoff time of the histories, aggregates, item statistics and tables, Unix seconds."""
+        """Cutoff time of the histories, aggregates, item statistics and tables, in Unix seconds."""
         return self.manifest.as_of
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        """BundleError for a line that is no product, a sku that is there twice, and no products at all."""
+        """The items of `products.dat`.
+
+        Raises BundleError for a line that is not an item, a sku that appears twice, and an empty file.
+        """
         skus: list[str] = []
 
         def ids() -> Iterator[int]:
@@ -170,32 +180,37 @@ class Bundle:
                 skus.append(item.sku)
                 yield from self.encoder.item_row(item)
 
-        # One by one: a million items at a time are 260 MB that the process never gives back.
+        # Encode items one by one: a million items at a time take 260 MB that the process never frees.
         table = np.fromiter(ids(), dtype=np.int64).reshape(-1, len(ITEM_FIELDS))
         catalogue = Catalogue.of(skus, table)
         path = self.path / "products.dat"
         if not skus:
             raise BundleError(f"{path}: no lines")
         if len(catalogue.row) < len(skus):
-            twice = next(sku for row, sku in enumerate(skus) if catalogue.row[sku] != row)
-            raise BundleError(f"{path}:{catalogue.row[twice] + 1}: sku {twice!r} is there twice")
+            duplicate = next(sku for row, sku in enumerate(skus) if catalogue.row[sku] != row)
+            raise BundleError(f"{path}:{catalogue.row[duplicate] + 1}: sku {duplicate!r} appears twice")
         return catalogue
 
     @cached_property
     def encoder(self) -> Encoder:
+        """The encoder with the bundle's vocabularies."""
         return Encoder.load(self.path / "vocabulary")
 
     @cached_property
     def golden(self) -> dict[str, Any]:
-        """Per model, rows of `ids` and the `outputs` seen at training; `users` and `items` raw."""
+        """golden.json: for each model, rows of `ids` and their `outputs` at training.
+
+        `users`, `items` and `provenance` are the records from which `ids` were encoded, as of `now`.
+        """
         return json.loads((self.path / "golden.json").read_text(encoding="utf-8"))
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
+        """metrics.json: the results of the evaluation at export, or the reason that there are none."""
         return json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
 
     def lines(self, name: str) -> Iterator[str]:
-        """The lines of a text file of the bundle, without their ends; BundleError if it is not UTF-8."""
+        """Yield the lines of a text file, without their line ends. Raises BundleError if it is not UTF-8."""
         with open(self.path / name, encoding="utf-8") as file:
             try:
                 for line in file:
@@ -204,7 +219,7 @@ class Bundle:
                 raise BundleError(f"{self.path / name}: not UTF-8: {error.reason}") from error
 
     def records(self, name: str, parse: Callable[[str], T]) -> Iterator[T]:
-        """The lines of a text file as `parse` reads them; BundleError names the line that it cannot."""
+        """Yield the lines of a text file, parsed. Raises BundleError naming the line that `parse` refuses."""
         for number, line in enumerate(self.lines(name), 1):
             try:
                 yield parse(line)
@@ -212,16 +227,17 @@ class Bundle:
                 raise BundleError(f"{self.path / name}:{number}: {error}") from error
 
     def count(self, name: str) -> int:
-        """The number of lines of a text file."""
+        """Return the number of lines of a text file, according to the manifest."""
         return self.manifest.files[name].lines or 0
 
 
 @contextmanager
 def writing(bundles: Path, manifest: Manifest) -> Iterator[Path]:
-    """A directory to fill with a bundle's files, at the end sealed, moved into place and made `current`.
+    """Yield a directory to fill with a bundle's files; on success, move it into place as `current`.
 
-    Nothing is visible under `bundles` before that, and nothing is left after an error. Raises BundleError if
-    the files cannot be written. `manifest`: as for `seal`.
+    When the context ends, the directory gets its manifest, is checked, renamed to the bundle's version, and
+    `current` is pointed at it. Until then the bundle is not visible under `bundles`, and after an error
+    nothing is left behind. Raises BundleError if the files cannot be written. `manifest`: as for `seal`.
     """
     with _write_errors(bundles):
         bundles.mkdir(parents=True, exist_ok=True)
@@ -249,13 +265,13 @@ def _write_errors(directory: Path) -> Iterator[None]:
 
 
 def write_fault(directory: Path, reason: str) -> str:
-    """The text of an error for files that cannot be written to `directory`, with the bytes that are free."""
+    """Return the error text for files that cannot be written to `directory`, with the free disk space."""
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     return f"{directory}: cannot be written: {reason}, {shutil.disk_usage(existing).free:,} bytes are free"
 
 
 def make_current(bundles: Path, version: str) -> None:
-    """Point `current` at a version, in one step."""
+    """Point the link `current` at `version`, atomically."""
     link = bundles / f".{CURRENT}.new"
     link.unlink(missing_ok=True)
     link.symlink_to(version)
@@ -263,7 +279,7 @@ def make_current(bundles: Path, version: str) -> None:
 
 
 def seal(directory: Path, manifest: Manifest) -> None:
-    """Write `manifest` with the files that `directory` has now in place of its own."""
+    """Write `manifest` into `directory`, its `files` replaced by the files that the directory contains."""
     (directory / MANIFEST).unlink(missing_ok=True)
     paths = sorted(path for path in directory.rglob("*") if path.is_file())
     files = {path.relative_to(directory).as_posix(): _entry(path) for path in paths}
@@ -286,9 +302,9 @@ def _verify(path: Path, entry: FileEntry) -> None:
     if not path.is_file():
         raise BundleError(f"{path} is missing")
     if path.stat().st_size != entry.bytes:
-        raise BundleError(f"{path}: {path.stat().st_size} bytes, the manifest says {entry.bytes}")
+        raise BundleError(f"{path}: {path.stat().st_size} bytes, the manifest lists {entry.bytes}")
     if _sha256(path) != entry.sha256:
-        raise BundleError(f"{path}: its sha256 is not the manifest's: the file was changed or damaged")
+        raise BundleError(f"{path}: its sha256 differs from the manifest: the file was changed or damaged")
 
 
 def _sha256(path: Path) -> str:

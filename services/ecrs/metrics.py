@@ -1,4 +1,4 @@
-"""Metrics of recommending: stages, candidates, recommended items, fallbacks, the bundle in use."""
+"""Metrics of the recommendation path: stages, candidates, recommended items, fallbacks, the bundle in use."""
 
 from collections.abc import Mapping
 
@@ -7,32 +7,34 @@ from prometheus_client import Counter, Gauge, Histogram
 from ecrs.rpc.metrics import LATENCY_BUCKETS_S
 
 STAGE_SECONDS = Histogram(
-    "ecrs_stage_seconds", "Time a stage of an answer took", ["stage", "outcome"], buckets=LATENCY_BUCKETS_S
+    "ecrs_stage_seconds", "Time of a stage of a request", ["stage", "outcome"], buckets=LATENCY_BUCKETS_S
 )
 CANDIDATES_FOUND = Counter(
-    "ecrs_candidates_total", "Candidates, by each channel that found them", ["channel"]
+    "ecrs_candidates_total", "Candidates, counted for each channel that found them", ["channel"]
 )
 ITEMS_RECOMMENDED = Counter(
-    "ecrs_recommended_total", "Items recommended, by each channel that found them", ["channel"]
+    "ecrs_recommended_total", "Recommended items, counted for each channel that found them", ["channel"]
 )
 EMPTY_ANSWERS = Counter("ecrs_empty_answers_total", "Answers without a single item")
 DEGRADED_ANSWERS = Counter(
-    "ecrs_degraded_total", "Answers in which a fallback stood in", ["stage", "fallback"]
+    "ecrs_degraded_total", "Answers in which a fallback replaced a failed stage", ["stage", "fallback"]
 )
 RANKING_DEPTH = Gauge(
-    "ecrs_quality", "Share of the candidates that the gateway ranks; below 1 under load", ["service"]
+    "ecrs_quality",
+    "Ranking depth: the share of the candidates that the gateway ranks; below 1 under load",
+    ["service"],
 )
 BUNDLE_INFO = Gauge("ecrs_bundle_info", "The bundle version in use; the value is 1", ["service", "version"])
 
 
 def set_bundle_version(service: str, version: str) -> None:
-    """Publish the one version that `service` now uses."""
+    """Publish the bundle version that `service` uses, in place of the last one."""
     for labels in [labels for labels, *_ in BUNDLE_INFO._metrics.items() if labels[0] == service]:
         BUNDLE_INFO.remove(*labels)
     BUNDLE_INFO.labels(service, version).set(1)
 
 
 def count_channels(counter: Counter, counts: Mapping[str, int]) -> None:
-    """Add what is counted by channel."""
+    """Add `counts`, by channel name, to `counter`."""
     for channel, count in counts.items():
         counter.labels(channel).inc(count)

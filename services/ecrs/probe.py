@@ -1,6 +1,7 @@
-"""`python -m ecrs.probe um`: is the service on this machine SERVING? Exit 0, or 1; prints what it says.
+"""`python -m ecrs.probe um`: print the health of a service on this machine; exit 0 if SERVING, else 1.
 
-Standard library alone: a health check runs every few seconds and should cost milliseconds.
+Imports only the standard library, because a container's health check runs every few seconds and should start
+in milliseconds.
 """
 
 import http.client
@@ -13,7 +14,11 @@ from ecrs.ports import METRICS_OFFSET, PORTS
 
 @dataclass(frozen=True)
 class ServiceState:
-    """Of a service: why it is not SERVING, or None; what it does without, and why."""
+    """The health of a service.
+
+    `reason` is why it is not SERVING, None if it is. `missing` maps each dependency that it works without to
+    the reason.
+    """
 
     reason: str | None
     missing: dict[str, str] = field(default_factory=dict)
@@ -25,13 +30,13 @@ class ServiceState:
 
 
 def probe(name: str) -> ServiceState:
-    """Of service `name` on this machine."""
+    """Return the health of service `name` on this machine; a service that does not answer is not SERVING."""
     port = PORTS[name] + METRICS_OFFSET
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         connection.request("GET", "/health")
-        said = json.loads(connection.getresponse().read())
-        return ServiceState(said["reason"], said["missing"])
+        health = json.loads(connection.getresponse().read())
+        return ServiceState(health["reason"], health["missing"])
     except (OSError, http.client.HTTPException, ValueError) as error:
         return ServiceState(f"no answer on port {port}: {error}")
     finally:
@@ -39,9 +44,10 @@ def probe(name: str) -> ServiceState:
 
 
 def main() -> int:
-    found = probe(sys.argv[1])
-    print(found)
-    return 1 if found.reason else 0
+    """Print the health of the service named on the command line and return the exit code."""
+    state = probe(sys.argv[1])
+    print(state)
+    return 1 if state.reason else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m ecrs.serve um`: run one service until SIGTERM, its settings taken from the environment."""
+"""`python -m ecrs.serve um`: run one service until SIGTERM, with its settings from the environment."""
 
 import asyncio
 import importlib
@@ -15,8 +15,8 @@ from ecrs.rpc import log, server, tracing
 async def serve(name: str) -> None:
     """Build service `name` and run it.
 
-    Imports the package of that service alone, so each service needs only its own libraries. A missing or
-    damaged bundle ends the program with exit code 3 and the reason in the log.
+    Only the package of that service is imported, so that each service needs only its own libraries. A missing
+    or damaged bundle ends the program with exit code 3 and the reason in the log.
     """
     log.configure(name)
     app = importlib.import_module(f"ecrs.{name}.app")

@@ -1,4 +1,4 @@
-"""Settings from the environment (`ECRS_…`) and from secret files (`/run/secrets/ecrs_…`)."""
+"""Groups of settings that several services share, for `ecrs.rpc.settings.EnvironmentSettings`."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from ecrs.rpc.settings import EnvironmentSettings
 
 
 class TargetSettings(EnvironmentSettings):
-    """Where the services are, as gRPC targets."""
+    """The gRPC targets of the services."""
 
     um_target: str = "127.0.0.1:8910"
     cm_target: str = "127.0.0.1:8920"
@@ -18,15 +18,21 @@ class TargetSettings(EnvironmentSettings):
 
 
 class RedisSettings(EnvironmentSettings):
+    """The profile store, in Redis."""
+
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="redis:// or unix:// URL")
     redis_password: str | None = None
 
 
 class BundleSettings(EnvironmentSettings):
-    bundle: Path = Field(Path("artifacts/bundles/current"), description="the bundle to serve")
+    """The bundle that a service uses."""
+
+    bundle: Path = Field(Path("artifacts/bundles/current"), description="directory of the bundle to serve")
 
 
 class VectorSettings(EnvironmentSettings):
+    """The vector store."""
+
     vectors: str = Field("faiss", description="`faiss`, or milvus://host:port[/database]")
-    milvus_password: str | None = Field(None, description="of Milvus' user root")
-    items_dir: Path | None = Field(None, description="where faiss keeps added and removed items")
+    milvus_password: str | None = Field(None, description="password of Milvus' user root")
+    items_dir: Path | None = Field(None, description="directory where faiss keeps added and removed items")

@@ -145,7 +145,7 @@ def test_aggregates_are_numbers_of_distinct_products(platform: Platform, method:
     twice = Aggregates(sku_ids=["1", "1"], numbers=one.numbers * 2)
     short = Aggregates(sku_ids=["1"], numbers=one.numbers[:-1])
     for aggregates, reason in (
-        (twice, "user_info.aggregates.sku_ids: '1' is there twice"),
+        (twice, "user_info.aggregates.sku_ids: '1' appears twice"),
         (short, "user_info.aggregates.numbers: 63 bytes, expected 64 a product, 64"),
         (Aggregates(sku_ids=["1", "2"]), "user_info.aggregates.numbers: 0 bytes, expected 64 a product, 128"),
     ):
@@ -265,7 +265,7 @@ UNREADABLE = {
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_no_message_is_an_invalid_argument(platform: Platform, method: str, case: str) -> None:
     name = types(method)[0].DESCRIPTOR.full_name
-    refusal = (grpc.StatusCode.INVALID_ARGUMENT, f"the request is no valid {name}")
+    refusal = (grpc.StatusCode.INVALID_ARGUMENT, f"the request is not a valid {name}")
     assert platform.send(method, UNREADABLE[case]) == refusal
     platform.answers_as_ever(method)
 

@@ -322,7 +322,7 @@ async def test_a_peer_is_lacking_while_it_is_away_lacks_something_or_fails(start
         return bool(running.missing)
 
     await eventually(noticed)
-    with pytest.raises(Unavailable, match="um is not in full service"):
+    with pytest.raises(Unavailable, match="um is not serving or is missing a dependency"):
         await Backend("um", channel).check()
 
 

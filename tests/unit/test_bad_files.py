@@ -31,7 +31,7 @@ def test_every_file_that_is_cut_short_is_refused_and_named(tiny: Bundle, copy: P
         for cut in (content[:-1], content[: len(content) // 2], b""):
             (copy / name).write_bytes(cut)
             with pytest.raises(
-                BundleError, match=f"{name}: {len(cut)} bytes, the manifest says {len(content)}"
+                BundleError, match=f"{name}: {len(cut)} bytes, the manifest lists {len(content)}"
             ):
                 Bundle.open(copy)
         (copy / name).write_bytes(content)
@@ -58,7 +58,7 @@ def test_every_file_that_is_cut_short_is_refused_and_named(tiny: Bundle, copy: P
             lambda text: text.replace('"sha256"', '"sha265"'),
             r"missing required field `sha256` - at `\$.files",
         ),
-        (lambda text: text.replace('"lines"', '"liens"'), "is listed without its lines"),
+        (lambda text: text.replace('"lines"', '"liens"'), "is listed without a line count"),
     ],
 )
 def test_a_garbled_manifest_is_refused(copy: Path, garble: Callable[[str], str], reason: str) -> None:
@@ -97,7 +97,7 @@ BAD_LINES = {
     "too many fields": (b"9:1:2:3:4\n", "expected 4 fields sku:brand:shop:category, found 5"),
     "no sku": (b":1:2:3\n", "sku is empty"),
     "an empty line": (b"\n", "expected 4 fields sku:brand:shop:category, found 1"),
-    "a sku twice": (b"1:3456:6980:70\n", "sku '1' is there twice"),
+    "a sku twice": (b"1:3456:6980:70\n", "sku '1' appears twice"),
     "no UTF-8": (b"9:\xff\xfe:2:3\n", "not UTF-8"),
 }
 

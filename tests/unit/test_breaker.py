@@ -44,7 +44,7 @@ def refuses(breaker: CircuitBreaker) -> bool:
         with breaker.guard(1.0):
             return False
     except Unavailable as refused:
-        return "not asked" in refused.text
+        return "circuit breaker is open" in refused.text
 
 
 def opened(breaker: CircuitBreaker) -> CircuitBreaker:

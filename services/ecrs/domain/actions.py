@@ -1,11 +1,11 @@
-"""What users do to products."""
+"""Interactions of users with items."""
 
 from enum import IntEnum
 from typing import NamedTuple
 
 
 class ActionType(IntEnum):
-    """What a user did; JData's numbers, and the wire's."""
+    """The kind of an interaction. The numbers are those of the JData data set and of the wire format."""
 
     UNKNOWN = 0
     VIEW = 1
@@ -16,7 +16,7 @@ class ActionType(IntEnum):
 
     @classmethod
     def parse(cls, text: str) -> "ActionType":
-        """A type by name or number; ValueError says what would have been right."""
+        """Return the type that `text` gives by name or number; ValueError lists the valid ones."""
         named = cls.__members__.get(text.strip().upper())
         if named is None and text.strip().isdecimal() and int(text) in cls._value2member_map_:
             named = cls(int(text))
@@ -26,6 +26,8 @@ class ActionType(IntEnum):
 
 
 class Interaction(NamedTuple):
+    """One action of a user on an item."""
+
     sku: str
     ts: int  # Unix seconds
     type: ActionType = ActionType.ORDER

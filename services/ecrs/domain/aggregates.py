@@ -1,9 +1,11 @@
-"""What a user did to each product, in total: the long memory beside the newest interactions.
+"""User-item aggregates: one row of counts and times for each item that a user acted on.
 
-Fifty interactions are a week of a household's shopping; a product bought every two months is not
-among them. Aggregates keep one row a product, however often it was bought. The decayed counts are as of
-the row's own last time, so that they do not depend on when they are read:
-`short(t) = short · exp(-(t - last_order) / SHORT_S)`.
+They complement the history of the newest interactions: fifty interactions cover a week of a household's
+shopping, so an item that is bought every two months is not among them. Aggregates keep one row per item,
+however often it was bought.
+
+The exponentially decayed counts are stored as of the row's own last action, so that they do not depend on
+when they are read. Their value at time t is `short(t) = short · exp(-(t - last_order) / SHORT_S)`.
 """
 
 from collections.abc import Iterable
@@ -15,10 +17,10 @@ from ecrs.domain.actions import ActionType, Interaction
 from ecrs.domain.clock import DAY_S
 
 SHORT_S, LONG_S = 30 * DAY_S, 120 * DAY_S
-"""Time in which a purchase's weight falls to 1/e, in the short and the long count."""
+"""Time constants of the decayed purchase counts: the time in which a purchase's weight falls to 1/e."""
 
 MAX_PRODUCTS = 1000
-"""Products of a user that are kept and sent, those of the newest action."""
+"""Largest number of items in a user's aggregates; those with the newest action are kept."""
 
 AGGREGATE_COLUMNS = (
     "orders",
@@ -32,19 +34,20 @@ AGGREGATE_COLUMNS = (
 )
 """Columns of `Aggregates.numbers`.
 
-`orders`: purchases at distinct times; `short`, `long`: their decayed counts as of `last_order`;
-`engagements`: other actions; `engagement`: their count by ENGAGEMENT_WEIGHT, decayed by SHORT_S, as of
-`last_engagement`. Times are Unix seconds, 0 for never.
+`orders`: number of purchases at distinct times. `short`, `long`: the same count, decayed by SHORT_S and
+LONG_S, as of `last_order`. `engagements`: number of other actions. `engagement`: their sum weighted by
+ENGAGEMENT_WEIGHT, decayed by SHORT_S, as of `last_engagement`. Times are Unix seconds, 0 for never.
 """
 ORDERS, FIRST_ORDER, LAST_ORDER, SHORT, LONG, ENGAGEMENTS, LAST_ENGAGEMENT, ENGAGEMENT = range(
     len(AGGREGATE_COLUMNS)
 )
+"""Indices of AGGREGATE_COLUMNS."""
 
 WHOLE_NUMBER_COLUMNS = ("orders", "first_order", "last_order", "engagements", "last_engagement")
-"""Those of AGGREGATE_COLUMNS that are whole numbers."""
+"""The columns that hold whole numbers."""
 
 TIMESTAMP_COLUMNS = ("first_order", "last_order", "last_engagement")
-"""Those of AGGREGATE_COLUMNS that are moments."""
+"""The columns that hold Unix seconds."""
 
 ENGAGEMENT_WEIGHT = {
     ActionType.VIEW: 0.2,
@@ -52,7 +55,7 @@ ENGAGEMENT_WEIGHT = {
     ActionType.COMMENT: 0.5,
     ActionType.CART: 1.0,
 }
-"""How much an action that is no purchase says of interest."""
+"""Weight of an action other than a purchase, as a sign of interest."""
 
 
 def _no_numbers() -> np.ndarray:
@@ -61,7 +64,10 @@ def _no_numbers() -> np.ndarray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Aggregates:
-    """`skus`, distinct; `numbers`, float64, shape (len(skus), len(AGGREGATE_COLUMNS))."""
+    """A user's aggregates.
+
+    `skus` are distinct; `numbers`, float64, shape (len(skus), len(AGGREGATE_COLUMNS)), has a row for each.
+    """
 
     skus: tuple[str, ...] = ()
     numbers: np.ndarray = field(default_factory=_no_numbers)
@@ -78,33 +84,39 @@ class Aggregates:
         return hash(self.skus)
 
     def plus(self, interactions: Iterable[Interaction]) -> "Aggregates":
-        """With interactions that came after, or, where they did not, as if they came at the last time."""
+        """Return the aggregates with `interactions` added, newest action first, at most MAX_PRODUCTS items.
+
+        An interaction that is older than the item's last one of its kind is treated as simultaneous with it.
+        Simultaneous purchases of an item count once.
+        """
         rows = dict(zip(self.skus, self.numbers.tolist(), strict=True))
-        for interaction in sorted(interactions, key=lambda one: one.ts):
+        for interaction in sorted(interactions, key=lambda interaction: interaction.ts):
             row = rows.setdefault(interaction.sku, [0.0] * len(AGGREGATE_COLUMNS))
-            (_order if interaction.type is ActionType.ORDER else _engagement)(row, interaction)
+            add = _add_order if interaction.type is ActionType.ORDER else _add_engagement
+            add(row, interaction)
         newest = sorted(rows.items(), key=lambda sku_row: -last_action(sku_row[1]))[:MAX_PRODUCTS]
         numbers = np.array([row for _, row in newest], dtype=np.float64).reshape(-1, len(AGGREGATE_COLUMNS))
         return Aggregates(tuple(sku for sku, _ in newest), numbers)
 
 
 def decayed(numbers: np.ndarray, now: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The columns short, long and engagement, decayed to `now`: float64, each of shape (rows,)."""
-    ordered = np.maximum(now - numbers[:, LAST_ORDER], 0)
-    engaged = np.maximum(now - numbers[:, LAST_ENGAGEMENT], 0)
-    short = numbers[:, SHORT] * np.exp(-ordered / SHORT_S)
-    long = numbers[:, LONG] * np.exp(-ordered / LONG_S)
-    return short, long, numbers[:, ENGAGEMENT] * np.exp(-engaged / SHORT_S)
+    """Return the columns short, long and engagement, decayed to `now`: float64, each of shape (rows,)."""
+    since_order = np.maximum(now - numbers[:, LAST_ORDER], 0)
+    since_engagement = np.maximum(now - numbers[:, LAST_ENGAGEMENT], 0)
+    short = numbers[:, SHORT] * np.exp(-since_order / SHORT_S)
+    long = numbers[:, LONG] * np.exp(-since_order / LONG_S)
+    return short, long, numbers[:, ENGAGEMENT] * np.exp(-since_engagement / SHORT_S)
 
 
 def last_action(row: list[float]) -> float:
+    """Return the time of the last action in a row of `Aggregates.numbers`, in Unix seconds."""
     return max(row[LAST_ORDER], row[LAST_ENGAGEMENT])
 
 
-def _order(row: list[float], interaction: Interaction) -> None:
+def _add_order(row: list[float], interaction: Interaction) -> None:
     ts = max(float(interaction.ts), row[LAST_ORDER])
     if row[ORDERS] and ts == row[LAST_ORDER]:
-        return  # the same basket
+        return  # bought twice in the same basket
     since = ts - row[LAST_ORDER]
     row[FIRST_ORDER] = row[FIRST_ORDER] or ts
     row[SHORT] = 1 + row[SHORT] * float(np.exp(-since / SHORT_S))
@@ -113,7 +125,7 @@ def _order(row: list[float], interaction: Interaction) -> None:
     row[LAST_ORDER] = ts
 
 
-def _engagement(row: list[float], interaction: Interaction) -> None:
+def _add_engagement(row: list[float], interaction: Interaction) -> None:
     ts = max(float(interaction.ts), row[LAST_ENGAGEMENT])
     decayed = row[ENGAGEMENT] * float(np.exp(-(ts - row[LAST_ENGAGEMENT]) / SHORT_S))
     row[ENGAGEMENT] = decayed + ENGAGEMENT_WEIGHT.get(interaction.type, 0.2)

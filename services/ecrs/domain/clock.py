@@ -1,4 +1,4 @@
-"""What time it is for a bundle."""
+"""The current time, as a bundle's models and tables should see it."""
 
 import time
 from dataclasses import dataclass
@@ -6,22 +6,22 @@ from dataclasses import dataclass
 DAY_S = 86_400
 
 STALE_S = 28 * DAY_S
-"""How far the clock may be past a bundle's data: as far as its ranker learned to look ahead."""
+"""Longest time after the bundle's cutoff for which the ranker's label window is valid."""
 
 
 @dataclass(frozen=True)
 class BundleClock:
-    """The clock, for a bundle whose tables are as of `as_of`, Unix seconds.
+    """The clock for a bundle whose data ends at `as_of`, in Unix seconds.
 
-    A bundle older than STALE_S is an archive, as the demo's is: recencies of years would say nothing, so
-    it is served as of its own moment.
+    If the data is older than STALE_S, as in the demo, the clock stands still at `as_of`, because recency
+    features measured in years would be meaningless.
     """
 
     as_of: int
 
-    def now(self, asked: int = 0) -> int:
-        """`asked` if a request says when, else the time."""
-        if asked:
-            return asked
-        wall = int(time.time())
-        return wall if wall - self.as_of <= STALE_S else self.as_of
+    def now(self, requested: int = 0) -> int:
+        """Return `requested`, the time that a request gives, if it is set, otherwise the current time."""
+        if requested:
+            return requested
+        now = int(time.time())
+        return now if now - self.as_of <= STALE_S else self.as_of

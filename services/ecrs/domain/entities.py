@@ -1,7 +1,4 @@
-"""What a shop knows: users, items and what users did to items.
-
-Also the lines of `users.dat`, `products.dat` and `histories.dat`, which are these in text.
-"""
+"""Users and items, and the limits on their values."""
 
 import unicodedata
 from dataclasses import dataclass, field
@@ -10,31 +7,30 @@ from ecrs.domain.actions import Interaction
 from ecrs.domain.aggregates import Aggregates
 
 HISTORY_LENGTH = 50
-"""A user's newest interactions that are kept, sent and encoded."""
+"""Number of a user's newest interactions that are stored, sent and encoded."""
 
 NEW_USER_IDS = frozenset({"", "0", "-1"})
-"""Ids that mean "no id": the request describes the user by profile."""
+"""User ids that mean "no id": the request describes the user by profile."""
 
 UNKNOWN = "-1"
-"""How the data sets write a profile value or attribute they do not know."""
-
+"""Value of a profile field or attribute that is not known, as the data sets write it."""
 
 SEPARATORS = ",:;"
-"""What the files put between values: no sku may hold one."""
+"""Characters that separate values in files; a sku must not contain them."""
 
 MAX_SKU_BYTES = 128
-"""The longest sku in UTF-8: what the vector store's key has room for; also of brand, shop and category."""
+"""Longest sku, brand, shop or category in UTF-8. The key of the vector store has this length."""
 
 MAX_TIMESTAMP = 9_999_999_999
-"""The latest moment taken, Unix seconds: ten digits, as `actions.csv` has them, so milliseconds are none."""
+"""Largest valid timestamp in Unix seconds: ten digits, as in `actions.csv`, so milliseconds are refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class User:
     """A user's profile, newest interactions, and aggregates over all of them.
 
-    Profile values are strings as the shop writes them ("5.0"); `id` is empty for a new user;
-    `history` is newest first.
+    Profile values are strings in the shop's own spelling ("5.0"), `id` is empty for a new user, and `history`
+    is newest first.
     """
 
     id: str = ""
@@ -50,7 +46,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An item's record; a value is UNKNOWN where the shop does not give it."""
+    """An item's record; a value that the shop does not give is UNKNOWN."""
 
     sku: str
     brand: str = UNKNOWN
@@ -64,7 +60,7 @@ ITEM_FIELDS = ("sku", "brand", "shop", "category")
 
 
 def sku_fault(sku: str) -> str | None:
-    """What is wrong with a sku that the files and stores could not keep; None if it is a good one."""
+    """Return why the files and stores cannot hold this sku; None if it is valid."""
     if not sku:
         return "it is empty"
     if is_long(sku):
@@ -77,16 +73,20 @@ def sku_fault(sku: str) -> str | None:
 
 
 def is_long(value: str) -> bool:
-    """Whether a value of an item is longer than MAX_SKU_BYTES."""
+    """True if a value of an item is longer than MAX_SKU_BYTES."""
     return len(value) > MAX_SKU_BYTES or len(value.encode(errors="surrogatepass")) > MAX_SKU_BYTES
 
 
 def has_control(value: str) -> bool:
-    """Whether a value holds what ends a line, or is no character: neither files nor logs take it."""
+    """True if a value contains a control character, a line or paragraph separator, or a surrogate.
+
+    Files and logs cannot hold them.
+    """
     return any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value)
 
 
 def _fields(line: str, names: tuple[str, ...]) -> list[str]:
+    """Split a line of a record file into its fields, UNKNOWN for empty ones; ValueError names the fault."""
     values = [value.strip() for value in line.rstrip("\r\n").split(":")]
     if len(values) != len(names):
         raise ValueError(f"expected {len(names)} fields {':'.join(names)}, found {len(values)}")

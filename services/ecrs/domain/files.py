@@ -1,31 +1,33 @@
-"""TODO ecrs.domain.files."""
+"""The lines of a bundle's record files: users.dat, products.dat and histories.dat."""
 
 from ecrs.domain.actions import ActionType, Interaction
 from ecrs.domain.entities import ITEM_FIELDS, PROFILE_FIELDS, Item, User, _fields
 
 
 def parse_user(line: str) -> User:
-    """`id:age:sex:city_level:province:city:county`; ValueError names the fault."""
+    """Parse `id:age:sex:city_level:province:city:county`; ValueError names the fault."""
     user_id, *profile = _fields(line, ("id", *PROFILE_FIELDS))
     return User(user_id, **dict(zip(PROFILE_FIELDS, profile, strict=True)))  # type: ignore[arg-type]
 
 
 def format_user(user: User) -> str:
+    """Return the line that `parse_user` reads, without its end."""
     return ":".join((user.id, *(getattr(user, name) for name in PROFILE_FIELDS)))
 
 
 def parse_item(line: str) -> Item:
-    """`sku:brand:shop:category`; ValueError names the fault."""
+    """Parse `sku:brand:shop:category`; ValueError names the fault."""
     sku, brand, shop, category = _fields(line, ITEM_FIELDS)
     return Item(sku, brand, shop, category)
 
 
 def format_item(item: Item) -> str:
+    """Return the line that `parse_item` reads, without its end."""
     return ":".join((item.sku, item.brand, item.shop, item.category))
 
 
 def parse_history(line: str) -> tuple[str, tuple[Interaction, ...]]:
-    """`id:sku,ts,type;sku,ts,type…`, newest first; ValueError names the fault."""
+    """Parse `id:sku,ts,type;…`, newest first, into the user's id and history; ValueError names the fault."""
     user_id, separator, rest = line.rstrip("\r\n").partition(":")
     if not user_id or not separator:
         raise ValueError("expected id:sku,ts,type;…")
@@ -37,4 +39,5 @@ def parse_history(line: str) -> tuple[str, tuple[Interaction, ...]]:
 
 
 def format_history(user_id: str, history: tuple[Interaction, ...]) -> str:
+    """Return the line that `parse_history` reads, without its end."""
     return f"{user_id}:" + ";".join(f"{i.sku},{i.ts},{int(i.type)}" for i in history)

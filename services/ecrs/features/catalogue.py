@@ -1,4 +1,4 @@
-"""The products of a bundle by number: what tables of arrays speak of."""
+"""The items of a bundle by row number, which the bundle's tables of arrays refer to."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ import numpy as np
 from ecrs.features.encoding import FIRST_KNOWN, ITEM_GROUPS
 
 NO_ID = -1
-"""Stands for a product that the bundle does not know, and for a brand, shop or category it does not."""
+"""Row or id of an item, brand, shop or category that the bundle does not know."""
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Products in the order of the bundle's `products.dat`.
+    """Items in the order of the bundle's `products.dat`.
 
-    `skus`; `row`, a sku's place in it; `groups`, int64, shape (products + 1, ITEM_GROUPS): ids of
-    brand, shop and category, NO_ID where unknown. The last row is all NO_ID, and is what NO_ID finds.
+    `row` maps a sku to its row. `groups`, int64, shape (items + 1, len(ITEM_GROUPS)), holds the ids of brand,
+    shop and category, NO_ID where unknown. Its last row is all NO_ID, so that indexing with NO_ID (-1) works.
     """
 
     skus: Sequence[str]
@@ -26,7 +26,7 @@ class Catalogue:
 
     @classmethod
     def of(cls, skus: Sequence[str], item_table: np.ndarray) -> "Catalogue":
-        """From the products' `Encoder.item_table`."""
+        """Build a catalogue from the skus and their rows of `Encoder.item_table`, in the same order."""
         groups = np.concatenate([known_ids(item_table[:, 1:]), np.full((1, len(ITEM_GROUPS)), NO_ID)])
         return cls(skus, {sku: row for row, sku in enumerate(skus)}, groups)
 
@@ -34,10 +34,10 @@ class Catalogue:
         return len(self.skus)
 
     def rows(self, skus: Iterable[str]) -> np.ndarray:
-        """int64, NO_ID where unknown."""
+        """Return the rows of `skus`: int64, shape (len(skus),), NO_ID for unknown ones."""
         return np.fromiter(map(self.row.get, skus, repeat(NO_ID)), dtype=np.int64)
 
 
 def known_ids(ids: np.ndarray) -> np.ndarray:
-    """Vocabulary ids counted from 0, NO_ID for padding and out of vocabulary."""
+    """Renumber vocabulary ids: known values count from 0, padding and out-of-vocabulary become NO_ID."""
     return np.maximum(ids - FIRST_KNOWN, NO_ID)

@@ -1,4 +1,4 @@
-"""TODO ecrs.features.quantiles."""
+"""Quantiles of the ranker's features, and the columns of its input."""
 
 import json
 from collections.abc import Sequence
@@ -12,29 +12,29 @@ from ecrs.features.encoding import PAIR_COLUMNS, Encoder
 from ecrs.features.ranking import FEATURES
 
 LEVELS = 256
-"""Levels of a feature as the model sees it: 0 for "no such number", then its quantile, 1 to 255."""
+"""Number of levels of a feature in the ranker's input: 0 for a missing number, 1 to 255 for its quantile."""
 
 RANKER_COLUMNS = (*PAIR_COLUMNS, *FEATURES)
+"""Columns of the ranker's input."""
 
 
 def ranker_cardinality(encoder: Encoder) -> tuple[int, ...]:
-    """The exclusive upper bound of each of RANKER_COLUMNS."""
+    """Return the exclusive upper bound of the ids in each of RANKER_COLUMNS."""
     return encoder.cardinality(PAIR_COLUMNS) + (LEVELS,) * len(FEATURES)
 
 
 @dataclass(frozen=True)
 class Quantiles:
-    """Turns FEATURES into levels, so that a long tail, a shift of scale or a missing number is nothing
-    the model must cope with.
+    """Turns FEATURES into levels, to spare the model long tails, shifts of scale and missing numbers.
 
-    `edges`: for each of FEATURES, ascending, the distinct inner quantiles of what was seen in training.
+    `edges`: for each of FEATURES, the distinct inner quantiles of its values in training, ascending.
     """
 
     edges: Sequence[np.ndarray]
 
     @classmethod
     def fit(cls, features: np.ndarray) -> "Quantiles":
-        """Of a sample, float32 (N, FEATURES)."""
+        """Compute the quantiles of a sample: float32, shape (N, len(FEATURES)), NaN for missing numbers."""
         inner = np.linspace(0, 1, LEVELS)[1:-1]
         columns = (column[~np.isnan(column)] for column in features.T)
         return cls(
@@ -43,27 +43,35 @@ class Quantiles:
 
     @classmethod
     def load(cls, path: Path) -> "Quantiles":
+        """Read the edges from `quantiles.json`."""
         edges = json.loads(path.read_text(encoding="utf-8"))
         return cls([np.array(edges[name], dtype=np.float64) for name in FEATURES])
 
     def save(self, path: Path) -> None:
-        edges = {name: of.tolist() for name, of in zip(FEATURES, self.edges, strict=True)}
+        """Write the edges as a JSON object by feature name."""
+        edges = {name: values.tolist() for name, values in zip(FEATURES, self.edges, strict=True)}
         path.write_text(json.dumps(edges), encoding="utf-8")
 
     def levels(self, features: np.ndarray) -> np.ndarray:
-        """int64, shape and order of `features`; a feature of few values spreads them over all levels."""
+        """Return the level of each number of `features`: int64, of the same shape.
+
+        A feature with few distinct values has them spread over all levels.
+        """
         values = np.ascontiguousarray(features.T, dtype=np.float64)
-        places = np.empty(values.shape, dtype=np.int64)
+        positions = np.empty(values.shape, dtype=np.int64)
         for column, edges in enumerate(self.edges):
-            places[column] = edges.searchsorted(values[column], side="right")
-        places[np.isnan(values)] = LEVELS - 1  # more than a column has edges
-        return np.take_along_axis(self._levels, places, axis=1).T
+            positions[column] = edges.searchsorted(values[column], side="right")
+        positions[np.isnan(values)] = LEVELS - 1  # no feature has that many edges
+        return np.take_along_axis(self._levels, positions, axis=1).T
 
     @cached_property
     def _levels(self) -> np.ndarray:
-        """Of each place among the edges the level, int64 (FEATURES, LEVELS); of the last, 0."""
+        """Level of each position among a feature's edges: int64, shape (len(FEATURES), LEVELS).
+
+        The last position stands for a missing number; its level is 0.
+        """
         levels = np.zeros((len(self.edges), LEVELS), dtype=np.int64)
-        place = np.arange(LEVELS - 1)
+        position = np.arange(LEVELS - 1)
         for column, edges in enumerate(self.edges):
-            levels[column, :-1] = 1 + (place * (LEVELS - 2) + len(edges) // 2) // len(edges)
+            levels[column, :-1] = 1 + (position * (LEVELS - 2) + len(edges) // 2) // len(edges)
         return levels

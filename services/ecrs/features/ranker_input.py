@@ -1,4 +1,4 @@
-"""The ranker's input: one row of ids for each candidate of a user. No I/O."""
+"""The ranker's input: one row of ids for each candidate of a user. Pure functions, without I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +16,10 @@ from ecrs.features.ranking import CHANNELS, EncodedAggregates, EncodedCandidates
 
 @dataclass(frozen=True)
 class EncodedItems:
-    """Items by number, the same for every user.
+    """Encoded item records, which do not depend on the user.
 
-    `row`, int64 (N,), in the catalogue, NO_ID if unknown; `ids`, int64 (N, ITEM_FIELDS), of the vocabularies.
+    `row`: int64, shape (N,), rows of the catalogue, NO_ID for unknown items. `ids`: int64, shape
+    (N, len(ITEM_FIELDS)), vocabulary ids.
     """
 
     row: np.ndarray
@@ -27,9 +28,10 @@ class EncodedItems:
 
 @dataclass(frozen=True)
 class RankerInputBuilder:
-    """Builds the ranker's input from requests, with the tables of one bundle.
+    """Builds the ranker's input for requests, with the tables of one bundle.
 
-    `statistics`: float32, shape (items, len(STATISTICS)), rows of the catalogue, NaN for items never sold.
+    `statistics`: float32, shape (items, len(STATISTICS)), in the order of the catalogue, NaN for items that
+    were never sold.
     """
 
     encoder: Encoder
@@ -42,11 +44,14 @@ class RankerInputBuilder:
         return EncodedItems(self.catalogue.rows(item.sku for item in items), self.encoder.items(items))
 
     def ids(self, user: User, items: EncodedItems, provenance: ProvenanceTable, now: int) -> np.ndarray:
-        """The model's input, int64, shape (N, len(RANKER_COLUMNS))."""
-        known = provenance.select(CHANNELS)
-        positions = np.where(known.positions > 0, known.positions, np.nan)
+        """Return the ranker's input for N items: int64, shape (N, len(RANKER_COLUMNS)).
+
+        `provenance` has a row for each item; `now` is in Unix seconds.
+        """
+        selected = provenance.select(CHANNELS)
+        positions = np.where(selected.positions > 0, selected.positions, np.nan)
         candidates = EncodedCandidates(
-            items.row, known_ids(items.ids[:, 1:]), self._statistics(items.row), positions, known.scores
+            items.row, known_ids(items.ids[:, 1:]), self._statistics(items.row), positions, selected.scores
         )
         levels = self.quantiles.levels(ranking_features(self.past(user.aggregates), candidates, now))
         user_ids = np.array(self.encoder.user_row(user))
@@ -58,16 +63,16 @@ class RankerInputBuilder:
         return EncodedAggregates(rows, self.catalogue.groups[rows], aggregates.numbers)
 
     def _statistics(self, rows: np.ndarray) -> np.ndarray:
-        """Statistics of the items at `rows`, float32, shape (N, len(STATISTICS)); NaN where NO_ID."""
+        """Return the statistics of the items at `rows`: float32, (N, len(STATISTICS)), NaN for NO_ID."""
         statistics = self.statistics[rows]
         statistics[rows == NO_ID] = np.nan
         return statistics
 
 
 def ranker_matrix(users: np.ndarray, items: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """The ranker's input, int64 (N, RANKER_COLUMNS): serving, training and evaluation build it here.
+    """Join the parts of the ranker's input: int64, shape (N, len(RANKER_COLUMNS)).
 
-    `users`, (N, 1 + PROFILE_FIELDS), and `items`, (N, ITEM_FIELDS), ids of vocabularies; `levels`,
-    (N, FEATURES).
+    `users`, (N, 1 + len(PROFILE_FIELDS)), and `items`, (N, len(ITEM_FIELDS)), are vocabulary ids; `levels`,
+    (N, len(FEATURES)), are those of `Quantiles`. Serving, training and evaluation all build the input here.
     """
     return np.concatenate([users, items, levels], axis=1, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""A backend service: called through a circuit breaker, and checked for its health."""
+"""Client of a backend service: calls it through a circuit breaker and checks its health."""
 
 import grpc
 from grpc.aio import UnaryUnaryMultiCallable
@@ -11,10 +11,15 @@ from ecrs.rpc.errors import Unavailable
 from ecrs.rpc.server import FULL
 
 CHECK_TIMEOUT_S = 1.0
+"""Deadline of a health check."""
 
 
 class Backend:
-    """One service behind this one; `channel` is open for the life of the program."""
+    """A service that this one depends on.
+
+    `channel` must stay open for as long as the backend is used. `name` appears in error texts and labels the
+    breaker's metric.
+    """
 
     def __init__(self, name: str, channel: grpc.aio.Channel) -> None:
         self.channel = channel
@@ -25,15 +30,22 @@ class Backend:
     async def call(
         self, method: "UnaryUnaryMultiCallable[Request, ErrorReply]", request: Request, timeout_s: float
     ) -> ErrorReply:
-        """Call `method` and return its reply. Raises Unavailable without a call while the breaker is open."""
+        """Call `method` and return its reply.
+
+        Raises Unavailable without making the call while the breaker is open, and otherwise whatever
+        `ecrs.rpc.client.call` raises.
+        """
         with self._breaker.guard(timeout_s):
             return await call(self._name, method, request, timeout_s)
 
     async def check(self) -> None:
-        """Raise a Fault if the service is away, misses a dependency, or if calls to it fail."""
+        """Raise a Fault unless the service is fully healthy and the breaker is closed.
+
+        Fully healthy means that the service is SERVING and that none of its own dependencies fails.
+        """
         request = HealthCheckRequest(service=FULL)
         reply = await send(self._name, self._check_health, request, CHECK_TIMEOUT_S)
         if reply.status != HealthCheckResponse.SERVING:
-            raise Unavailable(f"{self._name} is not in full service")
+            raise Unavailable(f"{self._name} is not serving or is missing a dependency")
         if self._breaker.is_open:
             raise Unavailable(f"calls to {self._name} fail")

@@ -1,4 +1,4 @@
-"""Calls to another service: one channel per target, a deadline on every call, failures raised as faults."""
+"""Calls to other services: one channel per target, a deadline on every call, failures raised as faults."""
 
 import json
 from typing import Any, Protocol, TypeVar
@@ -21,8 +21,8 @@ _SERVICE_CONFIG = {
                 "initialBackoff": "0.01s",
                 "maxBackoff": "0.1s",
                 "backoffMultiplier": 2,
-                # CANCELLED is what a stopping server says to calls that it took in and never began
-                # (grpc/grpc#41785); a call that its caller cancels is not tried again.
+                # A stopping server ends calls that it accepted but never started with CANCELLED
+                # (grpc/grpc#41785). A call that its own caller cancels is not retried.
                 "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
@@ -35,10 +35,11 @@ Reply = TypeVar("Reply")
 
 
 class ReplyWithError(Protocol):
-    """A reply of the platform's own services."""
+    """A reply message of one of the platform's services."""
 
     @property
-    def error(self) -> Any: ...
+    def error(self) -> Any:
+        """The message `error {code, text}`; code 200, or 0 if unset, means success."""
 
 
 ErrorReply = TypeVar("ErrorReply", bound=ReplyWithError)
@@ -48,14 +49,15 @@ OPTIONS = [
     ("grpc.enable_retries", 1),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
-    # A service that restarts is found again within a second.
+    # Reconnect to a restarted service within a second.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # And if it is somewhere else then: 30 s is the default, in which every replica may have moved.
+    # Resolve the name again soon, in case the service moved. The default is 30 s, during which every replica
+    # may have moved.
     ("grpc.dns_min_time_between_resolutions_ms", 500),
 ]
-"""Of a channel to a service, of one replica or several: `dns:///` targets are all of a name's addresses."""
+"""Options of a channel; a `dns:///` target balances calls over all addresses of the name."""
 
 _FAULTS: dict[int, type[Fault]] = {
     kind.code: kind for kind in (BadRequest, NotFound, MalformedData, Unavailable, DeadlineExceeded)
@@ -63,7 +65,7 @@ _FAULTS: dict[int, type[Fault]] = {
 
 
 def open_channel(target: str) -> grpc.aio.Channel:
-    """A channel to keep for the program's life; an async context manager."""
+    """Return a channel to `target`, to be opened once and kept; it is an async context manager."""
     return grpc.aio.insecure_channel(target, options=OPTIONS)
 
 
@@ -73,7 +75,7 @@ async def call(
     """Call `method` of the service `peer` and return its reply.
 
     Raises DeadlineExceeded past the deadline, Unavailable if the call failed, MalformedData if the reply
-    cannot be parsed, and the fault in the reply's `error`, with its code and text, if there is one.
+    cannot be parsed, and the fault in the reply's `error` field, with its code and text, if it is set.
     """
     reply = await send(peer, method, request, timeout_s)
     if reply.error.code not in (0, SUCCESS):
@@ -84,7 +86,10 @@ async def call(
 async def send(
     peer: str, method: "UnaryUnaryMultiCallable[Request, Reply]", request: Request, timeout_s: float
 ) -> Reply:
-    """The same as `call`, for replies without an `error` field."""
+    """Call `method` of `peer`, whose replies have no `error` field, and return its reply.
+
+    Raises the same faults as `call`, except those of the `error` field.
+    """
     try:
         reply = await method(request, timeout=timeout_s, metadata=tracing.metadata())
     except AioRpcError as error:

@@ -1,7 +1,8 @@
-"""Deadlines: how long a call may take, and how much of that each stage gets.
+"""Deadlines: how long a call may take, and how much of that time each stage gets.
 
-gRPC does not pass a deadline on to the calls that a server makes. A service reads what its caller has left,
-keeps a reserve for building the reply, and gives each stage `min(limit, fraction * (remaining - reserve))`.
+gRPC does not pass a deadline on to the calls that a server makes. A service reads how much time its caller
+has left, keeps a reserve for building the reply, and gives each stage
+`min(limit, fraction * (remaining - reserve))`.
 """
 
 import asyncio
@@ -18,26 +19,30 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Deadline:
-    """When a call must be answered: `expires_at`, by time.monotonic(); `reserve_s`, kept for the reply."""
+    """The time by which a call must be answered.
+
+    `expires_at` is in seconds of time.monotonic(). `reserve_s` is kept back for building the reply.
+    """
 
     expires_at: float
     reserve_s: float = 0.0
 
     @classmethod
     def after(cls, seconds: float | None, *, default_s: float, reserve_s: float = 0.0) -> "Deadline":
-        """A deadline `seconds` from now; `default_s` from now if the caller set none (None)."""
+        """Return a deadline `seconds` from now, or `default_s` from now if the caller set none (None)."""
         seconds = default_s if seconds is None else seconds
         return cls(time.monotonic() + seconds, reserve_s)
 
     def remaining_s(self) -> float:
-        """Seconds left, the reserve included; negative once the deadline has passed."""
+        """Return the seconds left, including the reserve; negative once the deadline has passed."""
         return self.expires_at - time.monotonic()
 
     def share(self, stage: str, limit_s: float, fraction: float = 1.0) -> float:
-        """Seconds that `stage` may use: at most `limit_s`, and at most `fraction` of what remains.
+        """Return the seconds that `stage` may use.
 
-        A fraction below 1 leaves time for a fallback if the stage hangs. Raises DeadlineExceeded if nothing
-        remains.
+        They are at most `limit_s`, and at most `fraction` of the time that is left after the reserve. A
+        fraction below 1 leaves time for a fallback if the stage hangs. Raises DeadlineExceeded if no time is
+        left.
         """
         seconds = min(limit_s, fraction * (self.remaining_s() - self.reserve_s))
         if seconds <= 0:
@@ -53,7 +58,7 @@ async def bounded(
     dependency: str,
     unavailable_on: tuple[type[BaseException], ...] = (),
 ) -> T:
-    """Await a call to a store or a model for at most `timeout_s` and record how long it took.
+    """Await a call to a store or a model for at most `timeout_s`; return its result and record its duration.
 
     `name` appears in error texts, `dependency` labels the metric. Raises DeadlineExceeded past `timeout_s`,
     and Unavailable in place of the exceptions in `unavailable_on`.

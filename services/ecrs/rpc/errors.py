@@ -1,14 +1,18 @@
 """Faults: errors that a caller can act on.
 
 A service that raises a `Fault` answers with `error {code, text}` under gRPC status OK, as the original system
-does. The text is written for the caller and shows no internals.
+does. The text is written for the caller and reveals no internals.
 """
 
 QUOTED_CHARS = 80
+"""Longest value of a request that an error text quotes in full."""
 
 
 class Fault(Exception):
-    """An error with a code and a text for the caller; raise one of the subclasses."""
+    """An error with a code and a text for the caller; raise one of the subclasses.
+
+    `code` goes into the reply; `outcome` labels metrics and spans.
+    """
 
     code = 502
     outcome = "error"
@@ -21,14 +25,14 @@ class Fault(Exception):
 
 
 def quoted(value: str) -> str:
-    """A request's value for an error text: quoted, escaped, and cut to QUOTED_CHARS."""
+    """Return a value of a request for an error text: quoted, escaped, and cut to QUOTED_CHARS."""
     return (
         repr(value) if len(value) <= QUOTED_CHARS else f"{value[:QUOTED_CHARS]!r}… ({len(value)} characters)"
     )
 
 
 class NotFound(Fault):
-    """There is no such user or item. The original system answers 500, so that is the code."""
+    """The user or item does not exist. The code is 500 because the original system answers 500."""
 
     code = 500
     outcome = "not_found"
@@ -42,21 +46,21 @@ class BadRequest(Fault):
 
 
 class Unavailable(Fault):
-    """A dependency is away or refuses the call; trying again may help."""
+    """A dependency cannot be reached or refuses the call; a retry may succeed."""
 
     code = 503
     outcome = "unavailable"
 
 
 class DeadlineExceeded(Fault):
-    """The deadline passed before the answer was there."""
+    """The deadline passed before the answer arrived."""
 
     code = 504
     outcome = "deadline_exceeded"
 
 
 class MalformedData(Fault):
-    """A stored record, or the reply of a dependency, cannot be read. Trying again does not help."""
+    """A stored record or the reply of a dependency cannot be parsed. A retry does not help."""
 
     code = 502
     outcome = "malformed_data"

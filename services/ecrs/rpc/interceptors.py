@@ -1,4 +1,4 @@
-"""TODO ecrs.rpc.interceptors."""
+"""Server interceptors: the base class, and the one that observes every call and reports its errors."""
 
 import asyncio
 import time
@@ -19,11 +19,13 @@ from ecrs.rpc.metrics import CALL_SECONDS, CALLS
 log = structlog.get_logger()
 
 SUCCESS = 200
+"""`error.code` of a successful reply."""
+
 MAX_LOG_ID_CHARS = 128
-"""A log_id is in every log line of an answer, of every service."""
+"""Longest log_id of a request. It is repeated in every log line of the request, in every service."""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-"""The second argument of a method of a service."""
+"""The second argument of a servicer's method."""
 
 Deserializer = Callable[[bytes], Any]
 Handler = Callable[[Any, Context], Awaitable[Any]]
@@ -31,12 +33,16 @@ MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 
 def new_log_id() -> str:
+    """Return a random log_id, for a request that came without one: 32 hexadecimal digits."""
     return uuid.uuid4().hex
 
 
 class Interceptor(grpc.aio.ServerInterceptor, ABC):
-    """Puts something around each call of the platform's services, which are unary; health and reflection
-    it leaves alone. gRPC asks for a method's handler at each call: it is made once."""
+    """Base of interceptors that wrap the handlers of the platform's methods, all of which are unary.
+
+    Health checks and reflection are passed through. gRPC requests the handler at every call, so each
+    method's handler is wrapped once and kept.
+    """
 
     def __init__(self, service: str) -> None:
         self._service = service
@@ -47,6 +53,7 @@ class Interceptor(grpc.aio.ServerInterceptor, ABC):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[MethodHandler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> MethodHandler:
+        """Return the wrapped handler of the called method, or gRPC's own for health and reflection."""
         method = handler_call_details.method
         if method in self._handlers:
             return self._handlers[method]
@@ -54,34 +61,35 @@ class Interceptor(grpc.aio.ServerInterceptor, ABC):
         if handler is None or handler.unary_unary is None or method.startswith("/grpc."):
             return handler
         self._handlers[method] = grpc.unary_unary_rpc_method_handler(
-            self.around(method, cast(Handler, handler.unary_unary)),
-            request_deserializer=_lenient(cast(Deserializer, handler.request_deserializer)),
+            self.wrap(method, cast(Handler, handler.unary_unary)),
+            request_deserializer=_parse_or_none(cast(Deserializer, handler.request_deserializer)),
             response_serializer=handler.response_serializer,
         )
         return self._handlers[method]
 
     @abstractmethod
-    def around(self, method: str, answer: Handler) -> Handler:
-        """What answers in the place of `answer`."""
+    def wrap(self, method: str, handler: Handler) -> Handler:
+        """Return the function that is called in place of `handler`."""
 
 
 class CallObserver(Interceptor):
-    """Names, times, counts and logs each call.
+    """Times, counts and logs each call, gives it a log_id if it has none, and turns faults into replies.
 
-    A reply carries `error`: a Fault fills it, success is 200. What is no message of the request's type
-    ends the call as INVALID_ARGUMENT; anything unexpected as INTERNAL, with the log_id to find it by
-    and no internals.
+    A Fault becomes a reply with its code and text in `error`; a successful reply gets code 200. A request
+    that cannot be parsed ends as INVALID_ARGUMENT, an unexpected exception as INTERNAL, with the log_id to
+    find it in the log and without internals.
     """
 
-    def around(self, method: str, answer: Handler) -> Handler:
-        request_type, reply_type = _types(method)
+    def wrap(self, method: str, handler: Handler) -> Handler:
+        """Return `handler` with the observation around it."""
+        request_type, reply_type = _message_types(method)
 
         async def observed(request: Any, context: Context) -> Any:
             if request is None:
                 CALLS.labels(self._service, method, "INVALID_ARGUMENT", SUCCESS).inc()
                 log.info("rpc", method=method, grpc_code="INVALID_ARGUMENT")
                 name = request_type.DESCRIPTOR.full_name
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request is no valid {name}")
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request is not a valid {name}")
             request.log_id = request.log_id or new_log_id()
             started = time.perf_counter()
             grpc_code, error_code, detail = "OK", SUCCESS, {}
@@ -94,7 +102,7 @@ class CallObserver(Interceptor):
                     if len(request.log_id) > MAX_LOG_ID_CHARS:
                         got = len(request.log_id)
                         raise BadRequest(f"log_id: at most {MAX_LOG_ID_CHARS} characters, got {got}")
-                    reply = await answer(request, context)
+                    reply = await handler(request, context)
                     reply.error.code = SUCCESS
                 except Fault as fault:
                     error_code, detail = fault.code, {"error": fault.text}
@@ -124,22 +132,26 @@ class CallObserver(Interceptor):
         return observed
 
 
-def _lenient(deserialize: Deserializer) -> Deserializer:
-    """`deserialize`, but None for what is no message: gRPC would answer UNKNOWN with Python's exception."""
+def _parse_or_none(deserialize: Deserializer) -> Deserializer:
+    """Return `deserialize`, made to return None for bytes that it cannot parse.
 
-    def read(content: bytes) -> Any:
+    gRPC itself would end the call as UNKNOWN with the text of Python's exception.
+    """
+
+    def parse(content: bytes) -> Any:
         try:
             return deserialize(content)
         except DecodeError:
             return None
 
-    return read
+    return parse
 
 
-def _types(method: str) -> tuple[type[Message], type[Message]]:
-    """Of a method's request and reply."""
+def _message_types(method: str) -> tuple[type[Message], type[Message]]:
+    """Return the message classes of a method's request and reply."""
     service, _, name = method.lstrip("/").rpartition("/")
-    found = descriptor_pool.Default().FindMethodByName(f"{service}.{name}")
-    return message_factory.GetMessageClass(found.input_type), message_factory.GetMessageClass(
-        found.output_type
+    descriptor = descriptor_pool.Default().FindMethodByName(f"{service}.{name}")
+    return (
+        message_factory.GetMessageClass(descriptor.input_type),
+        message_factory.GetMessageClass(descriptor.output_type),
     )

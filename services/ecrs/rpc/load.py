@@ -1,7 +1,7 @@
-"""Load: how many calls a server takes at a time, and how much work it puts into each.
+"""Load control: how many calls a server handles at a time, and how much work it does for each.
 
-A call that would be answered too late is refused at once, so that its caller can ask another replica. Before
-that, `QualityFactor` reduces the work per call.
+A call that would be answered too late is refused immediately, so that its caller can try another replica.
+Before it comes to that, `QualityFactor` reduces the work per call.
 """
 
 import math
@@ -16,21 +16,23 @@ from ecrs.rpc.metrics import CALLS_SHED, IN_FLIGHT, IN_FLIGHT_LIMIT
 
 LATE_FRACTION = 0.75
 """An answer is late if it used more than this share of the caller's deadline."""
+
 DECREASE_FACTOR = 0.8
 """After a late answer, the limit becomes this share of the calls that were in flight."""
+
 MIN_LIMIT = 8
 """Floor of the limiter. With this few calls in flight, lateness means a hanging dependency, not overload."""
 
 QUALITY_STEP_UP, QUALITY_STEP_DOWN = 0.02, 0.1
-"""Added after an answer in time, subtracted after a late one: balanced when five of six are in time."""
+"""Added after an answer in time, subtracted after a slow one: they balance if five of six are in time."""
 
 
 class ConcurrencyLimiter:
-    """Adapts the number of calls taken at a time, up to `maximum`, to how many are answered in time.
+    """Adapts the number of concurrent calls, up to `maximum`, to how many are answered in time.
 
     Additive increase, multiplicative decrease: a late answer cuts the limit to DECREASE_FACTOR of the calls
-    in flight, once for all calls that overlap; answers in time raise it, by 1 per as many answers as it
-    allows, while more than half of it is in use.
+    in flight, once for all calls that overlap. Answers in time raise it, by 1 for every `limit` answers,
+    while more than half of it is in use.
     Source: Jacobson, "Congestion avoidance and control", SIGCOMM 1988; Netflix concurrency-limits applies it
     to calls.
     """
@@ -44,7 +46,11 @@ class ConcurrencyLimiter:
         return int(self._limit)
 
     def record(self, started: float, in_flight: int, *, late: bool) -> None:
-        """Record a call that began at `started`, by time.monotonic(), and ended with `in_flight` running."""
+        """Record the end of a call.
+
+        `started` is when it began, by time.monotonic(); `in_flight` counts the calls that were running when
+        it ended, itself included.
+        """
         if not late and in_flight * 2 > self._limit:
             self._limit = min(self._maximum, self._limit + 1 / self._limit)
         elif late and in_flight > MIN_LIMIT and started > self._cut_at:
@@ -67,21 +73,23 @@ class LoadShedder(Interceptor):
         IN_FLIGHT.labels(service).set_function(lambda: self._in_flight)
         IN_FLIGHT_LIMIT.labels(service).set_function(lambda: int(self._limiter))
 
-    def around(self, method: str, answer: Handler) -> Handler:
+    def wrap(self, method: str, handler: Handler) -> Handler:
+        """Return `handler` behind the limiter."""
+
         async def limited(request: Any, context: Context) -> Any:
             if self._in_flight >= int(self._limiter):
                 self._shed.inc()
                 await context.abort(
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    f"{self._in_flight} calls are in flight: ask another replica",
+                    f"{self._in_flight} calls are in flight: try another replica",
                 )
             self._in_flight += 1
-            started, given_s = time.monotonic(), context.time_remaining()
-            given_s = self._default_s if given_s is None else given_s
+            started, timeout_s = time.monotonic(), context.time_remaining()
+            timeout_s = self._default_s if timeout_s is None else timeout_s
             try:
-                return await answer(request, context)
+                return await handler(request, context)
             finally:
-                late = time.monotonic() - started > LATE_FRACTION * given_s
+                late = time.monotonic() - started > LATE_FRACTION * timeout_s
                 self._limiter.record(started, self._in_flight, late=late)
                 self._in_flight -= 1
 
@@ -89,10 +97,10 @@ class LoadShedder(Interceptor):
 
 
 class QualityFactor:
-    """The share of the work per call that is affordable, from `minimum` to 1.
+    """The share of the work per call that the server can afford, from `minimum` to 1.
 
-    It falls while answers take longer than `goal_s`, and rises while they do not. `publish` is told each new
-    value. Source: the quality factor of Twitter's home-mixer (the-algorithm, 2023).
+    It falls while answers take longer than `goal_s` and rises while they do not. `publish` is called with
+    each new value. Source: the quality factor of Twitter's home-mixer (the-algorithm, 2023).
     """
 
     def __init__(
@@ -105,11 +113,14 @@ class QualityFactor:
         publish(1.0)
 
     def share_of(self, amount: int) -> int:
-        """The affordable part of `amount`, rounded up."""
+        """Return the affordable part of `amount`, rounded up."""
         return math.ceil(self._factor * amount)
 
     def record(self, took_s: float) -> None:
-        """Record an answer that took `took_s` and waited for nothing that failed."""
+        """Record an answer that took `took_s` seconds.
+
+        Do not record answers that waited for a failing dependency: less work would not make them faster.
+        """
         step = -QUALITY_STEP_DOWN if took_s > self._goal_s else QUALITY_STEP_UP
         self._factor = min(1.0, max(self._minimum, self._factor + step))
         self._publish(self._factor)

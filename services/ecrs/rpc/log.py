@@ -1,4 +1,4 @@
-"""One JSON object a line on standard output; `log_id` rides along in the context."""
+"""Logging: one JSON object per line on standard output, with the `log_id` of the current request."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ from structlog.typing import Processor
 
 
 def configure(service: str) -> None:
-    """Send structlog and the standard library's log to stdout as JSON lines of `service`."""
+    """Write the logs of structlog and of the standard library to stdout, as JSON lines with `service`."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -33,12 +33,12 @@ def configure(service: str) -> None:
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it raises what it logs, with a traceback
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs every error that it also raises
     structlog.contextvars.bind_contextvars(service=service)
 
 
 def only_warnings() -> None:
-    """For commands that a person watches: they say themselves what goes on."""
+    """Log warnings and errors only, for interactive commands, which print their own progress."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
 

@@ -15,7 +15,7 @@ LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 
 CALLS = Counter(
     "ecrs_rpc_total",
-    "Calls answered; error_code is the reply's own, which gRPC tooling cannot see",
+    "Calls answered; error_code is the code in the reply, which gRPC tooling cannot see",
     ["service", "method", "grpc_code", "error_code"],
 )
 CALL_SECONDS = Histogram(
@@ -23,20 +23,20 @@ CALL_SECONDS = Histogram(
 )
 DEPENDENCY_SECONDS = Histogram(
     "ecrs_dependency_seconds",
-    "Time a store or a model took, checks included",
+    "Time of a call to a store or a model, health checks included",
     ["dependency", "outcome"],
     buckets=LATENCY_BUCKETS_S,
 )
 BREAKER_STATE = Gauge(
-    "ecrs_breaker_state", "Of a dependency: 0 closed, 1 open, 2 half open, which is probing", ["dependency"]
+    "ecrs_breaker_state", "Circuit breaker of a dependency: 0 closed, 1 open, 2 half-open", ["dependency"]
 )
-IN_FLIGHT = Gauge("ecrs_in_flight", "Calls being answered", ["service"])
-IN_FLIGHT_LIMIT = Gauge("ecrs_in_flight_limit", "How many calls are taken at a time", ["service"])
+IN_FLIGHT = Gauge("ecrs_in_flight", "Calls in flight", ["service"])
+IN_FLIGHT_LIMIT = Gauge("ecrs_in_flight_limit", "Calls that the service accepts at a time", ["service"])
 CALLS_SHED = Counter("ecrs_shed_total", "Calls refused because too many were in flight", ["service"])
 SERVING = Gauge("ecrs_serving", "1 while the service can do its job", ["service"])
 DEPENDENCY_UP = Gauge(
     "ecrs_dependency_up",
-    "0 while the service does its job without this dependency",
+    "0 while this dependency fails and the service works without it",
     ["service", "dependency"],
 )
 TASK_FAILURES = Counter(
@@ -44,23 +44,29 @@ TASK_FAILURES = Counter(
     "Background tasks of the service that ended unexpectedly and were started again",
     ["service", "task"],
 )
-ASYNCIO_TASKS = Gauge("ecrs_tasks", "Of asyncio, under way: a few, and a few a call in hand", ["service"])
+ASYNCIO_TASKS = Gauge(
+    "ecrs_tasks",
+    "Live asyncio tasks: about ten when idle, a few more per call in flight; a steady climb is a leak",
+    ["service"],
+)
 
 
 @dataclass
 class Timing:
-    """How something went, once it is over."""
+    """The duration and the outcome of a timed block, set when the block ends."""
 
     took_s: float = 0.0
-    outcome: str = "error"  # unless it ends in a way that has a name
+    outcome: str = "error"  # for an exception that is neither a Fault nor a cancellation
 
 
 @contextmanager
-def timed(seconds: Histogram, what: str) -> Iterator[Timing]:
-    """Observe how long the body takes in `seconds`, whose labels are what it is and how it ends; in a trace
-    it is a span."""
+def timed(seconds: Histogram, name: str) -> Iterator[Timing]:
+    """Observe the duration of the block in `seconds`, labelled with `name` and the outcome.
+
+    The outcome is "ok", a fault's `outcome`, "cancelled" or "error". In a trace, the block is a span.
+    """
     timing = Timing()
-    with tracing.client_span(what):
+    with tracing.client_span(name):
         started = time.perf_counter()
         try:
             yield timing
@@ -73,5 +79,5 @@ def timed(seconds: Histogram, what: str) -> Iterator[Timing]:
             raise
         finally:
             timing.took_s = time.perf_counter() - started
-            seconds.labels(what, timing.outcome).observe(timing.took_s)
+            seconds.labels(name, timing.outcome).observe(timing.took_s)
             tracing.annotate_span(outcome=timing.outcome)

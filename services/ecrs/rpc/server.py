@@ -1,12 +1,13 @@
-"""Runs one service: health, reflection, metrics, graceful stop.
+"""Runs one service: gRPC server, health, reflection, metrics, graceful stop.
 
 A service starts NOT_SERVING, becomes SERVING when `check` passes, and NOT_SERVING whenever it fails. At the
-start it also waits for the dependencies that it can work without; from then on it is SERVING without them and
-names those it misses. On SIGTERM or SIGINT it becomes NOT_SERVING, gives the calls in flight `grace_s`, and
-the program ends with exit code 0.
+start it also waits, for at most `patience_s`, for the dependencies that it can work without. Once it has
+served, it stays SERVING when they fail and reports them as missing. On SIGTERM or SIGINT it becomes
+NOT_SERVING, gives the calls in flight `grace_s` to finish, and the program ends with exit code 0.
 
-gRPC health answers for these names: the service's own and the empty one, SERVING while it can do its job;
-LIVE, while the process runs; FULL, while it misses no dependency; and each dependency's.
+The gRPC health service answers for these names: the service's full name and the empty name, SERVING while the
+service can do its job; LIVE, SERVING while the process runs; FULL, SERVING while no dependency is missing;
+and the name of each dependency.
 """
 
 import asyncio
@@ -40,37 +41,39 @@ from ecrs.rpc.supervision import supervised
 log = structlog.get_logger()
 
 STOP_STEP_S = 1.0
-"""The most that a step of stopping may take, calls in flight apart."""
+"""Longest time for one step of stopping, not counting the calls in flight."""
 
 MAX_IN_FLIGHT = 1000
-"""Of a service that has the gateway before it, which takes fewer."""
+"""Default of `Service.max_in_flight`, for the services behind the gateway, which accepts fewer calls."""
 
 MAX_CONNECTION_AGE_MS = 60_000
-"""A connection ends after a minute, so that its client looks for new replicas."""
+"""Connections are closed after a minute, so that clients resolve the name again and find new replicas."""
 
 METRICS_OFFSET = 1
-"""The HTTP port of a service, for metrics and health, is its gRPC port plus this."""
+"""The HTTP port of a service, for metrics and health, is its gRPC port plus this number."""
 
 LIVE, FULL = "live", "full"
+"""Names that the gRPC health service answers for, besides those of the service and its dependencies."""
 
 LIVE_LIMIT_S = 2.0
-"""An event loop that does not turn for so long is stuck."""
+"""An event loop that does not run a callback within this time is reported as stuck."""
 
 Check = Callable[[], Awaitable[None]]
+"""A health check: raises a Fault, whose text is the reason, if it fails."""
 
 
 async def always_healthy() -> None:
-    """The check of a service that can do its job whatever is away."""
+    """Health check for a service that has no hard dependencies."""
 
 
 @dataclass
 class Service:
-    """One service as `run` wants it.
+    """Description of a service, for `run`.
 
-    `full_name` is the protobuf service's; `register` adds the servicer to a server; `check`
-    raises a Fault, whose text is the reason, while the service cannot do its job; so do
-    `dependencies`, by name, while it does its job without one of them; at most `max_in_flight`
-    calls at a time are taken, fewer while they are late.
+    `full_name` is the name of the protobuf service, and `register` adds its servicer to a server. `check`
+    fails while the service cannot do its job. Each of `dependencies`, by name, fails while the service works
+    without that dependency. At most `max_in_flight` calls are accepted at a time, fewer while answers are
+    late.
     """
 
     name: str
@@ -84,25 +87,25 @@ class Service:
 
 @dataclass
 class RunningService:
-    """A started service: the ports it got, and what it says of itself."""
+    """A running service: its ports and its health."""
 
     name: str
     port: int = 0
     metrics_port: int = 0
-    reason: str | None = "starting"  # why not SERVING; None while SERVING
-    missing: dict[str, str] = field(default_factory=dict)  # dependencies that are away, and why
+    reason: str | None = "starting"  # why it is NOT_SERVING; None while SERVING
+    missing: dict[str, str] = field(default_factory=dict)  # dependency -> why it fails
     has_served: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serving(self) -> None:
-        """Return once the service is SERVING."""
+        """Wait until the service is SERVING."""
         while self.reason is not None:
             self.changed.clear()
             await self.changed.wait()
 
 
 async def run(service: Service, settings: ServerSettings) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Run `service` until SIGTERM or SIGINT, then stop it gracefully."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -110,14 +113,14 @@ async def run(service: Service, settings: ServerSettings) -> None:
     async with running_service(service, settings):
         await stop.wait()
         log.info("stopping", grace_s=settings.grace_s)
-        # Should a library hang, say where, and end before somebody kills without a word.
+        # If a library hangs, dump the stacks and exit, before the process is killed without a trace.
         faulthandler.dump_traceback_later(settings.grace_s + 2 * STOP_STEP_S, exit=True)
     log.info("stopped")
 
 
 @asynccontextmanager
 async def running_service(service: Service, settings: ServerSettings) -> AsyncIterator[RunningService]:
-    """The service, listening, for the time of the context."""
+    """Run `service` while the context is open; yields it as soon as it listens, still NOT_SERVING."""
     server = grpc.aio.server(
         interceptors=[
             LoadShedder(service.name, service.max_in_flight, settings.call_timeout_s),
@@ -132,16 +135,16 @@ async def running_service(service: Service, settings: ServerSettings) -> AsyncIt
         (service.full_name, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
     )
     running = RunningService(service.name)
-    wanted = service.port if settings.port is None else settings.port
-    running.port = server.add_insecure_port(f"{settings.host}:{wanted}")
+    port = service.port if settings.port is None else settings.port
+    running.port = server.add_insecure_port(f"{settings.host}:{port}")
     await health.set(LIVE, HealthCheckResponse.SERVING)
-    await _tell(running, health, service, "starting", dict.fromkeys(service.dependencies, "starting"))
+    await _set_health(running, health, service, "starting", dict.fromkeys(service.dependencies, "starting"))
     loop = asyncio.get_running_loop()
     ASYNCIO_TASKS.labels(service.name).set_function(lambda: len(asyncio.all_tasks(loop)))
     metrics_port = settings.metrics_port
     if metrics_port is None:
-        metrics_port = running.port + METRICS_OFFSET if wanted else 0
-    with _http(settings.host, metrics_port, running, loop) as running.metrics_port:
+        metrics_port = running.port + METRICS_OFFSET if port else 0
+    with _http_server(settings.host, metrics_port, running, loop) as running.metrics_port:
         await server.start()
         log.info("listening", address=f"{settings.host}:{running.port}", metrics_port=running.metrics_port)
         watch = asyncio.create_task(_watch(running, health, service, settings))
@@ -150,7 +153,7 @@ async def running_service(service: Service, settings: ServerSettings) -> AsyncIt
         finally:
             watch.cancel()
             await asyncio.wait([watch], timeout=STOP_STEP_S)
-            await _tell(running, health, service, "stopping", running.missing)
+            await _set_health(running, health, service, "stopping", running.missing)
             await asyncio.wait(
                 [asyncio.ensure_future(server.stop(settings.grace_s))], timeout=settings.grace_s + STOP_STEP_S
             )
@@ -160,35 +163,37 @@ async def _watch(
     running: RunningService, health: HealthServicer, service: Service, settings: ServerSettings
 ) -> None:
     """Keep the service's health up to date until this task is cancelled."""
-    patience_ends = time.monotonic() + settings.patience_s
+    patience_ends_at = time.monotonic() + settings.patience_s
 
     async def watch() -> None:
         while True:
-            await _check(running, health, service, patience_ends)
+            await _check(running, health, service, patience_ends_at)
             await asyncio.sleep(settings.check_interval_s)
 
     async def fail() -> None:
-        await _tell(running, health, service, "its health cannot be checked: see the log", running.missing)
+        await _set_health(
+            running, health, service, "its health cannot be checked: see the log", running.missing
+        )
 
     await supervised(service.name, "health", watch, fail)
 
 
 async def _check(
-    running: RunningService, health: HealthServicer, service: Service, patience_ends: float
+    running: RunningService, health: HealthServicer, service: Service, patience_ends_at: float
 ) -> None:
-    """Run all checks once and tell the result if it differs from the last one."""
+    """Run all checks once and publish the result if it differs from the last one."""
     reason, *reasons = await asyncio.gather(
-        _why_not(service.check), *map(_why_not, service.dependencies.values())
+        _failure_reason(service.check), *map(_failure_reason, service.dependencies.values())
     )
-    missing = {name: why for name, why in zip(service.dependencies, reasons, strict=True) if why}
-    if not running.has_served and time.monotonic() < patience_ends:
+    missing = {name: text for name, text in zip(service.dependencies, reasons, strict=True) if text}
+    if not running.has_served and time.monotonic() < patience_ends_at:
         reason = reason or "; ".join(missing.values()) or None
     if (reason, missing) != (running.reason, running.missing):
-        await _tell(running, health, service, reason, missing)
+        await _set_health(running, health, service, reason, missing)
 
 
-async def _why_not(check: Check) -> str | None:
-    """The reason that a check fails for; None if it passes."""
+async def _failure_reason(check: Check) -> str | None:
+    """Run `check` and return the reason if it fails, None if it passes."""
     try:
         await check()
     except Fault as fault:
@@ -199,7 +204,7 @@ async def _why_not(check: Check) -> str | None:
     return None
 
 
-async def _tell(
+async def _set_health(
     running: RunningService,
     health: HealthServicer,
     service: Service,
@@ -208,12 +213,12 @@ async def _tell(
 ) -> None:
     running.reason, running.missing = reason, missing
     running.has_served |= not reason
-    answers = {"": not reason, service.full_name: not reason, FULL: not reason and not missing}
+    healthy = {"": not reason, service.full_name: not reason, FULL: not reason and not missing}
     for name in service.dependencies:
-        answers[name] = name not in missing
+        healthy[name] = name not in missing
         DEPENDENCY_UP.labels(service.name, name).set(name not in missing)
-    for name, yes in answers.items():
-        await health.set(name, HealthCheckResponse.SERVING if yes else HealthCheckResponse.NOT_SERVING)
+    for name, serving in healthy.items():
+        await health.set(name, HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING)
     SERVING.labels(service.name).set(not reason)
     running.changed.set()
     log.info("health", status=_status(running), reason=reason, missing=missing)
@@ -227,14 +232,16 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 
-class _Quiet(WSGIRequestHandler):
+class _SilentHandler(WSGIRequestHandler):
     def log_message(self, *_: Any) -> None:
-        """Scrapes and probes are no news."""
+        """Log nothing: scrapes and probes arrive every few seconds."""
 
 
 @contextmanager
-def _http(host: str, port: int, running: RunningService, loop: asyncio.AbstractEventLoop) -> Iterator[int]:
-    """`/metrics`, `/health` and `/live` on a thread of their own; yields the port."""
+def _http_server(
+    host: str, port: int, running: RunningService, loop: asyncio.AbstractEventLoop
+) -> Iterator[int]:
+    """Serve `/metrics`, `/health` and `/live` on a separate thread; yields the port."""
     metrics = make_wsgi_app()
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -243,19 +250,19 @@ def _http(host: str, port: int, running: RunningService, loop: asyncio.AbstractE
                 return metrics(environ, start_response)
             case "/health":
                 reply = {"status": _status(running), "reason": running.reason, "missing": running.missing}
-                fine = running.reason is None
+                healthy = running.reason is None
             case "/live":
-                fine = _turns(loop)
-                reply = {"status": "LIVE" if fine else "STUCK"}
+                healthy = _is_responsive(loop)
+                reply = {"status": "LIVE" if healthy else "STUCK"}
             case _:
                 start_response("404 Not Found", [("Content-Type", "text/plain")])
                 return [b"/metrics, /health or /live\n"]
         start_response(
-            "200 OK" if fine else "503 Service Unavailable", [("Content-Type", "application/json")]
+            "200 OK" if healthy else "503 Service Unavailable", [("Content-Type", "application/json")]
         )
         return [json.dumps({"service": running.name} | reply).encode()]
 
-    server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
+    server = make_server(host, port, app, server_class=_Server, handler_class=_SilentHandler)
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="http", daemon=True)
     thread.start()
     try:
@@ -266,8 +273,8 @@ def _http(host: str, port: int, running: RunningService, loop: asyncio.AbstractE
         thread.join()
 
 
-def _turns(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether the loop, another thread's, comes to what it is given within LIVE_LIMIT_S."""
-    turned = threading.Event()
-    loop.call_soon_threadsafe(turned.set)
-    return turned.wait(LIVE_LIMIT_S)
+def _is_responsive(loop: asyncio.AbstractEventLoop) -> bool:
+    """True if `loop`, which runs on another thread, runs a callback within LIVE_LIMIT_S."""
+    called = threading.Event()
+    loop.call_soon_threadsafe(called.set)
+    return called.wait(LIVE_LIMIT_S)

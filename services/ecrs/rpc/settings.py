@@ -1,4 +1,4 @@
-"""TODO ecrs.rpc.settings."""
+"""Settings that every service has, and the base class that reads settings."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ SECRETS_DIR = Path("/run/secrets")
 
 
 class EnvironmentSettings(BaseSettings):
-    """Base of all settings: where they come from."""
+    """Base of all settings: read from `ECRS_…` in the environment or from files in SECRETS_DIR."""
 
     model_config = SettingsConfigDict(
         env_prefix="ECRS_",
@@ -19,14 +19,14 @@ class EnvironmentSettings(BaseSettings):
 
 
 class ServerSettings(EnvironmentSettings):
-    """What every service has. `port` and `metrics_port` default to the service's own."""
+    """Settings of every service. `port` defaults to the service's own port, `metrics_port` to `port` + 1."""
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 in containers only")
-    port: int | None = Field(None, description="gRPC port; 0 takes a free one")
-    metrics_port: int | None = Field(None, description="/metrics and /health; default port + 1")
-    grace_s: float = Field(5.0, description="time that calls in flight get at SIGTERM")
-    check_interval_s: float = Field(1.0, description="between two checks of what the service needs")
+    port: int | None = Field(None, description="gRPC port; 0 for a free one")
+    metrics_port: int | None = Field(None, description="HTTP port of /metrics and /health; default: port + 1")
+    grace_s: float = Field(5.0, description="time that calls in flight have to finish at SIGTERM")
+    check_interval_s: float = Field(1.0, description="time between two health checks of the dependencies")
     patience_s: float = Field(
-        30.0, description="how long to be NOT_SERVING, at the start, for what the service can do without"
+        30.0, description="at the start, longest wait for dependencies that the service can work without"
     )
-    call_timeout_s: float = Field(1.0, description="for a call whose caller set no deadline")
+    call_timeout_s: float = Field(1.0, description="deadline of a call whose caller set none")

@@ -1,4 +1,4 @@
-"""Background tasks of a service: one that ends unexpectedly is logged, counted and started again."""
+"""Supervision of background tasks: a task that ends unexpectedly is logged, counted and restarted."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ from ecrs.rpc.metrics import TASK_FAILURES
 log = structlog.get_logger()
 
 RESTART_DELAY_S = 1.0
-"""Pause before a failed task is started again, so that a permanent fault does not fill the log."""
+"""Pause before a failed task is restarted, so that a permanent fault does not flood the log."""
 
 Run = Callable[[], Awaitable[None]]
 
@@ -19,10 +19,10 @@ async def _nothing() -> None: ...
 
 
 async def supervised(service: str, task: str, run: Run, on_failure: Run = _nothing) -> None:
-    """Await `run()`, and again RESTART_DELAY_S after every end of it, until the calling task is cancelled.
+    """Call `run()`, and again RESTART_DELAY_S after it ends, until the calling task is cancelled.
 
-    Every end is unexpected: a return, an exception, or a CancelledError that a library raised although nobody
-    cancelled the task. It is logged, counted in ecrs_task_failures_total, and followed by `on_failure()`.
+    Any end is unexpected: a return, an exception, or a CancelledError that a library raised although nobody
+    cancelled the task. Each is logged, counted in ecrs_task_failures_total, and followed by `on_failure()`.
     """
     failures = TASK_FAILURES.labels(service, task)
     while True:
@@ -34,7 +34,7 @@ async def supervised(service: str, task: str, run: Run, on_failure: Run = _nothi
 
 
 async def _attempt(task: str, run: Run) -> None:
-    """Await `run()` and log what it raises. Raises CancelledError only if the calling task is cancelled."""
+    """Await `run()` and log any exception. Raises CancelledError only if the calling task is cancelled."""
     calling_task = asyncio.current_task()
     assert calling_task is not None
     try:
@@ -42,5 +42,5 @@ async def _attempt(task: str, run: Run) -> None:
     except (Exception, asyncio.CancelledError):
         if not calling_task.cancelling():
             log.exception("background task failed", task=task)
-    if calling_task.cancelling():  # also if a library under `run` did not pass the cancellation on
+    if calling_task.cancelling():  # even if a library inside `run` swallowed the cancellation
         raise asyncio.CancelledError

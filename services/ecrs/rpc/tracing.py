@@ -1,8 +1,9 @@
-"""Traces: what one request caused, in all five services, as a tree of timed spans.
+"""Tracing: the work that one request causes in all five services, as a tree of timed spans.
 
-On where OTEL_EXPORTER_OTLP_ENDPOINT says where to send them. Off, nothing that records is imported and each
-function here costs a comparison. A trace begins where a service takes a call, or before, at a caller
-who sent a `traceparent`; what happens outside of one, such as a check, is in none.
+Tracing is on if OTEL_EXPORTER_OTLP_ENDPOINT is set, the address that spans are sent to. If it is off,
+OpenTelemetry is not imported and each function here costs one comparison. A trace begins where a service
+accepts a call, or earlier, at a caller that sent a `traceparent`. Work outside of a call, such as a health
+check, is not traced.
 """
 
 import os
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
 Value = str | bool | int | float
 Metadata = tuple[tuple[str, str], ...]
 
-_NOTHING = nullcontext()
+_NO_SPAN = nullcontext()
 _spans: "Spans | None" = None
 
 
 @contextmanager
 def exporting_spans(service: str) -> Iterator[None]:
-    """Record traces of `service` for the time of the context, if the environment says where to send them."""
+    """Export the spans of `service` while the context is open, if OTEL_EXPORTER_OTLP_ENDPOINT is set."""
     if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         yield
         return
@@ -38,7 +39,7 @@ def exporting_spans(service: str) -> Iterator[None]:
 
 @contextmanager
 def recording_spans(service: str, processor: "SpanProcessor") -> Iterator[None]:
-    """Give the spans of this process to `processor` for the time of the context."""
+    """Pass the spans of this process to `processor` while the context is open."""
     global _spans
     from ecrs.rpc.spans import Spans
 
@@ -51,32 +52,32 @@ def recording_spans(service: str, processor: "SpanProcessor") -> Iterator[None]:
 
 
 def server_span(method: str, context: "grpc.aio.ServicerContext[Any, Any]") -> AbstractContextManager[Any]:
-    """Around the answer to a call: a span of the caller's trace, or the first one of a new trace."""
-    return _NOTHING if _spans is None else _spans.answering(method, context.invocation_metadata() or ())
+    """Return the span of a call being answered, in the caller's trace or else in a new one."""
+    return _NO_SPAN if _spans is None else _spans.server_span(method, context.invocation_metadata() or ())
 
 
-def client_span(what: str) -> AbstractContextManager[Any]:
-    """Around a question to another service, a store or a model."""
-    return _NOTHING if _spans is None else _spans.asking(what)
+def client_span(name: str) -> AbstractContextManager[Any]:
+    """Return the span of a call to another service, a store or a model."""
+    return _NO_SPAN if _spans is None else _spans.client_span(name)
 
 
 def metadata() -> Metadata | None:
-    """To send with a call, so that the trace goes on where it is answered."""
+    """Return the metadata to send with a call, so that the callee continues the trace; None if off."""
     return None if _spans is None else _spans.metadata()
 
 
 def annotate_span(**attributes: Value) -> None:
-    """Say something of the span that is under way."""
+    """Set attributes of the current span."""
     if _spans is not None:
-        _spans.note(attributes)
+        _spans.annotate(attributes)
 
 
 def add_span_event(name: str, **attributes: Value) -> None:
-    """Something happened in the span that is under way."""
+    """Add an event to the current span."""
     if _spans is not None:
-        _spans.event(name, attributes)
+        _spans.add_event(name, attributes)
 
 
 def log_fields() -> dict[str, str]:
-    """For the log lines, to find the trace by."""
+    """Return the fields of a log line that identify the trace: `trace_id`, or none if tracing is off."""
     return {} if _spans is None else _spans.log_fields()

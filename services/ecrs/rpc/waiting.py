@@ -1,4 +1,4 @@
-"""Wait for what a program needs, and say what it waits for."""
+"""Wait for a dependency at the start of a program, logging what it waits for."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -14,22 +14,22 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 
-async def wait_until(what: str, attempt: Callable[[], Awaitable[T]], *, limit_s: float | None = None) -> T:
-    """`attempt`'s result, as soon as it raises neither Unavailable nor DeadlineExceeded.
+async def wait_until(name: str, attempt: Callable[[], Awaitable[T]], *, limit_s: float | None = None) -> T:
+    """Call `attempt` until it raises neither Unavailable nor DeadlineExceeded, and return its result.
 
-    Logs `what` and the reason at every failed attempt. With `limit_s`, gives up by raising the
-    last fault.
+    Logs `name` and the reason after every failed attempt. After `limit_s` seconds, if given, raises the last
+    fault.
     """
 
-    def report(state: RetryCallState) -> None:
+    def log_failure(state: RetryCallState) -> None:
         fault = state.outcome.exception() if state.outcome else None
-        log.info("waiting", waits_for=what, reason=fault.text if isinstance(fault, Fault) else str(fault))
+        log.info("waiting", waits_for=name, reason=fault.text if isinstance(fault, Fault) else str(fault))
 
     retrying = AsyncRetrying(
         retry=retry_if_exception_type((Unavailable, DeadlineExceeded)),
         wait=wait_exponential_jitter(multiplier=0.1, max=2.0),
         stop=stop_never if limit_s is None else stop_after_delay(limit_s),
-        before_sleep=report,
+        before_sleep=log_failure,
         reraise=True,
     )
     return await retrying(attempt)

@@ -1,6 +1,6 @@
-"""A model in this process, by Paddle Inference."""
+"""Inference in this process, with Paddle Inference."""
 
-import zlib  # noqa: F401 - before paddle: its own copy of zlib else makes a later use segfault
+import zlib  # noqa: F401 - must precede paddle, whose own copy of zlib makes a later use of this one segfault
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,18 @@ from ecrs.serving.signature import ModelSignature
 
 
 class InProcessModel:
-    """A `ServedModel` on the caller's own thread: a run of a millisecond or less is not worth the way to
-    another and back. Nothing waits, so no run is out of time."""
+    """A `ServedModel` that runs on the caller's thread.
+
+    A run takes a millisecond or less, so moving it to another thread would cost more than it saves. A run is
+    never interrupted and never raises DeadlineExceeded.
+    """
 
     def __init__(self, model_dir: Path, signature: ModelSignature) -> None:
         self.signature = signature
         config = inference.Config(
             str(model_dir / "inference.pdmodel"), str(model_dir / "inference.pdiparams")
         )
-        # Measured fastest for models this small.
+        # The fastest settings measured for models this small.
         config.disable_gpu()
         config.switch_ir_optim(False)
         config.set_cpu_math_library_num_threads(1)
@@ -29,12 +32,13 @@ class InProcessModel:
         self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
 
     async def infer(self, ids: np.ndarray, timeout_s: float) -> np.ndarray:
+        """Return the model's output, as `ServedModel.infer` does; `timeout_s` is ignored."""
         ids = self.signature.check(ids)
         with timed(DEPENDENCY_SECONDS, self.signature.model):
             return self.run(ids)
 
     def run(self, ids: np.ndarray) -> np.ndarray:
-        """`infer`, without its checks: one at a time, for a predictor is not thread-safe."""
+        """Run the model on valid `ids`. Not thread-safe, because the predictor is not."""
         self._input.reshape(ids.shape)
         self._input.copy_from_cpu(ids)
         self._predictor.run()

@@ -1,4 +1,4 @@
-"""TODO ecrs.serving.models."""
+"""Chooses the implementation of a served model that the settings name."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,10 +10,14 @@ from ecrs.serving.signature import ModelSignature
 
 @asynccontextmanager
 async def open_model(url: str, bundle: Bundle, name: str) -> AsyncIterator[ServedModel]:
-    """Model `name` of the bundle: in this process, or where `serving://host:port` says."""
+    """Open model `name` of the bundle while the context is open.
+
+    `url` is `inprocess`, or `serving://host:port` for a Paddle Serving server. Raises ValueError for another
+    `url`, and OSError or ValueError if the model's signature cannot be read.
+    """
     signature = ModelSignature.load(bundle.path / name)
     if url == "inprocess":
-        from ecrs.serving.inprocess import InProcessModel  # Paddle is there in the embedded profile only
+        from ecrs.serving.inprocess import InProcessModel  # Paddle is installed in the embedded profile only
 
         yield InProcessModel(bundle.path / name, signature)
     elif url.startswith("serving://"):

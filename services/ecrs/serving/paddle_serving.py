@@ -1,6 +1,7 @@
-"""A model on a Paddle Serving pipeline server, by its own protocol over gRPC.
+"""Inference on a Paddle Serving pipeline server, through its own gRPC protocol.
 
-The server answers float tensors, its version under key "version", and faults as `err_no`.
+The server replies with float tensors, the version of its model under the key "version", and errors as
+`err_no`.
 """
 
 from collections.abc import AsyncIterator
@@ -17,14 +18,14 @@ from ecrs.rpc.metrics import DEPENDENCY_SECONDS, timed
 from ecrs.serving.signature import InvalidInput, ModelSignature
 
 INT64 = 0
-"""elem_type of an int64 tensor."""
+"""`elem_type` of an int64 tensor."""
 
 BAD_REQUEST = 51
-"""err_no of a request that the guard refused."""
+"""`err_no` of a request whose ids the server's guard refused."""
 
 
 class PaddleServingModel:
-    """A `ServedModel` behind a channel."""
+    """A `ServedModel` on the server at the other end of `channel`."""
 
     def __init__(self, channel: grpc.aio.Channel, target: str, signature: ModelSignature) -> None:
         self.signature = signature
@@ -34,10 +35,12 @@ class PaddleServingModel:
     @classmethod
     @asynccontextmanager
     async def connect(cls, target: str, signature: ModelSignature) -> AsyncIterator["PaddleServingModel"]:
+        """Open a channel to `target`, `host:port`, while the context is open; yields the model."""
         async with open_channel(f"dns:///{target}") as channel:
             yield cls(channel, target, signature)
 
     async def infer(self, ids: np.ndarray, timeout_s: float) -> np.ndarray:
+        """Return the model's output, as `ServedModel.infer` does."""
         tensor = Tensor(name=self.signature.feed, elem_type=INT64, shape=ids.shape, int64_data=ids.ravel())
         request = Request(name=self.signature.model, tensors=[tensor])
         with timed(DEPENDENCY_SECONDS, self.signature.model):
@@ -48,6 +51,6 @@ class PaddleServingModel:
             raise Unavailable(f"{self._peer} failed (err_no {reply.err_no})")
         version = dict(zip(reply.key, reply.value, strict=True)).get("version")
         if version != self.signature.version:
-            raise Unavailable(f"{self._peer} serves version {version}, wanted is {self.signature.version}")
-        (answer,) = reply.tensors
-        return np.array(answer.float_data, dtype=np.float32).reshape(answer.shape)
+            raise Unavailable(f"{self._peer} serves version {version}, expected {self.signature.version}")
+        (output,) = reply.tensors
+        return np.array(output.float_data, dtype=np.float32).reshape(output.shape)

@@ -1,9 +1,10 @@
-"""What a served model takes and gives, and the guard in front of it.
+"""The signature of a served model: its input, its output, and the guard that checks its input.
 
-Both profiles use this file: `ecrs` imports it, and the Paddle Serving image, an island of
-Python 3.9 without the package, carries a copy. So: numpy alone, and syntax 3.9 can read.
+Both profiles use this file: `ecrs` imports it, and the Paddle Serving image, which has Python 3.9 and not
+the `ecrs` package, contains a copy. Therefore it imports only numpy and the standard library, and uses only
+syntax that Python 3.9 can parse.
 
-The guard exists because Paddle does not check: an empty batch fails inside it, an id outside an
+The guard exists because Paddle does not check its input: an empty batch crashes it, and an id outside an
 embedding table reads foreign memory.
 """
 
@@ -16,18 +17,19 @@ from pathlib import Path
 import numpy as np
 
 MAX_ROWS = 1000
+"""Largest batch that a model accepts."""
 
 
 class InvalidInput(ValueError):
-    """The ids cannot be fed to the model; the text says why."""
+    """The ids do not match the model's signature; the text gives the reason."""
 
 
 @dataclass(frozen=True)
 class ModelSignature:
-    """One int64 matrix in, one float32 matrix out.
+    """The signature of a model: one int64 matrix as input, one float32 matrix as output.
 
-    `feed`, int64, shape (N, len(columns)), 1 ≤ N ≤ MAX_ROWS, column j in [0, cardinality[j]);
-    `fetch`, float32, shape (N, width).
+    `feed` names the input, int64, shape (N, len(columns)) with 1 ≤ N ≤ MAX_ROWS; column j is in
+    [0, cardinality[j]). `fetch` names the output, float32, shape (N, width).
     """
 
     model: str
@@ -40,7 +42,7 @@ class ModelSignature:
 
     @classmethod
     def load(cls, model_dir: str | Path) -> ModelSignature:
-        """Read `signature.json` of a model directory; OSError or ValueError if it is not one."""
+        """Read `signature.json` in `model_dir`; OSError if it cannot be read, ValueError if invalid."""
         path = Path(model_dir) / "signature.json"
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
@@ -54,20 +56,21 @@ class ModelSignature:
                 width=int(raw["width"]),
             )
         except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is no model signature: {error!r}") from error
+            raise ValueError(f"{path} is not a model signature: {error!r}") from error
         if len(signature.columns) != len(signature.cardinality):
             raise ValueError(f"{path}: {len(signature.columns)} columns, {len(signature.cardinality)} bounds")
         return signature
 
     def save(self, model_dir: str | Path) -> None:
+        """Write `signature.json` into a model directory."""
         path = Path(model_dir) / "signature.json"
         path.write_text(json.dumps(self.__dict__, indent=1), encoding="utf-8")
 
     def check(self, ids: np.ndarray) -> np.ndarray:
-        """The ids as a C-contiguous int64 matrix that the model can be fed.
+        """Return the ids as a C-contiguous int64 matrix that is safe to feed to the model.
 
-        Raises InvalidInput for an empty or oversized batch, a wrong shape or type, or an id
-        outside its column's range.
+        Raises InvalidInput for an empty or oversized batch, a wrong shape or type, or an id outside the range
+        of its column.
         """
         ids = np.asarray(ids)
         if not np.issubdtype(ids.dtype, np.integer):

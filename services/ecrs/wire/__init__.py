@@ -1,1 +1,1 @@
-"""Protobuf messages and the domain: conversion both ways, and the validation of requests."""
+"""Conversion between protobuf messages and domain objects, and the validation of requests."""

@@ -1,4 +1,7 @@
-"""Protobuf messages to domain objects and back. The only module that knows the names of both."""
+"""Converts protobuf messages to domain objects and back.
+
+No other module maps the field names of one to those of the other.
+"""
 
 from collections.abc import Sequence
 
@@ -15,7 +18,7 @@ from ecrs.rpc.errors import BadRequest, quoted
 from ecrs.wire.validation import check_batch, check_item_value, check_timestamp
 
 _ROW = np.dtype(("<f8", len(AGGREGATE_COLUMNS)))
-"""One item's aggregates on the wire."""
+"""The aggregates of one item, as they are sent."""
 
 _ACTIONS = {int(action): action for action in ActionType}
 
@@ -27,10 +30,13 @@ _LARGEST = np.array(
 
 
 def to_user(info: UserInfo) -> User:
-    """Convert a user. Raises BadRequest for an invalid timestamp or invalid aggregates."""
+    """Convert a user, with the first HISTORY_LENGTH interactions of its history.
+
+    Raises BadRequest for an invalid timestamp or invalid aggregates.
+    """
     history = info.history[:HISTORY_LENGTH]
-    for place, one in enumerate(history):
-        check_timestamp(f"user_info.history[{place}].ts", one.ts)
+    for index, interaction in enumerate(history):
+        check_timestamp(f"user_info.history[{index}].ts", interaction.ts)
     return User(
         id="" if info.user_id in NEW_USER_IDS else info.user_id,
         age=info.age or UNKNOWN,
@@ -45,7 +51,7 @@ def to_user(info: UserInfo) -> User:
 
 
 def from_user(user: User) -> UserInfo:
-    """Convert a user."""
+    """Convert a user to its message."""
     return UserInfo(
         user_id=user.id,
         age=user.age,
@@ -60,10 +66,10 @@ def from_user(user: User) -> UserInfo:
 
 
 def to_aggregates(info: user_info_pb2.Aggregates) -> Aggregates:
-    """Convert the first MAX_PRODUCTS rows.
+    """Convert aggregates, the first MAX_PRODUCTS rows of them.
 
-    Raises BadRequest if there are more or fewer numbers than items need, an item is there twice, or a number
-    is NaN, negative, or larger than a count or a timestamp can be.
+    Raises BadRequest if the bytes are not one row per item, an item appears twice, or a number is NaN,
+    negative, or larger than a count or a timestamp can be.
     """
     skus = tuple(info.sku_ids)
     if len(info.numbers) != len(skus) * _ROW.itemsize:
@@ -74,8 +80,8 @@ def to_aggregates(info: user_info_pb2.Aggregates) -> Aggregates:
     if not skus:
         return Aggregates()
     if len(set(skus)) < len(skus):
-        twice = next(sku for place, sku in enumerate(skus) if sku in skus[:place])
-        raise BadRequest(f"user_info.aggregates.sku_ids: {quoted(twice)} is there twice")
+        duplicate = next(sku for index, sku in enumerate(skus) if sku in skus[:index])
+        raise BadRequest(f"user_info.aggregates.sku_ids: {quoted(duplicate)} appears twice")
     numbers = np.frombuffer(info.numbers, dtype="<f8").reshape(-1, len(AGGREGATE_COLUMNS))
     valid = (numbers >= 0) & (numbers <= _LARGEST)  # False for NaN
     if not valid.all():
@@ -88,14 +94,14 @@ def to_aggregates(info: user_info_pb2.Aggregates) -> Aggregates:
 
 
 def from_aggregates(aggregates: Aggregates) -> user_info_pb2.Aggregates:
-    """Convert aggregates."""
+    """Convert aggregates to their message."""
     return user_info_pb2.Aggregates(
         sku_ids=aggregates.skus, numbers=aggregates.numbers.astype("<f8").tobytes()
     )
 
 
 def to_provenance(table: item_info_pb2.ProvenanceTable, n: int) -> ProvenanceTable:
-    """Convert the provenance of `n` items. Raises BadRequest if it is not n values per channel."""
+    """Convert the provenance of `n` items. Raises BadRequest unless it has `n` values per channel."""
     channels = tuple(table.channels)
     count = n * len(channels)
     for name, values in (("positions", table.positions), ("scores", table.scores)):
@@ -111,7 +117,7 @@ def to_provenance(table: item_info_pb2.ProvenanceTable, n: int) -> ProvenanceTab
 
 
 def from_provenance(provenance: ProvenanceTable) -> item_info_pb2.ProvenanceTable:
-    """Convert a provenance table."""
+    """Convert a provenance table to its message."""
     return item_info_pb2.ProvenanceTable(
         channels=provenance.channels,
         positions=provenance.positions.ravel().tolist(),
@@ -120,7 +126,7 @@ def from_provenance(provenance: ProvenanceTable) -> item_info_pb2.ProvenanceTabl
 
 
 def describes_user(info: UserInfo) -> bool:
-    """Whether a request's `user_info` says anything about the user beyond the id."""
+    """True if `user_info` has a profile value, a history or aggregates, not only an id."""
     return bool(
         info.age
         or info.sex
@@ -145,7 +151,7 @@ def to_item(info: ItemInfo) -> Item:
 
 
 def from_item(item: Item) -> ItemInfo:
-    """Convert an item record."""
+    """Convert an item record to its message."""
     return ItemInfo(
         sku_id=item.sku,
         brand=item.brand,
@@ -156,11 +162,11 @@ def from_item(item: Item) -> ItemInfo:
 
 
 def to_new_items(infos: Sequence[ItemInfo]) -> list[Item]:
-    """Convert the items of a change request. Raises BadRequest naming the invalid one."""
+    """Convert the items of a PutItemsRequest. Raises BadRequest naming the item that is invalid."""
     check_batch("item_infos", [info.sku_id for info in infos])
-    for place, info in enumerate(infos):
+    for index, info in enumerate(infos):
         for name in ("brand", "shopid", "cate"):
-            check_item_value(f"item_infos[{place}]: sku {info.sku_id!r}: {name}", getattr(info, name))
+            check_item_value(f"item_infos[{index}]: sku {info.sku_id!r}: {name}", getattr(info, name))
     return [to_item(info) for info in infos]
 
 
