@@ -176,7 +176,7 @@ def test_a_last_line_without_an_end_is_a_line(tiny: Bundle, copy: Path) -> None:
         (b"\n", ":301: "),
         (b"9:[" + b"0.5, " * 31 + b"1e39]\n", ":301: a value is not finite"),
         (b"9:[" + b"0.5, " * 31 + b'"0.5x"]\n', ":301: "),
-        (b"1:[" + b"0.5, " * 31 + b"0.5]\n", ":301: sku '1' is there twice"),
+        (b"1:[" + b"0.5, " * 31 + b"0.5]\n", ":301: sku '1' appears twice"),
         (b"\xff:[" + b"0.5, " * 31 + b"0.5]\n", ": not UTF-8"),
     ],
 )
