@@ -135,7 +135,7 @@ def test_the_gateway_refuses_a_bundle_with_fewer_products_than_popularities(copy
     resealed(copy)
     done = start_gateway(copy)
     assert (done.returncode, done.stderr) == (3, "")
-    assert json.loads(done.stdout)["reason"] == f"{path}: 299 lines, recall/popular.npy is of 300"
+    assert json.loads(done.stdout)["reason"] == f"{path}: 299 lines, but recall/popular.npy has 300 items"
 
 
 def start_gateway(bundle: Path) -> subprocess.CompletedProcess[str]:
