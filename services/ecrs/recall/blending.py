@@ -105,7 +105,7 @@ class CandidateGenerator:
         discoverable = np.ones(len(self.catalogue) + 1, dtype=bool)  # the last is for NO_ID and unknown items
         discoverable[had] = False
         discoverable[NO_ID] = True
-        neighbours = np.flatnonzero(similar > 0)  # for a million items 0.3 ms; of the floats it takes 2.5 ms
+        neighbours = np.flatnonzero(similar > 0)  # on bools: on a million floats, it takes 2.5 ms, not 0.3
         neighbours = neighbours[discoverable[neighbours]]
         sellers = self.popular.sellers
         sellers = sellers[discoverable[sellers]]

@@ -35,9 +35,9 @@ class ScoredItems:
 class Interest:
     """A user's interest in each item of the aggregates, exponentially decayed to the time of the request.
 
-    `item`: int64, shape (M,), rows of the catalogue. `bought`: float64, shape (M,), the purchases, decayed by
-    `aggregates.LONG_S`. `engaged`: float64, shape (M,), the weighted other actions, decayed by
-    `aggregates.SHORT_S`.
+    `item`: int64, shape (M,), rows of the catalogue. `bought`: float64, shape (M,), the number of purchases,
+    which decays to 1/e in 120 days (`LONG_S` of the aggregates). `engaged`: float64, shape (M,), the weighted
+    number of other actions, which decays to 1/e in 30 days (`SHORT_S`).
     """
 
     item: np.ndarray

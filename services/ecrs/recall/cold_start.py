@@ -17,7 +17,7 @@ from ecrs.recall.channels import Interest, PopularItems
 from ecrs.storage.vectors import Neighbours
 
 CANDIDATES_PER_COLD_START_ITEM = 20
-"""For every so many candidates, one place goes to a cold-start item."""
+"""One place in this many of the candidate list is reserved for a cold-start item: 5 of 100."""
 
 SOFTMAX_TEMPERATURE = 0.07
 """Temperature of the softmax that the towers were trained with, so that e^(cosine / SOFTMAX_TEMPERATURE) is
