@@ -86,7 +86,14 @@ class Retriever:
         return RetrievedCandidates.alone(channel, self._skus(found.item, new_skus), found.score)
 
     async def _blended(
-        self, user: User, interest: Interest, had: np.ndarray, n: int, deadline: Deadline, *, new_only: bool
+        self,
+        user: User,
+        interest: Interest,
+        interacted: np.ndarray,
+        n: int,
+        deadline: Deadline,
+        *,
+        new_only: bool,
     ) -> RetrievedCandidates:
         async def search() -> tuple[Neighbours, Neighbours, tuple[str, ...]]:
             try:
@@ -96,7 +103,7 @@ class Retriever:
 
         async def run_table_channels() -> UserContext:
             await asyncio.sleep(0)  # send the call to the user tower or the vector store first
-            return self._generator.user_context(interest, had, new_only=new_only)
+            return self._generator.user_context(interest, interacted, new_only=new_only)
 
         (nearest, nearest_cold_start, missing), context = await asyncio.gather(search(), run_table_channels())
         vector, new_skus = self._by_row(nearest)
