@@ -1,4 +1,4 @@
-"""`python client.py as 8888` in the client container, as in the original."""
+"""Runs the original system's command line, such as `python client.py as 8888` in the client container."""
 
 from ecrs.client.original import main
 

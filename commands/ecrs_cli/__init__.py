@@ -1,1 +1,1 @@
-"""The command `ecrs`: puts the verbs of services, seed and models together. Nothing imports this package."""
+"""The command `ecrs`: combines the verbs of services, seed and models. No other package imports this one."""

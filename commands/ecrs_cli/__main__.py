@@ -1,4 +1,4 @@
-"""`python -m ecrs_cli`: the same as `ecrs`."""
+"""Runs `ecrs` as `python -m ecrs_cli`."""
 
 from ecrs_cli.main import main
 

@@ -1,4 +1,4 @@
-"""The embedded platform, seeded: the supervisor of `ecrs.local` with the loader of `ecrs_seed`."""
+"""Runs the embedded platform: the supervisor of `ecrs.local` with the loader of `ecrs_seed`."""
 
 import asyncio
 import signal
@@ -20,16 +20,16 @@ from ecrs_seed.redis import seed_redis
 def embedded_platform(
     bundle: Bundle, run_dir: Path, say: Callable[[str], None] = print
 ) -> AbstractAsyncContextManager[ChildProcesses]:
-    """The platform on this machine, SERVING `bundle`, for the time of the context. Raises StartError."""
+    """Run the platform on this machine with `bundle`, for the duration of the context. Raises StartError."""
     return platform(bundle, run_dir, _seed, say)
 
 
 async def up(bundle: Bundle, run_dir: Path) -> None:
-    """Run the platform until SIGINT or SIGTERM."""
-    serving = asyncio.current_task()
-    assert serving is not None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+    """Run the platform until SIGINT or SIGTERM. Raises StartError."""
+    this_task = asyncio.current_task()
+    assert this_task is not None
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signal_number, this_task.cancel)
     try:
         async with embedded_platform(bundle, run_dir, say=typer.echo):
             gateway = f"127.0.0.1:{PORTS['gateway']}"

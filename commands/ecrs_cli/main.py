@@ -1,4 +1,4 @@
-"""`ecrs`: the command line."""
+"""The command line `ecrs`."""
 
 import asyncio
 from pathlib import Path
@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(seed.app, name="seed")
 app.add_typer(items.app, name="item")
-app.add_typer(models.app)  # its verbs import what the `train` extra brings only when they run
+app.add_typer(models.app)  # its verbs import the packages of the `train` extra only when they run
 
 _ERRORS = Console(stderr=True)
 _ANY_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -35,10 +35,12 @@ _ANY_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 @app.command()
 def up(
-    bundle: Annotated[Path | None, typer.Argument(help="a bundle; default artifacts/bundles/current")] = None,
-    run_dir: Annotated[Path, typer.Option(help="for the store's data, logs and process ids")] = Path(
-        "artifacts/run"
-    ),
+    bundle: Annotated[
+        Path | None, typer.Argument(help="the bundle to serve; default artifacts/bundles/current")
+    ] = None,
+    run_dir: Annotated[
+        Path, typer.Option(help="directory for the store's data, logs and process ids")
+    ] = Path("artifacts/run"),
 ) -> None:
     """Run the whole platform on this machine, without Docker, until Ctrl-C."""
     from ecrs_cli import embedded
@@ -50,7 +52,7 @@ def up(
 
 @app.command()
 def demo() -> None:
-    """From real purchases to recommendations: prepare, train, export, start, ask, stop."""
+    """Go from real purchases to recommendations: build a bundle, run the platform, send requests, stop."""
     from ecrs_cli import demo as steps
 
     only_warnings()
@@ -59,9 +61,9 @@ def demo() -> None:
 
 @app.command()
 def serve(name: Annotated[str, typer.Argument(help=" | ".join(PORTS))]) -> None:
-    """Run one service; its settings come from the environment."""
+    """Run one service, with settings from the environment."""
     if name not in PORTS:
-        raise typer.BadParameter(f"{name!r} is none of {', '.join(PORTS)}")
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(PORTS)}")
     from ecrs.serve import serve as serve_until_stopped
 
     asyncio.run(serve_until_stopped(name))
@@ -69,11 +71,14 @@ def serve(name: Annotated[str, typer.Argument(help=" | ".join(PORTS))]) -> None:
 
 @app.command()
 def health() -> None:
-    """Print whether each service here is SERVING, why not, and what it is missing; exit 1 if one is not."""
+    """Print the health of each service on this machine; exit with 1 if a service is not SERVING.
+
+    A line says SERVING, with the dependencies that the service does without, or the reason why it is not.
+    """
     states = {name: probe(name) for name in PORTS}
-    for name, found in states.items():
-        typer.echo(f"{name:8} {found}")
-    raise typer.Exit(1 if any(found.reason for found in states.values()) else 0)
+    for name, state in states.items():
+        typer.echo(f"{name:8} {state}")
+    raise typer.Exit(1 if any(state.reason for state in states.values()) else 0)
 
 
 def _client(
@@ -96,7 +101,7 @@ for _name, _help in {
 
 
 def main() -> None:
-    """Run a command. An error that a person can act on is printed as one line, without a traceback."""
+    """Run a command. An error that the user can act on is printed as one line, without a traceback."""
     try:
         app()
     except (BundleError, StartError, DataError, Fault) as error:

@@ -1,1 +1,1 @@
-"""One-shot, idempotent loaders of a bundle into the stores."""
+"""Idempotent one-shot programs that load a bundle into the stores."""

@@ -1,4 +1,4 @@
-"""A bundle as the profile store holds it."""
+"""The keys and values that a bundle has in the profile store."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,14 +14,17 @@ from ecrs.storage.records import (
 )
 
 FILES = ("histories.dat", "aggregates.dat", "users.dat", "products.dat")
-"""Each line is a record."""
+"""Files of a bundle that are loaded into the profile store. Each line is one record."""
 
 Record = tuple[str, bytes | str]
 """A key and its value."""
 
 
 def user_records(bundle: Bundle) -> Iterator[Record]:
-    """Histories and aggregates, which need the most room, then profiles. Raises BundleError."""
+    """Yield the records of all users: histories and aggregates, which need the most space, then profiles.
+
+    Raises BundleError for a malformed line.
+    """
     for user_id, history in bundle.records("histories.dat", parse_history):
         yield history_key(user_id, bundle.version), dump_history(history)
     for line in bundle.lines("aggregates.dat"):
@@ -32,13 +35,13 @@ def user_records(bundle: Bundle) -> Iterator[Record]:
 
 
 def keys(bundle: Bundle) -> Iterator[str]:
-    """The keys of `user_records`, in order, and of the items."""
-    makers: tuple[Callable[[str], str], ...] = (
+    """Yield all keys of the bundle: those of `user_records`, in the same order, then those of the items."""
+    key_functions: tuple[Callable[[str], str], ...] = (
         lambda user_id: history_key(user_id, bundle.version),
         lambda user_id: aggregates_key(user_id, bundle.version),
         user_key,
         item_key,
     )
-    for name, make in zip(FILES, makers, strict=True):
+    for name, key_of in zip(FILES, key_functions, strict=True):
         for line in bundle.lines(name):
-            yield make(line.partition(":")[0].strip())
+            yield key_of(line.partition(":")[0].strip())

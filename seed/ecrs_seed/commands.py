@@ -1,4 +1,4 @@
-"""`ecrs seed redis` and `ecrs seed milvus`."""
+"""The commands `ecrs seed redis` and `ecrs seed milvus`."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -12,12 +12,12 @@ from ecrs.rpc import log
 from ecrs.settings import BundleSettings, RedisSettings, VectorSettings
 from ecrs.storage.redis_profiles import open_redis
 
-app = typer.Typer(help="Load a bundle into the stores; safe to run again.", no_args_is_help=True)
+app = typer.Typer(help="Load a bundle into the stores. Safe to run repeatedly.", no_args_is_help=True)
 
 
 @app.command()
 def redis(wait_s: float = typer.Option(120.0, help="how long to wait for the store")) -> None:
-    """Load users, histories and products into Redis."""
+    """Load users, histories, aggregates and products into Redis."""
     from ecrs_seed.bundle_records import FILES
     from ecrs_seed.redis import seed_redis
 
@@ -36,7 +36,7 @@ def redis(wait_s: float = typer.Option(120.0, help="how long to wait for the sto
 
 @app.command()
 def milvus(wait_s: float = typer.Option(180.0, help="how long to wait for the store")) -> None:
-    """Load product vectors into Milvus and make them the live ones."""
+    """Load product vectors into Milvus and make them live."""
     from ecrs_seed.milvus import connect, seed_milvus
 
     log.configure("seed-milvus")
@@ -49,6 +49,7 @@ def milvus(wait_s: float = typer.Option(180.0, help="how long to wait for the st
 
 @contextmanager
 def _progress(name: str, rows: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar of `rows` rows; the context yields the function that advances it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress:
         task = progress.add_task(name, total=rows)

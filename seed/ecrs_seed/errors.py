@@ -1,7 +1,7 @@
-"""Faults of the seeds."""
+"""The error of a failed seed."""
 
 from ecrs.rpc.errors import Fault
 
 
 class SeedError(Fault):
-    """The store cannot be seeded; what it served before, it still serves."""
+    """The store cannot be seeded. It continues to serve what it served before."""

@@ -1,4 +1,4 @@
-"""Writes and removes items, but not those that the shop has changed through cm since the bundle's `as_of`."""
+"""Writes and removes items, except those that the shop changed through cm since the bundle's `as_of`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,26 +32,29 @@ if #outdated > 0 then
 end
 return #removed > 0 and redis.call('UNLINK', unpack(removed)) or 0
 """
-"""Writes or removes items, and removes the notes of their older changes.
+"""Writes or removes items, and deletes the recorded times of their older changes.
 
-A script, because cm could change an item between a look at the changes and the write.
+It is a script, and so atomic, because cm could otherwise change an item between the check and the write.
 """
 
 Command = tuple[Any, ...]
-"""The words of a Redis command."""
+"""The name and arguments of a Redis command."""
 
 
 def write_items(as_of: int, items: Sequence[Item]) -> Command:
-    """The command that writes the records of `items`, but not of those changed since `as_of`."""
+    """Return the command that writes the records of `items`, except those changed since `as_of`."""
     keys, skus = [item_key(item.sku) for item in items], [item.sku for item in items]
     return _command(as_of, keys, skus, [dump_item(item) for item in items])
 
 
 def remove_items(as_of: int, items: Sequence[StoredKey]) -> Command:
-    """The command that removes items, but not those changed since `as_of`; it replies how many there were."""
+    """Return the command that removes items, except those changed since `as_of`.
+
+    Its reply is the number of items removed.
+    """
     return _command(as_of, [key.name for key in items], [key.id for key in items], [b""] * len(items))
 
 
 def _command(as_of: int, keys: Sequence[Any], skus: Sequence[Any], records: Sequence[bytes]) -> Command:
-    """`records`: the new record of each item, empty to remove it."""
+    """Return the call of the script. `records`: the new record of each item, empty to remove the item."""
     return ("EVAL", _SCRIPT, 1 + len(keys), ITEM_CHANGES_KEY, *keys, as_of, *skus, *records)

@@ -1,8 +1,8 @@
-"""Load a bundle's item vectors into Milvus and make them the live ones.
+"""Loads a bundle's item vectors into Milvus and makes them live.
 
-A new collection is filled, indexed, loaded and checked; only then does the alias move. So readers never see
-a part of the catalogue, and a seed that fails leaves the former collection live. The former one is kept after
-that too.
+A new collection is filled, indexed, loaded and checked; only then is the alias moved to it. So readers never
+see a partial catalogue, and a failed seed leaves the previous collection live. After a successful seed, the
+previous collection is kept as well.
 """
 
 import time
@@ -41,19 +41,21 @@ from ecrs_seed.errors import SeedError
 from ecrs_seed.report import SeedReport
 
 BATCH = 5_000
+"""Rows per insert."""
 FIELDS = {"sku", "vector", "cold_start_category"}
+"""Fields of a collection."""
 
-INITIAL_PASSWORD = "Milvus"  # noqa: S105 - every new Milvus has it; `connect` changes it
-
+INITIAL_PASSWORD = "Milvus"  # noqa: S105 - root's password in every new Milvus; `connect` changes it
 
 NOT_FOUND = 100
-"""Milvus' code for a collection that is not there."""
+"""Milvus' error code for a collection that does not exist."""
 
 
 async def connect(settings: VectorSettings, *, wait_s: float | None = None) -> MilvusClient:
-    """A client with root's password, which is set first where Milvus still has its initial one.
+    """Connect as user root. If root still has its initial password, first set the configured one.
 
-    Waits for Milvus, up to `wait_s`. Raises SeedError where the settings name no Milvus.
+    Waits for Milvus, for at most `wait_s` seconds, then raises Unavailable. Raises SeedError if the settings
+    name no Milvus.
     """
     if not settings.vectors.startswith("milvus://"):
         raise SeedError(f"ECRS_VECTORS is {settings.vectors!r}; expected milvus://host:port[/database]")
@@ -63,11 +65,11 @@ async def connect(settings: VectorSettings, *, wait_s: float | None = None) -> M
         try:
             client = _signed_in(address, token(password))
         except (MilvusException, RpcError, OSError) as error:
-            if password:  # what a refused password looks like differs from version to version
+            if password:  # tried on any error: that of a refused password differs between versions of Milvus
                 _change_password(address, password)
             raise Unavailable(f"{type(error).__name__}: {error}") from error
         try:
-            # After a start Milvus takes a password before it has loaded what it holds.
+            # After a start, Milvus accepts a password before it has loaded its collections.
             if live := _live(client):
                 _count(client, live)
         except (MilvusException, RpcError, OSError) as error:
@@ -80,11 +82,11 @@ async def connect(settings: VectorSettings, *, wait_s: float | None = None) -> M
 def seed_milvus(
     bundle: Bundle, client: MilvusClient, *, advance: Callable[[int], None] = lambda rows: None
 ) -> SeedReport:
-    """Load `product_vectors.txt` into a collection of this version, check it, move the alias to it.
+    """Load `product_vectors.txt` into a collection of the bundle's version, check it, and make it live.
 
-    Does nothing if the alias names this version: it moved there after every vector was checked, and items
-    that were added or removed since must stay so. Calls `advance` with the number of rows written since the
-    last call. Raises SeedError if a check fails.
+    Does nothing if this version is live already: its collection was checked before, and changes made since
+    must be kept. Calls `advance` with the number of rows written since the last call. Raises SeedError if a
+    check fails.
     """
     started = time.monotonic()
     name, rows = collection_name(bundle.version), bundle.count("product_vectors.txt")
@@ -92,7 +94,7 @@ def seed_milvus(
         if _is_whole(client, name):
             held = _count(client, name)
             return SeedReport("milvus", bundle.version, held, time.monotonic() - started, already_there=True)
-        client.drop_alias(ALIAS)  # it would keep the collection from being made anew
+        client.drop_alias(ALIAS)  # a collection with an alias cannot be dropped and created again
     skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), rows)
     _fill(client, name, skus, vectors, advance)
     _check(client, name, skus, vectors)
@@ -103,7 +105,7 @@ def seed_milvus(
 def _fill(
     client: MilvusClient, name: str, skus: list[str], vectors: np.ndarray, advance: Callable[[int], None]
 ) -> None:
-    client.drop_collection(name)  # what a failed seed left; no error when there is none
+    client.drop_collection(name)  # the remains of a failed seed; no error if there is none
     create(client, name, vectors.shape[1])
     for start in range(0, len(skus), BATCH):
         client.insert(name, batch_of(skus, vectors, start))
@@ -114,24 +116,25 @@ def _fill(
 
 
 def create(client: MilvusClient, name: str, width: int) -> None:
-    """An empty collection of products' vectors, without an index."""
+    """Create an empty collection of item vectors with `width` values, without an index."""
     schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
     schema.add_field("sku", DataType.VARCHAR, is_primary=True, max_length=MAX_SKU_BYTES)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=width)
-    schema.add_field(
-        "cold_start_category", DataType.INT64
-    )  # of items that come later; see VectorStore.upsert
+    schema.add_field("cold_start_category", DataType.INT64)  # see VectorStore.upsert
     client.create_collection(name, schema=schema, consistency_level=CONSISTENCY)
 
 
 def batch_of(skus: list[str], vectors: np.ndarray, start: int) -> list[dict[str, Any]]:
-    """A batch as `insert` takes it, from `start` on."""
+    """Return the rows of one insert: at most BATCH, from index `start` on."""
     batch = zip(skus[start : start + BATCH], vectors[start : start + BATCH], strict=True)
     return [{"sku": sku, "vector": vector, "cold_start_category": 0} for sku, vector in batch]
 
 
 def index_for(client: MilvusClient | type[MilvusClient], products: int) -> IndexParams:
-    """Exact while a scan takes about a millisecond; see docs/decisions/0006-the-index-follows-the-size.md."""
+    """Return the index for a number of products: exact up to EXACT_INDEX_LIMIT, HNSW above.
+
+    Up to there, a scan takes about a millisecond: see docs/decisions/0006-the-index-follows-the-size.md.
+    """
     index = client.prepare_index_params()
     if products <= EXACT_INDEX_LIMIT:
         index.add_index("vector", index_type="FLAT", metric_type="L2")
@@ -142,9 +145,10 @@ def index_for(client: MilvusClient | type[MilvusClient], products: int) -> Index
 
 
 def _check(client: MilvusClient, name: str, skus: list[str], vectors: np.ndarray) -> None:
-    found = _count(client, name)
-    if found != len(skus):
-        raise SeedError(f"{name}: {found:,} vectors, {len(skus):,} were written")
+    """Raise SeedError unless the collection has all vectors and its index finds true neighbours."""
+    count = _count(client, name)
+    if count != len(skus):
+        raise SeedError(f"{name}: {count:,} vectors, {len(skus):,} were written")
     recall = _recall(client, name, skus, vectors)
     if recall < MIN_INDEX_RECALL:
         raise SeedError(
@@ -154,43 +158,43 @@ def _check(client: MilvusClient, name: str, skus: list[str], vectors: np.ndarray
 
 
 def _recall(client: MilvusClient, name: str, skus: list[str], vectors: np.ndarray) -> float:
-    """The share of a sample's true nearest neighbours that the index finds.
+    """Return the share of a sample's true nearest neighbours that the index finds.
 
-    Counted by distance: of equally near items it does not matter which is found.
+    Neighbours are compared by distance, because any of equally near items is correct.
     """
     n = min(CHECKED_NEIGHBOURS, len(skus))
     sample = sample_vectors(vectors)
-    lengths = np.square(vectors).sum(axis=1)
+    squared_lengths = np.square(vectors).sum(axis=1)
     hits = client.search(
         name, data=list(sample), limit=n, consistency_level="Strong", search_params=search_params(n)
     )
-    found = 0
+    correct = 0
     for vector, neighbours in zip(sample, hits, strict=True):
-        distances = lengths - 2 * (vectors @ vector) + vector @ vector
+        distances = squared_lengths - 2 * (vectors @ vector) + vector @ vector
         farthest = np.partition(distances, n - 1)[n - 1]
-        found += sum(hit["distance"] <= farthest + DISTANCE_TOLERANCE for hit in neighbours)
-    return found / (len(sample) * n)
+        correct += sum(hit["distance"] <= farthest + DISTANCE_TOLERANCE for hit in neighbours)
+    return correct / (len(sample) * n)
 
 
 def _go_live(client: MilvusClient, name: str) -> None:
-    """Move the alias. Keep the collection that it named before, to go back to, and drop older ones.
+    """Move the alias. Keep the previously live collection, for a rollback, and drop older ones.
 
-    Without an alias it is not known which collection was live before: then none is dropped.
+    If there is no alias, the previously live collection is unknown, and none is dropped.
     """
-    former = _live(client)
-    if former is None:
+    previous = _live(client)
+    if previous is None:
         client.create_alias(name, ALIAS)
         return
     client.alter_alias(name, ALIAS)
     for other in client.list_collections():
-        if other.startswith(PREFIX) and other not in (name, former):
+        if other.startswith(PREFIX) and other not in (name, previous):
             client.drop_collection(other)
 
 
 def _live(client: MilvusClient) -> str | None:
-    """The collection that the alias names, None before the first seed."""
+    """Return the name of the live collection; None before the first seed."""
     try:
-        # Not list_aliases: Milvus 2.3 looks for those in the default database only.
+        # Not list_aliases, which searches only the default database in Milvus 2.3.
         return client.describe_collection(ALIAS)["collection_name"]
     except MilvusException as error:
         if error.code == NOT_FOUND:
@@ -199,7 +203,7 @@ def _live(client: MilvusClient) -> str | None:
 
 
 def _is_whole(client: MilvusClient, name: str) -> bool:
-    """Whether a collection has today's fields, and not lost everything."""
+    """Return True if a collection has the current fields and is not empty."""
     fields = {field["name"] for field in client.describe_collection(name)["fields"]}
     return fields == FIELDS and _count(client, name) > 0
 
@@ -210,7 +214,7 @@ def _count(client: MilvusClient, name: str) -> int:
 
 def _signed_in(address: dict[str, str], with_token: str) -> MilvusClient:
     client = MilvusClient(**address, token=with_token, timeout=5)
-    client.list_collections()
+    client.list_collections()  # fails if the token is refused
     return client
 
 
@@ -219,4 +223,4 @@ def _change_password(address: dict[str, str], password: str) -> None:
         client = _signed_in(address, token(INITIAL_PASSWORD))
         client.update_password("root", INITIAL_PASSWORD, password)
     except (MilvusException, RpcError, OSError) as error:
-        raise Unavailable(f"root has neither the given password nor the initial one: {error}") from error
+        raise Unavailable(f"root has neither the configured nor the initial password: {error}") from error

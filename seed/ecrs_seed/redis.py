@@ -1,9 +1,9 @@
-"""Load a bundle's users, histories, aggregates and items into the profile store.
+"""Loads a bundle's users, histories, aggregates and items into the profile store.
 
-Histories and aggregates are written under the bundle's version while the former version is still read. Then
-users and items are replaced one by one, the version goes live in one step, and what the bundle does not have
-is removed. A seed that fails or is killed before that step leaves the former version live. Seeding again, the
-same bundle or another, repairs whatever it left.
+Histories and aggregates are written under the bundle's version while the previous version is still read. Then
+users and items are replaced one by one, the version goes live in one step, and data that the bundle does not
+have is removed. A seed that fails or is killed before that step leaves the previous version live. Another
+seed, of the same bundle or another one, completes or cleans up an unfinished one.
 """
 
 import time
@@ -35,8 +35,9 @@ from ecrs_seed.report import SeedReport
 from ecrs_seed.stale_keys import remove_bundle_derived, remove_stale
 
 BATCH = 500
+"""Records per command."""
 SAMPLE = 64
-"""Keys looked up to see whether a complete store has lost records."""
+"""Number of keys looked up to detect that a complete store has lost records."""
 
 T = TypeVar("T")
 
@@ -48,11 +49,12 @@ async def seed_redis(
     wait_s: float | None = None,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> SeedReport:
-    """Replace what the store holds by the bundle; do nothing if it holds this version and is complete.
+    """Replace the contents of the store with the bundle. Do nothing if the store already holds all of it.
 
-    Waits for the store, up to `wait_s`. Calls `advance` with the number of rows written since the last call.
-    Items that were added, changed or removed through cm stay as they are unless the bundle's `as_of` is later
-    than the change. Raises BundleError for a bad line and SeedError if the store fails or refuses.
+    Waits for the store, for at most `wait_s` seconds, then raises Unavailable. Calls `advance` with the
+    number of rows written since the last call. Items that were added, changed or removed through cm stay as
+    they are unless the bundle's `as_of` is later than the change. Raises BundleError for a malformed line,
+    and SeedError if the store fails or refuses a command.
     """
 
     async def ping() -> None:
@@ -71,45 +73,45 @@ async def seed_redis(
 async def _seed(bundle: Bundle, redis: Redis, advance: Callable[[int], None]) -> SeedReport:
     started = time.monotonic()
     rows = sum(bundle.count(name) for name in FILES)
-    held = await _held(redis)
-    if held == StoredBundle(bundle.version, complete=True) and await _has_sample(bundle, redis):
+    live = await _read_live(redis)
+    if live == StoredBundle(bundle.version, complete=True) and await _has_sample(bundle, redis):
         return SeedReport("redis", bundle.version, rows, time.monotonic() - started, already_there=True)
-    if held:
-        await _hold(redis, StoredBundle(held.version))
-        if not held.complete:  # a seed was killed, which takes room
-            await remove_bundle_derived(redis, except_of={held.version, bundle.version})
+    if live:
+        await _set_live(redis, StoredBundle(live.version))
+        if not live.complete:  # free the memory that an unfinished seed takes
+            await remove_bundle_derived(redis, except_of={live.version, bundle.version})
     try:
         await _write(bundle, redis, advance)
     except Exception:
-        # The store may be full, and then it refuses the shop's changes too: give back the room.
+        # If the store is full, it refuses changes by the shop as well, so free the memory taken so far.
         with suppress(RedisError):
-            live = await _held(redis)
+            live = await _read_live(redis)
             await remove_bundle_derived(redis, except_of={live.version} if live else set())
         raise
-    await _hold(redis, StoredBundle(bundle.version))
+    await _set_live(redis, StoredBundle(bundle.version))
     removed = await remove_stale(bundle, redis)
-    await _hold(redis, StoredBundle(bundle.version, complete=True))
+    await _set_live(redis, StoredBundle(bundle.version, complete=True))
     return SeedReport("redis", bundle.version, rows, time.monotonic() - started, removed=removed)
 
 
-async def _held(redis: Redis) -> StoredBundle | None:
+async def _read_live(redis: Redis) -> StoredBundle | None:
     raw: Any = await redis.get(BUNDLE_KEY)
     return load_bundle(raw)
 
 
-async def _hold(redis: Redis, bundle: StoredBundle) -> None:
+async def _set_live(redis: Redis, bundle: StoredBundle) -> None:
     await redis.set(BUNDLE_KEY, dump_bundle(bundle))
 
 
 def batches(records: Iterable[T]) -> Iterator[list[T]]:
-    """Lists of BATCH, the last one shorter."""
+    """Yield the records in lists of BATCH; the last list may be shorter."""
     iterator = iter(records)
     while batch := list(islice(iterator, BATCH)):
         yield batch
 
 
 def _commands(bundle: Bundle) -> Iterator[tuple[int, Command]]:
-    """The commands that write the bundle, each with its number of rows."""
+    """Yield the commands that write the bundle, each with its number of rows."""
     for batch in batches(user_records(bundle)):
         yield len(batch), ("MSET", *chain.from_iterable(batch))
     for items in batches(bundle.records("products.dat", parse_item)):
@@ -117,22 +119,22 @@ def _commands(bundle: Bundle) -> Iterator[tuple[int, Command]]:
 
 
 async def _write(bundle: Bundle, redis: Redis, advance: Callable[[int], None]) -> None:
-    """Send the commands, each while the store works on the one before."""
+    """Send the commands that write the bundle, each while the store processes the one before."""
     connection = await redis.connection_pool.get_connection()
-    sent = 0
+    unanswered = 0  # rows of the command whose reply was not read yet
     try:
-        for rows, words in _commands(bundle):
-            # The client's own packing, in Python, takes half as long as the store with the rows.
-            await connection.send_packed_command(hiredis.pack_command(words))
-            if sent:
+        for rows, command in _commands(bundle):
+            # Packed by hiredis: packing in Python takes half as long as the store needs for the rows.
+            await connection.send_packed_command(hiredis.pack_command(command))
+            if unanswered:
                 await connection.read_response()
-                advance(sent)
-            sent = rows
-        if sent:
+                advance(unanswered)
+            unanswered = rows
+        if unanswered:
             await connection.read_response()
-            advance(sent)
+            advance(unanswered)
     except BaseException:
-        # A reply that was not read would be taken for that of the next command.
+        # The next user of this connection would take an unread reply for its own.
         await connection.disconnect(nowait=True)
         raise
     finally:
@@ -140,12 +142,12 @@ async def _write(bundle: Bundle, redis: Redis, advance: Callable[[int], None]) -
 
 
 async def _has_sample(bundle: Bundle, redis: Redis) -> bool:
-    """Whether a sample of the bundle's keys is there, but for items that were removed through cm."""
+    """Return True if the store has a sample of the bundle's keys, except for items removed through cm."""
     step = max(sum(bundle.count(name) for name in FILES) // SAMPLE, 1)
     sample = list(islice(keys(bundle), 0, None, step))
-    lost = [key for key, value in zip(sample, await redis.mget(sample), strict=True) if value is None]
-    if not lost:
+    missing = [key for key, value in zip(sample, await redis.mget(sample), strict=True) if value is None]
+    if not missing:
         return True
-    parsed = [StoredKey.parse(key.encode()) for key in lost]
+    parsed = [StoredKey.parse(key.encode()) for key in missing]
     skus = [key.id for key in parsed if key and key.is_item]
-    return len(skus) == len(lost) and None not in await redis.hmget(ITEM_CHANGES_KEY, skus)
+    return len(skus) == len(missing) and None not in await redis.hmget(ITEM_CHANGES_KEY, skus)

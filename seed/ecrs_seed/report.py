@@ -1,11 +1,15 @@
-"""The line that a seed prints."""
+"""The result of a seed."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class SeedReport:
-    """What a seed wrote, and how many keys of other bundles it removed."""
+    """Result of a seed; as a string, the line to print.
+
+    `rows`: number of rows written or, with `already_there`, of rows that the store has. `removed`: number of
+    stale keys removed, such as those of other bundles.
+    """
 
     store: str
     version: str
@@ -16,8 +20,8 @@ class SeedReport:
 
     def __str__(self) -> str:
         if self.already_there:
-            return f"{self.store}: version {self.version} is there already, checked in {self.took_s:.1f} s"
+            return f"{self.store}: version {self.version} is already loaded, checked in {self.took_s:.1f} s"
         rate = self.rows / max(self.took_s, 1e-9)
-        wrote = f"{self.rows:,} rows in {self.took_s:.1f} s ({rate:,.0f} rows/s)"
+        written = f"{self.rows:,} rows in {self.took_s:.1f} s ({rate:,.0f} rows/s)"
         removed = f", {self.removed:,} stale keys removed" if self.removed else ""
-        return f"{self.store}: version {self.version}, {wrote}{removed}"
+        return f"{self.store}: version {self.version}, {written}{removed}"

@@ -1,4 +1,4 @@
-"""Removal of what other bundles left in the profile store, in batches."""
+"""Removes data of other bundles from the profile store, in batches."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence, Set
 from typing import Any
@@ -12,11 +12,11 @@ from ecrs_seed.bundle_records import keys
 from ecrs_seed.item_changes import remove_items
 
 SCANNED_KEYS = 1000
-"""Keys that one step of a scan looks at."""
+"""Number of keys that one step of a scan visits."""
 
 
 async def remove_bundle_derived(redis: Redis, *, except_of: Set[str]) -> None:
-    """Remove the histories and aggregates of all versions but these."""
+    """Remove the histories and aggregates of all versions except `except_of`."""
     async for names in _scan(redis):
         derived = [key for name in names if (key := StoredKey.parse(name)) and key.is_bundle_derived]
         if stale := [key.name for key in derived if key.version.decode() not in except_of]:
@@ -26,37 +26,37 @@ async def remove_bundle_derived(redis: Redis, *, except_of: Set[str]) -> None:
 async def remove_stale(bundle: Bundle, redis: Redis) -> int:
     """Remove users and items that the bundle does not have, and histories and aggregates of other versions.
 
-    Items changed through cm since the bundle's `as_of` stay; notes of older changes are removed. Returns the
-    number of keys removed. Needs 8 bytes of memory for each of the bundle's keys.
+    Items changed through cm since the bundle's `as_of` are kept; recorded times of older changes are removed.
+    Returns the number of removed keys. Needs 8 bytes of memory for each key of the bundle.
     """
-    known = _KnownKeys(keys(bundle))
+    bundle_keys = _HashedKeys(keys(bundle))
     removed = 0
     async for names in _scan(redis):
-        stale = [key for name in known.without(names) if (key := StoredKey.parse(name))]
-        if of_users := [key.name for key in stale if not key.is_item]:
-            removed += await redis.unlink(*of_users)
+        stale = [key for name in bundle_keys.exclude_from(names) if (key := StoredKey.parse(name))]
+        if user_keys := [key.name for key in stale if not key.is_item]:
+            removed += await redis.unlink(*user_keys)
         removed += await _remove_items(bundle.as_of, redis, [key for key in stale if key.is_item])
     async for items in _items_changed_before(bundle.as_of, redis):
-        unknown = set(known.without([item.name for item in items]))
+        unknown = set(bundle_keys.exclude_from([item.name for item in items]))
         removed += await _remove_items(bundle.as_of, redis, [item for item in items if item.name in unknown])
     return removed
 
 
-class _KnownKeys:
-    """Keys, of which only hashes are kept. A collision keeps a stale key, which is harmless."""
+class _HashedKeys:
+    """A set of keys that only keeps their hashes. A hash collision keeps a stale key, which is harmless."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._hashes = np.sort(np.fromiter((hash(name.encode()) for name in names), dtype=np.int64))
 
-    def without(self, names: Sequence[bytes]) -> list[bytes]:
-        """Those of `names` that are none of the keys."""
+    def exclude_from(self, names: Sequence[bytes]) -> list[bytes]:
+        """Return `names` without those that are in the set."""
         hashes = np.fromiter(map(hash, names), dtype=np.int64, count=len(names))
         first, last = (np.searchsorted(self._hashes, hashes, side) for side in ("left", "right"))
-        return [names[place] for place in np.flatnonzero(first == last).tolist()]
+        return [names[index] for index in np.flatnonzero(first == last).tolist()]
 
 
 async def _scan(redis: Redis) -> AsyncIterator[list[bytes]]:
-    """The store's keys in batches; a key may come twice."""
+    """Yield the store's keys in batches; a key may appear more than once."""
     names: Any
     cursor = 0
     while True:
@@ -67,7 +67,7 @@ async def _scan(redis: Redis) -> AsyncIterator[list[bytes]]:
 
 
 async def _items_changed_before(as_of: int, redis: Redis) -> AsyncIterator[list[StoredKey]]:
-    """Items whose last change through cm was before `as_of`, in batches."""
+    """Yield the items whose last change through cm was before `as_of`, in batches."""
     changes: Any
     cursor = 0
     while True:

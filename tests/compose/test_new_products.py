@@ -43,7 +43,7 @@ def test_a_new_product_is_recalled_and_outlives_restarts(
     wait_until("every container healthy", lambda: all(map(stack.is_healthy, SERVICES)), 90)
     wait_until("the new product after the restart", recalled, 90)
     for seed in ("redis", "milvus"):
-        assert "is there already" in stack.compose(
+        assert "is already loaded" in stack.compose(
             "run", "--rm", "-T", "--no-deps", f"seed-{seed}", limit_s=120
         )
     assert recalled()

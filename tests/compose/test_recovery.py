@@ -59,4 +59,4 @@ def test_down_and_up_come_back_without_training_or_seeding(stack: Stack, known: 
     for field in ("item_infos", "bundle_version"):
         assert after[field] == before[field]
     for service in ("seed-redis", "seed-milvus"):
-        assert "is there already" in stack.log(service)
+        assert "is already loaded" in stack.log(service)

@@ -179,7 +179,7 @@ def items(*skus: str, **fields: str) -> list[ItemInfo]:
         (PUT, "item_infos", items(*["a"] * 10_000), "item_infos: expected 1 to 1000 products, got 10000"),
         (REMOVE, "item_ids", ["x"] * 10_000, "item_ids: expected 1 to 1000 products, got 10000"),
         (STOCK, "item_ids", ["x"] * 10_000, "item_ids: expected 1 to 1000 products, got 10000"),
-        (RECALL, "recall_type", LONG, f"recall_type: {SHOWN} is none of cold_st"),
+        (RECALL, "recall_type", LONG, f"recall_type: {SHOWN} is not one of cold_st"),
         (RECALL, "request_num", 2**32 - 1, "request_num: at most 1000, got 4294967295"),
         (AS, "request_num", 2**32 - 1, "request_num: at most 1000, got 4294967295"),
         (RANK, "item_infos", items(*"abcdefgh", LONG), "item_infos[8]: at most 1024 bytes, got 1000004"),

@@ -291,7 +291,7 @@ async def test_request_num_is_how_many(
         (RecallRequest(request_num=1001), "request_num: at most 1000, got 1001"),
         (
             RecallRequest(recall_type="magic"),
-            "recall_type: 'magic' is none of cold_start, popular, repurchase, similar, vector",
+            "recall_type: 'magic' is not one of cold_start, popular, repurchase, similar, vector",
         ),
     ],
 )

@@ -48,7 +48,7 @@ def test_ctrl_c_stops_everything_and_a_second_start_seeds_nothing(tiny: Bundle, 
 
     second = Up(tiny.path, tmp_path)
     try:
-        assert "is there already" in second.wait_for("redis: version")
+        assert "is already loaded" in second.wait_for("redis: version")
         second.wait_for("up: bundle")
         assert not any("cleanly" in line for line in second.lines)
     finally:
@@ -157,7 +157,7 @@ def test_starting_twice_says_so(tiny: Bundle, tmp_path: Path) -> None:
         up.wait_for("up: bundle")
         again = ecrs("up", str(tiny.path), "--run-dir", str(tmp_path))
         assert again.returncode == 1
-        assert "the platform is up already" in again.stderr
+        assert "the platform is already running" in again.stderr
         assert "Traceback" not in again.stderr
     finally:
         assert up.stop() == 0
@@ -170,7 +170,7 @@ def test_a_port_that_is_taken_is_named(tiny: Bundle, tmp_path: Path) -> None:
         taken.listen()
         done = ecrs("up", str(tiny.path), "--run-dir", str(tmp_path))
     assert done.returncode == 1
-    assert "port 8920 of cm is taken" in done.stderr
+    assert "port 8920 (cm) is in use" in done.stderr
 
 
 def test_no_bundle_says_where_it_was_looked_for(tmp_path: Path) -> None:

@@ -158,8 +158,8 @@ def test_a_removed_product_is_gone_and_can_be_added_again(platform: Platform, fa
         (("add", "1", "2"), "give either SKU BRAND SHOP CATEGORY or --file"),
         (("add", "a;b", "1", "2", "3"), "sku 'a;b': it holds a control character or one of ',:;'"),
         (("add", "--file", "/nowhere"), "/nowhere: No such file or directory"),
-        (("remove", "never there"), "0 products removed, 1 not known: never there"),
-        (("stock", "never there", "--out"), "0 products marked out of stock, 1 not known: never there"),
+        (("remove", "never there"), "0 products removed, 1 unknown: never there"),
+        (("stock", "never there", "--out"), "0 products marked out of stock, 1 unknown: never there"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(up: Up, arguments: tuple[str, ...], reason: str) -> None:
@@ -171,7 +171,7 @@ def test_what_cannot_be_done_is_one_line(up: Up, arguments: tuple[str, ...], rea
 
 def test_a_bad_line_of_a_file_is_named_and_nothing_is_added(platform: Platform, tmp_path: Path) -> None:
     file = tmp_path / "products.dat"
-    for bad, reason in (("oops", "expected 4 fields"), ("first:1:2:3", "it is there already")):
+    for bad, reason in (("oops", "expected 4 fields"), ("first:1:2:3", "appears twice")):
         file.write_text(f"first:1:2:3\n{bad}\n")
         done = ecrs("item", "add", "--file", str(file))
         assert done.returncode == 1

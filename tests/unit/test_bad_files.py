@@ -135,7 +135,7 @@ def test_the_gateway_refuses_a_bundle_with_fewer_products_than_popularities(copy
     resealed(copy)
     done = start_gateway(copy)
     assert (done.returncode, done.stderr) == (3, "")
-    assert json.loads(done.stdout)["reason"] == f"{path}: 299 lines, recall/popular.npy is of 300"
+    assert json.loads(done.stdout)["reason"] == f"{path}: 299 lines, but recall/popular.npy has 300 items"
 
 
 def start_gateway(bundle: Path) -> subprocess.CompletedProcess[str]:
@@ -176,7 +176,7 @@ def test_a_last_line_without_an_end_is_a_line(tiny: Bundle, copy: Path) -> None:
         (b"\n", ":301: "),
         (b"9:[" + b"0.5, " * 31 + b"1e39]\n", ":301: a value is not finite"),
         (b"9:[" + b"0.5, " * 31 + b'"0.5x"]\n', ":301: "),
-        (b"1:[" + b"0.5, " * 31 + b"0.5]\n", ":301: sku '1' is there twice"),
+        (b"1:[" + b"0.5, " * 31 + b"0.5]\n", ":301: sku '1' appears twice"),
         (b"\xff:[" + b"0.5, " * 31 + b"0.5]\n", ": not UTF-8"),
     ],
 )

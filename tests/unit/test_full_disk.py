@@ -180,7 +180,7 @@ async def test_a_change_that_the_disk_has_no_room_for_is_refused_and_leaves_no_t
                 done += at_once
         except Unavailable as fault:
             reason = fault.text
-        assert reason == "the change cannot be written down (No space left on device)"
+        assert reason == "the change could not be written to disk (No space left on device)"
         assert await store.count(5.0) == len(table) - 1 + done
         assert (await store.search(table[7], 1, 5.0)).skus == [skus[7]]
         filler.unlink()

@@ -13,7 +13,7 @@ import numpy as np
 
 from ecrs.features.quantiles import Quantiles
 from ecrs.features.ranking import CHANNELS, EncodedAggregates
-from ecrs.recall.blending import DEPTH, UserContext, discoverable
+from ecrs.recall.blending import DEPTH, UserContext, discoverable_items
 from ecrs.recall.channels import Interest, ScoredItems
 from ecrs_models.data.log import Log
 from ecrs_models.snapshots.new_users import new_user_rows, session_aggregates
@@ -150,7 +150,7 @@ class _CompactContext:
         similar = np.zeros(self.items)
         similar[self.scored] = self.scores
         return UserContext(
-            discoverable(self.items, self.held), similar, self.category_lift, self.channel_lists
+            discoverable_items(self.items, self.held), similar, self.category_lift, self.channel_lists
         )
 
 

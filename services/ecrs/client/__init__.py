@@ -1,1 +1,1 @@
-"""Client programs: the original's command line, and item changes."""
+"""Client programs: the original system's command line, and the commands that change items."""

@@ -1,4 +1,4 @@
-"""`ecrs item`: products that come, go and run out while the platform runs."""
+"""`ecrs item`: adds, removes and marks products while the platform runs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,10 +21,10 @@ from ecrs.wire.messages import from_item
 from ecrs.wire.validation import MAX_BATCH
 
 TIMEOUT_S = 30.0
-"""For one batch."""
+"""Longest time for one batch."""
 
 app = typer.Typer(help="Add, remove and mark products while the platform runs.", no_args_is_help=True)
-_MINUS_ONE = {"ignore_unknown_options": True}  # "-1" is how an unknown value is written, and no option
+_MINUS_ONE = {"ignore_unknown_options": True}  # "-1" stands for an unknown value and is not an option
 
 Call = Callable[[CMServiceStub, Any], ChangeResponse]
 
@@ -32,19 +32,24 @@ Call = Callable[[CMServiceStub, Any], ChangeResponse]
 @app.command(context_settings=_MINUS_ONE)
 def add(
     values: Annotated[list[str] | None, typer.Argument(metavar="SKU BRAND SHOP CATEGORY")] = None,
-    file: Annotated[Path | None, typer.Option(help="lines sku:brand:shop:category, as products.dat")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="lines sku:brand:shop:category, as in products.dat")
+    ] = None,
 ) -> None:
-    """Add a product, or all of a file; known ones are changed. They are in stock and recommended at once."""
+    """Add a product, or all products of a file; known ones are replaced.
+
+    Added products are in stock and can be recommended immediately.
+    """
     if (file is None) == (values is None) or (values and len(values) != 4):
         _fail("give either SKU BRAND SHOP CATEGORY or --file")
-    items = _read(file) if file else [_item(":".join(values or ()), "the product")]
+    items = _read(file) if file else [_parse(":".join(values or ()), "the product")]
     requests = (PutItemsRequest(item_infos=map(from_item, batch)) for batch in _batches(items))
     _change(len(items), requests, lambda stub, request: stub.put_items(request, timeout=TIMEOUT_S), "added")
 
 
 @app.command(context_settings=_MINUS_ONE)
 def remove(skus: Annotated[list[str], typer.Argument(metavar="SKU…")]) -> None:
-    """Forget products: no answer has them from now on."""
+    """Remove products, so that they are no longer recommended."""
     _check(skus)
     requests = (RemoveItemsRequest(item_ids=batch) for batch in _batches(skus))
     _change(
@@ -55,47 +60,53 @@ def remove(skus: Annotated[list[str], typer.Argument(metavar="SKU…")]) -> None
 @app.command(context_settings=_MINUS_ONE)
 def stock(
     skus: Annotated[list[str], typer.Argument(metavar="SKU…")],
-    in_stock: Annotated[bool, typer.Option("--in/--out", help="in stock, or left out of answers")],
+    in_stock: Annotated[
+        bool, typer.Option("--in/--out", help="in stock, or out of stock and not recommended")
+    ],
 ) -> None:
-    """Mark products as in stock or out of it."""
+    """Mark products as in stock or out of stock."""
     _check(skus)
     requests = (SetStockRequest(item_ids=batch, in_stock=in_stock) for batch in _batches(skus))
     done = "marked in stock" if in_stock else "marked out of stock"
     _change(len(skus), requests, lambda stub, request: stub.set_stock(request, timeout=TIMEOUT_S), done)
 
 
-def _change(asked: int, requests: Iterator[Any], call: Call, done: str) -> None:
-    """Send the requests one by one and say what came of them in one line; exit 1 unless all was done."""
+def _change(total: int, requests: Iterator[Any], call: Call, done: str) -> None:
+    """Send the requests one after the other and print the result in one line.
+
+    `total`: number of products in all requests. `done`: past participle for the line, such as "added". Exits
+    with 1 unless all products were changed.
+    """
     target = TargetSettings().cm_target
     count, missing = 0, list[str]()
     with grpc.insecure_channel(target) as channel:
         stub = CMServiceStub(channel)
         for request in requests:
-            sofar = f"; {count:,} of {asked:,} were {done} before" if count else ""
+            progress = f"; {count:,} of {total:,} were already {done}" if count else ""
             try:
                 reply = call(stub, request)
             except grpc.RpcError as error:
-                _fail(f"no answer from cm at {target}: {error.code().name}{sofar}")
+                _fail(f"no answer from cm at {target}: {error.code().name}{progress}")
             if reply.error.code != 200:
-                _fail(f"{reply.error.text} (code {reply.error.code}){sofar}")
+                _fail(f"{reply.error.text} (code {reply.error.code}){progress}")
             count += reply.done
             missing += reply.missing_ids
-    what = f"{count:,} {'product' if count == 1 else 'products'} {done}"
+    result = f"{count:,} {'product' if count == 1 else 'products'} {done}"
     if missing:
-        _fail(f"{what}, {len(missing):,} not known: {', '.join(missing[:10])}{'…' * (len(missing) > 10)}")
-    typer.echo(what)
+        _fail(f"{result}, {len(missing):,} unknown: {', '.join(missing[:10])}{'…' * (len(missing) > 10)}")
+    typer.echo(result)
 
 
 def _read(file: Path) -> list[Item]:
-    """The products of a file, all of them good ones; what is not ends the program with its line."""
+    """Return the products of a file. Exits at the first invalid line, with its number and the reason."""
     items: dict[str, Item] = {}
     try:
         for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1):
             if not line.strip():
                 continue
-            item = _item(line, where := f"{file}:{number}")
+            item = _parse(line, where := f"{file}:{number}")
             if item.sku in items:
-                _fail(f"{where}: sku {item.sku!r}: it is there already")
+                _fail(f"{where}: sku {item.sku!r} appears twice")
             items[item.sku] = item
     except OSError as error:
         _fail(f"{file}: {error.strerror}")
@@ -106,7 +117,8 @@ def _read(file: Path) -> list[Item]:
     return list(items.values())
 
 
-def _item(line: str, where: str) -> Item:
+def _parse(line: str, where: str) -> Item:
+    """Return the product of a line. Exits with `where` and the reason if it is invalid."""
     try:
         item = parse_item(line)
     except ValueError as error:
@@ -121,8 +133,8 @@ def _check(skus: Sequence[str], where: str = "") -> None:
             _fail(f"{where}sku {sku!r}: {fault}")
 
 
-def _batches(things: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    return (things[start : start + MAX_BATCH] for start in range(0, len(things), MAX_BATCH))
+def _batches(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (values[start : start + MAX_BATCH] for start in range(0, len(values), MAX_BATCH))
 
 
 def _fail(text: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The original's command line, `client.py`: asks one of the services and prints its reply."""
+"""The original system's command line, `client.py`: calls one of the services and prints its reply."""
 
 import argparse
 import sys
@@ -43,11 +43,14 @@ ORIGINAL_ITEM = ItemInfo(sku_id="1", brand="3456", shopid="6980", cate="70")
 
 
 class UsageError(Exception):
-    """The command does not take these values."""
+    """The values do not fit the command; the text says what it takes."""
 
 
 def ask(command: str, values: Sequence[str], targets: TargetSettings) -> Any:
-    """The service's reply to a command, a protobuf message. Raises UsageError and grpc.RpcError."""
+    """Send a command to its service and return the reply, a protobuf message.
+
+    Raises UsageError for values that do not fit the command, and grpc.RpcError if there is no reply.
+    """
     return _COMMANDS[command](list(values), targets)
 
 
@@ -75,10 +78,10 @@ def _cm(values: list[str], targets: TargetSettings) -> Any:
 
 
 def _recall(values: list[str], targets: TargetSettings) -> Any:
-    known = _um(values, targets)
-    if known.error.code != 200:
-        return known
-    request = RecallRequest(user_info=known.user_info)
+    um_reply = _um(values, targets)
+    if um_reply.error.code != 200:
+        return um_reply
+    request = RecallRequest(user_info=um_reply.user_info)
     return _call(targets.recall_target, RecallServiceStub, "recall", request)
 
 
@@ -110,24 +113,25 @@ _COMMANDS: dict[str, Callable[[list[str], TargetSettings], Any]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the reply to a command.
+    """Run one command and print the reply.
 
-    The exit status is 0 for a reply of any kind, 1 without a reply, and 2 for a usage error.
+    The exit status is 0 for a reply of any kind, including an error reply, 1 without a reply, and 2 for a
+    usage error. `arguments` default to those of the process.
     """
     parser = _parser()
-    given = parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
-        reply = ask(given.command, given.values, TargetSettings())
+        reply = ask(options.command, options.values, TargetSettings())
     except UsageError as error:
         parser.error(str(error))
     except grpc.RpcError as error:
         print(f"no answer: {error.code().name}: {error.details()}", file=sys.stderr)
         raise SystemExit(1) from None
-    print(as_json(reply, full=given.full) if given.json else as_text(reply, full=given.full))
+    print(as_json(reply, full=options.full) if options.json else as_text(reply, full=options.full))
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Options may stand anywhere. `-1`, an unknown value, is no option: argparse reads it as a number."""
+    """Return the parser. Its options may be anywhere; `-1`, an unknown value, is parsed as a number."""
     parser = argparse.ArgumentParser(prog="client.py", usage=USAGE, allow_abbrev=False)
     parser.add_argument("command", choices=_COMMANDS)
     parser.add_argument("values", nargs="*")

@@ -1,4 +1,4 @@
-"""How the client prints a service's reply: the original system's fields, or all of them; as text or JSON."""
+"""Formats a service's reply as text or JSON, with the original system's fields or with all fields."""
 
 import json
 from typing import Any
@@ -19,14 +19,14 @@ ORIGINAL_FIELDS = {
     "item_infos": ("sku_id", "brand", "shopid", "cate", "rank_score"),
     "score_pairs": ("nid", "score"),
 }
-"""The fields of the original system's replies, and the fields of each of those."""
+"""The fields of the original system's replies, each with its own fields."""
 
 
 def as_text(reply: Message, *, full: bool = False) -> str:
-    """`reply` in protobuf text format.
+    """Return `reply` in protobuf text format.
 
-    `full` adds the fields that the original does not have, except the numbers of a user's aggregates: they
-    are packed bytes, which `as_json` decodes.
+    `full` adds the fields that the original does not have, except the numbers of a user's aggregates, which
+    are packed bytes; use `as_json` to decode them.
     """
     if not full:
         return str(original_fields(reply))
@@ -37,17 +37,17 @@ def as_text(reply: Message, *, full: bool = False) -> str:
 
 
 def as_json(reply: Message, *, full: bool = False) -> str:
-    """`reply` as one JSON object in protobuf's JSON mapping, with the names of the proto files.
+    """Return `reply` as one JSON object in protobuf's JSON mapping, with the field names of the proto files.
 
     `full` adds the fields that the original does not have. Two of them are packed on the wire and decoded
-    here: a user's aggregates become an object per item, and recall's provenance a list in each score pair.
+    here: a user's aggregates become one object per item, recall's provenance a list in each score pair.
     """
     shown = _decoded(reply) if full else _to_dict(original_fields(reply))
     return json.dumps(shown, indent=2, ensure_ascii=False)
 
 
 def original_fields(reply: Message) -> Any:
-    """A copy of `reply` with the fields in ORIGINAL_FIELDS only."""
+    """Return a copy of `reply` that only has the fields in ORIGINAL_FIELDS."""
     kept = _copy(reply)
     _clear_all_but(kept, ORIGINAL_FIELDS)
     for field, value in kept.ListFields():

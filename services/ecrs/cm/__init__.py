@@ -1,1 +1,1 @@
-"""cm: the content model: product records by id."""
+"""The service cm (content model): looks up item records by id, and changes items at run time."""

@@ -1,4 +1,4 @@
-"""Builds cm."""
+"""Builds the service cm from its settings."""
 
 from contextlib import AsyncExitStack
 
@@ -22,9 +22,11 @@ from ecrs.storage.seeded_version import SeededVersion
 
 
 class CmSettings(ServerSettings, RedisSettings, BundleSettings, TargetSettings):
+    """Settings of cm, from the environment."""
+
     item_tower: str = Field("inprocess", description="`inprocess`, or serving://host:port")
     item_age_s: float = Field(
-        5.0, ge=0, description="how long cm keeps an item record it has read, in seconds; 0 keeps none"
+        5.0, ge=0, description="how long cm caches an item record, in seconds; 0 disables the cache"
     )
 
 
@@ -32,6 +34,7 @@ SETTINGS = CmSettings
 
 
 async def build(settings: CmSettings, stack: AsyncExitStack) -> server.Service:
+    """Build cm. Its connections stay open until `stack` closes. Raises BundleError for an invalid bundle."""
     store = await stack.enter_async_context(redis_profiles.connect_profiles(settings))
     seeded = SeededVersion("cm", store)
     bundle = Bundle.open(settings.bundle)
@@ -45,5 +48,6 @@ async def build(settings: CmSettings, stack: AsyncExitStack) -> server.Service:
         port=PORTS["cm"],
         full_name="cm.CMService",
         register=lambda grpc_server: add_CMServiceServicer_to_server(servicer, grpc_server),
-        check=seeded.check,  # not item tower nor recall: without them cm still knows the products
+        # The item tower and recall are not checked: they are only needed for changes, not for lookups.
+        check=seeded.check,
     )

@@ -1,4 +1,4 @@
-"""Item records that cm has read from the profile store."""
+"""Cache of the item records that cm reads from the profile store."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -11,50 +11,53 @@ from ecrs.storage.seeded_version import SeededVersion
 from ecrs.wire.messages import from_item
 
 MAX_ITEMS_CACHED = 100_000
-"""Records kept, 840 bytes each: 57 MB for the demo's 67,820, in a container of 256 MB that cm otherwise fills
-with 56 MB."""
+"""Largest number of cached records. A record takes 840 bytes: 57 MB for the 67,820 items of the demo, in a
+container limited to 256 MB, of which cm uses 56 MB otherwise."""
 
 
 class ItemCache:
-    """Reads a record from the store at most once in `age_s` seconds, as long as it is kept.
+    """Reads each record from the store at most once in `age_s` seconds, unless the cache is full.
 
-    A change made by this process is visible at once (`forget`), one made by another process within `age_s`.
-    Unknown items are looked up each time.
+    A change by this process is visible immediately, because it calls `forget`; a change by another process is
+    visible within `age_s`. Unknown items are not cached. The cache is emptied when another bundle goes live.
     """
 
     def __init__(self, profiles: ProfileStore, seeded: SeededVersion, age_s: float) -> None:
         self._profiles = profiles
         self._seeded = seeded
-        self._kept: TTLCache[str, ItemInfo] = TTLCache(MAX_ITEMS_CACHED, age_s, time.monotonic)
+        self._cached: TTLCache[str, ItemInfo] = TTLCache(MAX_ITEMS_CACHED, age_s, time.monotonic)
         self._version = ""
         self._changes = 0
 
     async def items(self, skus: Sequence[str], timeout_s: float) -> list[ItemInfo | None]:
-        """The records in the order of `skus`, None where unknown. Raises as `ProfileStore.items`."""
+        """Return the records in the order of `skus`, None for unknown items.
+
+        Raises the faults of `ProfileStore.items`.
+        """
         if self._version != self._seeded.version:
             self._version = self._seeded.version
-            self._kept.clear()
-        found: dict[str, ItemInfo] = {}
+            self._cached.clear()
+        records: dict[str, ItemInfo] = {}
         missing = []
         for sku in skus:
             try:
-                found[sku] = self._kept[sku]  # `get` takes twice as long
+                records[sku] = self._cached[sku]  # `get` takes twice as long
             except KeyError:
                 missing.append(sku)
         if missing:
-            found |= await self._read(missing, timeout_s)
-        return [found.get(sku) for sku in skus]
+            records |= await self._read(missing, timeout_s)
+        return [records.get(sku) for sku in skus]
 
     async def _read(self, skus: Sequence[str], timeout_s: float) -> dict[str, ItemInfo]:
-        changes = self._changes
+        changes_before = self._changes
         items = await self._profiles.items(skus, timeout_s)
-        read = {item.sku: from_item(item) for item in items if item is not None}
-        if changes == self._changes:  # else these records may be older than the change
-            self._kept.update(read)
-        return read
+        records = {item.sku: from_item(item) for item in items if item is not None}
+        if self._changes == changes_before:  # otherwise these records may be older than the change
+            self._cached.update(records)
+        return records
 
     def forget(self, skus: Iterable[str]) -> None:
-        """Drop the records of items that were changed."""
+        """Drop the records of changed items."""
         self._changes += 1
         for sku in skus:
-            self._kept.pop(sku, None)
+            self._cached.pop(sku, None)

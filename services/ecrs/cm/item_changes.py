@@ -1,7 +1,8 @@
-"""Products that come, change, run out and go while the platform runs.
+"""Adds, changes and removes items, and sets their stock, while the platform runs.
 
-A product is a record in the profile store and a vector in recall's. Vectors go first: a vector without
-a record is a candidate that the gateway drops, and what failed half-way is mended by the same call again.
+An item consists of a record in the profile store and a vector in recall's vector store. The vector is changed
+first: the gateway drops a candidate that has a vector and no record. If a change fails half-way, repeating
+the same call repairs it.
 """
 
 import asyncio
@@ -21,17 +22,22 @@ from ecrs.storage.seeded_version import SeededVersion
 
 
 class VectorUpdates(Protocol):
-    """Where vectors go: recall. Methods raise Unavailable when it is away or serves another version."""
+    """Changes of the item vectors in recall.
+
+    Methods raise Unavailable if recall cannot be reached or serves another version than `version`.
+    """
 
     async def upsert(
         self, version: str, items: Sequence[Item], vectors: np.ndarray, log_id: str, timeout_s: float
-    ) -> None: ...
+    ) -> None:
+        """Add items or replace their vectors: float32, shape (len(items), DIM)."""
 
-    async def remove(self, version: str, skus: Sequence[str], log_id: str, timeout_s: float) -> None: ...
+    async def remove(self, version: str, skus: Sequence[str], log_id: str, timeout_s: float) -> None:
+        """Remove the vectors of items; unknown skus are ignored."""
 
 
 class ItemChanges:
-    """One after the other, so that of two for one product record and vector are the same one's."""
+    """Applies changes one at a time, so that an item's record and its vector come from the same change."""
 
     def __init__(
         self,
@@ -46,49 +52,50 @@ class ItemChanges:
         self._seeded = seeded
         self._tower = tower
         self._vectors = vectors
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def put(self, items: Sequence[Item], log_id: str, deadline: Deadline) -> None:
-        """Take new or changed items; when this returns, recall can find them and cm knows them.
+        """Add or replace items. When this returns, recall can retrieve them and cm can look them up.
 
-        Raises Unavailable if the item tower or recall is away, or the stores hold another bundle.
+        Raises Unavailable if the item tower, recall or the profile store fails, or if they are of different
+        bundle versions.
         """
         version = self._version()
         vectors = await self._tower.embed(items, deadline)
-        async with self._turn:
+        async with self._lock:
             await self._vectors.upsert(
                 version, items, vectors, log_id, deadline.share("recall", limit_s=STEP_LIMIT_S)
             )
-            with self._changing([item.sku for item in items]):
+            with self._forgetting([item.sku for item in items]):
                 await self._store.put(items, deadline.share("redis", limit_s=STEP_LIMIT_S))
 
     async def remove(self, skus: Sequence[str], log_id: str, deadline: Deadline) -> list[str]:
-        """Forget items; the skus that were not known. Unavailable as `put`."""
+        """Remove items and return the skus that were unknown. Raises Unavailable like `put`."""
         version = self._version()
-        async with self._turn:
+        async with self._lock:
             await self._vectors.remove(version, skus, log_id, deadline.share("recall", limit_s=STEP_LIMIT_S))
-            with self._changing(skus):
+            with self._forgetting(skus):
                 return await self._store.remove(skus, deadline.share("redis", limit_s=STEP_LIMIT_S))
 
     async def set_stock(self, skus: Sequence[str], deadline: Deadline, *, in_stock: bool) -> list[str]:
-        """Mark items; the skus that are not known. Needs the profile store alone."""
-        with self._changing(skus):
+        """Set the stock of items and return the unknown skus. Needs the profile store only."""
+        with self._forgetting(skus):
             return await self._store.set_stock(
                 skus, in_stock=in_stock, timeout_s=deadline.share("redis", limit_s=STEP_LIMIT_S)
             )
 
     @contextmanager
-    def _changing(self, skus: Sequence[str]) -> Iterator[None]:
-        """Whatever comes of it: a change that was not answered for may have been made."""
+    def _forgetting(self, skus: Sequence[str]) -> Iterator[None]:
+        """Drop the cached records after the change, even after a failed one: the store may have made it."""
         try:
             yield
         finally:
             self._records.forget(skus)
 
     def _version(self) -> str:
-        """The one version of item tower and profile store."""
-        mine, seeded = self._tower.version, self._seeded.version
-        if mine != seeded:
+        """Return the version of the item tower and the profile store. Raises Unavailable if they differ."""
+        tower, seeded = self._tower.version, self._seeded.version
+        if tower != seeded:
             held = seeded or "nothing yet"
-            raise Unavailable(f"versions differ: the profile store holds {held}, the item tower is {mine}")
-        return mine
+            raise Unavailable(f"versions differ: the profile store holds {held}, the item tower is {tower}")
+        return tower

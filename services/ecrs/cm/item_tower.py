@@ -1,4 +1,4 @@
-"""Items to vectors, by the item tower of one bundle."""
+"""Computes the vectors of items with the item tower of one bundle."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from ecrs.rpc.deadlines import Deadline
 from ecrs.serving.served_model import ServedModel, check_golden
 
 STEP_LIMIT_S = 5.0
-"""Longest time for one step of a change to items."""
+"""Longest time for each step of a change to items: the model, recall, the profile store."""
 
 
 class ItemEmbedder:
-    """Encodes items with the vocabularies of a bundle and runs its item tower."""
+    """Encodes items with a bundle's vocabularies and runs its item tower."""
 
     def __init__(self, bundle: Bundle, model: ServedModel) -> None:
         self.version = bundle.version
@@ -25,9 +25,10 @@ class ItemEmbedder:
         self._checked = False
 
     async def embed(self, items: Sequence[Item], deadline: Deadline) -> np.ndarray:
-        """Item tower output: float32, shape (len(items), DIM), unit length.
+        """Return the item tower's output: float32, shape (len(items), DIM), vectors of unit length.
 
-        Raises Unavailable if the model is away, serves another version, or fails its golden rows.
+        Before the first use, the model must reproduce its golden rows. Raises Unavailable if it does not,
+        if it cannot be reached, or if it serves another version; DeadlineExceeded if it is too slow.
         """
         if not self._checked:
             await check_golden(self._model, self._golden, deadline.share("golden", STEP_LIMIT_S))

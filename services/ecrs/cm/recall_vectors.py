@@ -1,4 +1,4 @@
-"""recall, which keeps the vectors, over gRPC."""
+"""Sends changes of item vectors to recall over gRPC."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from ecrs.rpc.client import call
 
 
 class RecallVectorUpdates:
-    """The `Vectors` of `ecrs.cm.changes`."""
+    """`VectorUpdates` of `ecrs.cm.item_changes` by the service recall."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = RecallServiceStub(channel)
@@ -20,6 +20,7 @@ class RecallVectorUpdates:
     async def upsert(
         self, version: str, items: Sequence[Item], vectors: np.ndarray, log_id: str, timeout_s: float
     ) -> None:
+        """Call `upsert_vectors`; recall uses each item's category if the item is new to its bundle."""
         pairs = [
             UpsertVectorsRequest.ItemVector(sku_id=item.sku, vector=vector, cate=item.category)
             for item, vector in zip(items, vectors.tolist(), strict=True)
@@ -28,5 +29,6 @@ class RecallVectorUpdates:
         await call("recall", self._stub.upsert_vectors, request, timeout_s)
 
     async def remove(self, version: str, skus: Sequence[str], log_id: str, timeout_s: float) -> None:
+        """Call `remove_vectors`."""
         request = RemoveVectorsRequest(log_id=log_id, bundle_version=version, item_ids=skus)
         await call("recall", self._stub.remove_vectors, request, timeout_s)

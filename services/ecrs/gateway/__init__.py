@@ -1,1 +1,1 @@
-"""gateway: the shop's entry: recommendations for a user."""
+"""The gateway: the entry point for shops. Answers requests for recommendations with the other services."""

@@ -1,6 +1,6 @@
 """The gateway's answer, and the candidates that it is built from. No I/O.
 
-Items and users are protobuf messages here: the gateway passes them from one service to the next without
+Items and users are protobuf messages here, because the gateway passes them from service to service without
 converting them.
 """
 
@@ -15,7 +15,8 @@ from ecrs.domain.provenance import Provenance, ProvenanceTable
 class Candidates:
     """Retrieved candidates, best first.
 
-    `skus`; `provenance`, the channels that found each; `missing`, the channels that could not be asked.
+    `provenance`: the channels that found each candidate. `missing`: channels that failed and contributed
+    nothing.
     """
 
     skus: Sequence[str]
@@ -32,7 +33,7 @@ class CandidateItems:
     provenance: ProvenanceTable
 
     def first(self, n: int) -> "CandidateItems":
-        """The first `n` candidates."""
+        """Return the first `n` candidates."""
         if n >= len(self.items):
             return self
         return CandidateItems(self.items[:n], self.provenance.take(slice(n)))
@@ -40,7 +41,7 @@ class CandidateItems:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """One item of an answer: its rank score, 0 if it was not ranked, and the channels that found it."""
+    """One item of an answer: its rank score, 0.0 if it was not ranked, and the channels that found it."""
 
     item: ItemInfo
     score: float
@@ -49,7 +50,7 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class StageReport:
-    """How one stage went; `outcome` is "ok", "skipped" or the name of the fault."""
+    """Duration and outcome of one stage; `outcome` is "ok", "skipped" or the name of a fault."""
 
     name: str
     took_ms: float
@@ -58,7 +59,7 @@ class StageReport:
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
-    """A stage that failed, and the fallback used instead."""
+    """A failed stage and the fallback that replaced it."""
 
     stage: str
     fallback: str
@@ -66,7 +67,7 @@ class Degradation:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Recommendations, best first, without duplicates; `ranked` candidates went through the ranker."""
+    """Recommendations, best first, without duplicates; `ranked` is the number of ranked candidates."""
 
     items: Sequence[Recommendation]
     bundle_version: str
@@ -76,15 +77,15 @@ class Answer:
 
 
 def order_by_score(n: int, candidates: CandidateItems, scores: Sequence[float]) -> list[Recommendation]:
-    """The best `n` candidates.
+    """Return the best `n` candidates.
 
-    `scores` belong to the first `len(scores)` candidates, which come first, by descending score. The others
-    follow in retrieval order.
+    `scores` are those of the first `len(scores)` candidates. These come first, in descending order of score;
+    the others follow in retrieval order.
     """
     order = sorted(range(len(scores)), key=lambda row: -scores[row])
     order = [*order, *range(len(scores), len(candidates.items))][:n]
-    found_by = candidates.provenance.take(order).entries()
+    entries = candidates.provenance.take(order).entries()
     return [
         Recommendation(candidates.items[row], scores[row] if row < len(scores) else 0.0, provenance)
-        for row, provenance in zip(order, found_by, strict=True)
+        for row, provenance in zip(order, entries, strict=True)
     ]

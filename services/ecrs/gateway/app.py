@@ -1,4 +1,4 @@
-"""Builds the gateway."""
+"""Builds the gateway from its settings."""
 
 from contextlib import AsyncExitStack
 
@@ -22,29 +22,29 @@ from ecrs.settings import BundleSettings, TargetSettings
 
 
 class GatewaySettings(ServerSettings, TargetSettings, BundleSettings):
-    """Settings of the gateway."""
+    """Settings of the gateway, from the environment."""
 
-    call_timeout_s: float = Field(0.2, description="deadline of a call whose caller set none")
+    call_timeout_s: float = Field(0.2, description="deadline of a call whose caller sets none")
     max_in_flight: int = Field(
-        64, ge=1, description="calls answered at a time, fewer while answers are late; others are refused"
+        64, ge=1, description="most concurrent calls, fewer while answers are late; others are refused"
     )
     candidates: int = Field(
         CANDIDATES, ge=1, le=MAX_ITEMS, description="candidates retrieved and ranked per request"
     )
     latency_goal_s: float = Field(0.1, description="while answers take longer, fewer candidates are ranked")
-    least_quality: float = Field(0.3, gt=0, le=1, description="but at least this share of them")
+    least_quality: float = Field(0.3, gt=0, le=1, description="smallest share of the candidates to rank")
     user_cap_s: float = Field(0.3, description="longest time for the user stage")
     recall_cap_s: float = Field(0.5, description="longest time for the recall stage")
     item_cap_s: float = Field(0.3, description="longest time for the item stage")
     rank_cap_s: float = Field(0.5, description="longest time for the rank stage")
-    reserve_s: float = Field(0.01, description="part of the caller's deadline kept for building the reply")
+    reserve_s: float = Field(0.01, description="time kept of the caller's deadline for building the reply")
 
 
 SETTINGS = GatewaySettings
 
 
 async def build(settings: GatewaySettings, stack: AsyncExitStack) -> server.Service:
-    """The gateway, its channels kept open on `stack`. Raises BundleError."""
+    """Build the gateway. Its channels stay open until `stack` closes. Raises BundleError."""
     targets = {
         "um": settings.um_target,
         "recall": settings.recall_target,
@@ -73,8 +73,8 @@ async def build(settings: GatewaySettings, stack: AsyncExitStack) -> server.Serv
         full_name="as.ASService",
         port=PORTS["gateway"],
         register=lambda grpc_server: add_ASServiceServicer_to_server(servicer, grpc_server),
-        # The gateway answers whatever fails behind it. So it stays SERVING once it is: a failing service must
-        # not take the shop's only entry out of a load balancer.
+        # Dependencies and not a check: the gateway answers with fallbacks whichever service fails. Once it is
+        # SERVING, it stays so, or a load balancer would take out the shop's only entry point.
         dependencies={name: backend.check for name, backend in backends.items()},
         max_in_flight=settings.max_in_flight,
     )

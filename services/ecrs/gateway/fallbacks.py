@@ -1,4 +1,4 @@
-"""What the gateway shows without the other services: popular items, and item records as last read."""
+"""What the gateway recommends when a service fails: popular items, and item records as last read."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,48 +18,48 @@ from ecrs.rpc.errors import BadRequest
 from ecrs.wire.messages import from_item, to_aggregates
 
 MAX_ITEMS_KEPT = 20_000
-"""Records kept of items that were read; they took 4 MB."""
+"""Largest number of records kept of items that were read. This many took 4 MB."""
 REFRESH_S = 1.0
-"""A kept record is replaced only if it is older than this."""
+"""Minimum age of a kept record before it is replaced by a newer one."""
 POPULAR_KEPT = 2 * MAX_ITEMS
-"""Popular items held, so that enough remain after those that the user bought are left out."""
+"""Popular items kept: twice as many as can be requested, because some are left out that the user bought."""
 
 
 class FallbackCatalogue:
-    """Popular items of one bundle, best first, and the records that were read from cm."""
+    """Popular items of one bundle, best first, and the item records last read from cm."""
 
     def __init__(self, popular: Sequence[ItemInfo], bundle_version: str) -> None:
         self._skus = [item.sku_id for item in popular]
         self._popular = {item.sku_id: item for item in popular}
-        # Serialized: a message taken out of a reply keeps the whole reply in memory.
+        # Serialized, because a message that is part of a reply keeps the whole reply in memory.
         self._read: LRUCache[str, tuple[bytes, float]] = LRUCache(MAX_ITEMS_KEPT)
         self._bundle_version = bundle_version
 
     @classmethod
     def of(cls, bundle: Bundle) -> "FallbackCatalogue":
-        """The most sold items of a bundle.
+        """Build the catalogue from the most sold items of a bundle.
 
-        Raises BundleError for a malformed line of products.dat, or if it has fewer lines than the table.
+        Raises BundleError for a malformed line of products.dat, or if it has fewer lines than popular.npy.
         """
         share = np.load(bundle.path / "recall" / "popular.npy")
         best = np.argsort(-share, kind="stable")[:POPULAR_KEPT].tolist()
-        wanted = set(best)
+        rows = set(best)
         records = enumerate(bundle.records("products.dat", parse_item))
-        items = {row: from_item(item) for row, item in records if row in wanted}
-        if len(items) < len(wanted):
+        items = {row: from_item(item) for row, item in records if row in rows}
+        if len(items) < len(rows):
             path, lines = bundle.path / "products.dat", bundle.count("products.dat")
-            raise BundleError(f"{path}: {lines} lines, recall/popular.npy is of {len(share)}")
+            raise BundleError(f"{path}: {lines} lines, but recall/popular.npy has {len(share)} items")
         return cls([items[row] for row in best], bundle.version)
 
     def popular(self, user: UserInfo, n: int, *, new_only: bool) -> Candidates:
-        """The `n` most sold items; with `new_only`, without those that the user is known to have bought."""
+        """Return the `n` most sold items; with `new_only`, without those in the user's purchases."""
         bought = _bought(user) if new_only else frozenset()
         skus = [sku for sku in self._skus if sku not in bought][:n]
         entries = [[("popular", position, 0.0)] for position in range(1, len(skus) + 1)]
         return Candidates(skus, ProvenanceTable.of(entries, ["popular"]), self._bundle_version)
 
     def remember(self, items: Mapping[str, ItemInfo]) -> None:
-        """Keep these records, by sku, in place of those least recently used."""
+        """Keep records, by sku. If there are too many, the least recently used ones are dropped."""
         now = time.monotonic()
         for sku, item in items.items():
             kept = self._read.get(sku)
@@ -67,9 +67,12 @@ class FallbackCatalogue:
                 self._read[sku] = item.SerializeToString(), now
 
     def records(self, skus: Iterable[str]) -> dict[str, ItemInfo]:
-        """The records of `skus` as last read from cm; of popular items never read, as in the bundle."""
-        known = ((sku, self._record(sku)) for sku in skus)
-        return {sku: item for sku, item in known if item is not None}
+        """Return the records of `skus` as last read from cm.
+
+        For popular items that were never read, these are the bundle's records. Other items are left out.
+        """
+        records = ((sku, self._record(sku)) for sku in skus)
+        return {sku: item for sku, item in records if item is not None}
 
     def _record(self, sku: str) -> ItemInfo | None:
         kept = self._read.get(sku)
@@ -77,7 +80,7 @@ class FallbackCatalogue:
 
 
 def _bought(user: UserInfo) -> frozenset[str]:
-    """Skus that the user bought; empty if the aggregates are invalid: a fallback must not raise."""
+    """Return the skus that the user bought; none if the aggregates are invalid: a fallback must not raise."""
     try:
         aggregates = to_aggregates(user.aggregates)
     except BadRequest:

@@ -1,4 +1,4 @@
-"""A validated request to the gateway, and the user that it describes. No I/O."""
+"""A validated request to the gateway, and how it combines with the stored user. No I/O."""
 
 from dataclasses import dataclass, replace
 
@@ -11,9 +11,9 @@ from ecrs.wire.messages import from_user, to_user
 from ecrs.wire.validation import check_timestamp, check_user_id
 
 MAX_USER_BYTES = 512 * 1024
-"""More than twice what history and aggregates can take. recall and rank get the user in their requests: if
-gRPC refused those for their size, it would look like a failure of recall or rank and open their circuit
-breakers."""
+"""Largest user description: more than twice the size that history and aggregates can have. The requests to
+recall and rank contain the user; if gRPC refused those for their size, it would look like a failure of recall
+or rank and open their circuit breakers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Query:
     """A request for `n` recommendations.
 
     `user_id` is empty for a new user. `described` is the request's own description of the user, or None.
-    `new_only` leaves out what the user bought before. `now` is in Unix seconds, 0 for the current time.
+    `new_only` leaves out items that the user bought before. `now` is in Unix seconds, 0 for the current time.
     """
 
     log_id: str
@@ -42,7 +42,7 @@ class Query:
         new_only: bool = False,
         now: int = 0,
     ) -> "Query":
-        """Validate the fields of a request. Raises BadRequest naming the invalid one."""
+        """Validate the fields of a request. Raises BadRequest naming the invalid field."""
         check_user_id(user_id)
         check_timestamp("now", now)
         if described is not None:
@@ -58,7 +58,7 @@ class Query:
 
 
 def with_session(stored: UserInfo, described: UserInfo | None) -> UserInfo:
-    """The stored user, with the interactions of the request put before the stored ones."""
+    """Return the stored user, with the interactions of the request added before the stored ones."""
     if described is None or not described.history:
         return stored
     user, session = to_user(stored), to_user(described).history
@@ -67,7 +67,7 @@ def with_session(stored: UserInfo, described: UserInfo | None) -> UserInfo:
 
 
 def with_aggregates(described: UserInfo) -> UserInfo:
-    """A user known by the request alone: without aggregates, they are computed from the history."""
+    """Return the user that a request describes; missing aggregates are computed from the history."""
     if described.aggregates.sku_ids or not described.history:
         return described
     user = to_user(described)

@@ -3,11 +3,11 @@
 stage    fallback
 user     the request's own description of the user
 recall   popular items, held in memory
-item     the records as last read; without any, popular items
+item     the records as last read from cm; if there are none, popular items
 rank     retrieval order
 
-So only an invalid request, or an unknown user id without a description, is answered with an error. Requests
-are validated before the first stage runs: if a service rejects one after that, the caller is not to blame.
+So the only errors are those of an invalid request, and of an unknown user id without a description of the
+user. Requests are validated before the first stage: a service that rejects one later counts as failed.
 """
 
 import time
@@ -37,7 +37,7 @@ FROM_REQUEST, POPULAR_ITEMS, LAST_READ, RETRIEVAL_ORDER = "request", "popular", 
 
 @dataclass(frozen=True)
 class StageLimits:
-    """The longest that each stage may take, in seconds."""
+    """Longest time for each stage, in seconds."""
 
     user_s: float
     recall_s: float
@@ -47,9 +47,10 @@ class StageLimits:
 
 @dataclass(frozen=True)
 class Gateway:
-    """What requests are answered with.
+    """What all requests share.
 
-    At least `candidates` are retrieved and ranked per request; under load, `ranking_depth` reduces that.
+    `candidates`: number of candidates to retrieve and rank per request, or the number of requested items if
+    that is larger. Under load, `ranking_depth` reduces it.
     """
 
     stages: Stages
@@ -66,28 +67,32 @@ async def recommend(query: Query, gateway: Gateway, deadline: Deadline) -> Answe
     removed or out of stock. Raises NotFound only if a user id was given, is unknown, and the request does not
     describe the user.
     """
-    request = _Request(query, gateway, deadline)
-    user = await request.user()
-    candidates = await request.candidates(user)
-    items = await request.items(user, candidates)
-    scores = await request.scores(user, items)
-    return request.answer(candidates, items, scores)
+    pipeline = _Pipeline(query, gateway, deadline)
+    user = await pipeline.load_user()
+    candidates = await pipeline.retrieve_candidates(user)
+    items = await pipeline.look_up_items(user, candidates)
+    scores = await pipeline.rank_items(user, items)
+    return pipeline.assemble_answer(candidates, items, scores)
 
 
-class _Request:
-    """One query on its way through the stages."""
+class _Pipeline:
+    """The stages of one request. Each returns the result of its service or of its fallback."""
 
     def __init__(self, query: Query, gateway: Gateway, deadline: Deadline) -> None:
         self._query, self._gateway, self._deadline = query, gateway, deadline
         self._stages, self._fallbacks, self._limits = gateway.stages, gateway.fallbacks, gateway.limits
-        # More candidates than items requested: ranking has something to choose from, and candidates that cm
-        # no longer knows or that are out of stock, which recall cannot tell, can be dropped.
-        self._candidates = max(query.n, gateway.ranking_depth.share_of(gateway.candidates))
-        self._ranked = gateway.ranking_depth.share_of(max(query.n, gateway.candidates))
+        # If few items are requested, more candidates than that: the ranker selects from them, and some are
+        # dropped before, because recall does not know which items are out of stock or were removed.
+        self._retrieved_count = max(query.n, gateway.ranking_depth.share_of(gateway.candidates))
+        self._ranked_count = gateway.ranking_depth.share_of(max(query.n, gateway.candidates))
         self._trace = RequestTrace()
         self._started = time.monotonic()
 
-    async def user(self) -> UserInfo:
+    async def load_user(self) -> UserInfo:
+        """Return the stored user with the request's interactions, or the user that the request describes.
+
+        Raises NotFound for an unknown id without a description.
+        """
         query = self._query
         if not query.user_id:
             self._trace.skip("user")
@@ -105,23 +110,26 @@ class _Request:
             self._trace.degrade("user", FROM_REQUEST)
             user = UserInfo()
             user.CopyFrom(query.described or user)
-            user.user_id = query.user_id  # the user tower may have learned this id
+            user.user_id = query.user_id  # the user tower may have been trained with this id
             return with_aggregates(user)
 
-    async def candidates(self, user: UserInfo) -> Candidates:
+    async def retrieve_candidates(self, user: UserInfo) -> Candidates:
+        """Return candidates from recall, or popular items."""
         try:
             with self._trace.stage("recall"):
                 timeout_s = self._deadline.share("recall", self._limits.recall_s, STAGE_FRACTION)
-                found = await self._stages.recall.candidates(user, self._candidates, self._query, timeout_s)
+                candidates = await self._stages.recall.candidates(
+                    user, self._retrieved_count, self._query, timeout_s
+                )
         except Fault:
             self._trace.degrade("recall", POPULAR_ITEMS)
             return self._popular(user)
-        if found.missing:
-            self._trace.degrade("recall", "without " + ", ".join(found.missing))
-        return found
+        if candidates.missing:
+            self._trace.degrade("recall", "without " + ", ".join(candidates.missing))
+        return candidates
 
-    async def items(self, user: UserInfo, candidates: Candidates) -> CandidateItems:
-        """The candidates with their records; those without a record or out of stock are dropped."""
+    async def look_up_items(self, user: UserInfo, candidates: Candidates) -> CandidateItems:
+        """Return the candidates with their records, without unknown items and items out of stock."""
         try:
             with self._trace.stage("item"):
                 timeout_s = self._deadline.share("item", self._limits.item_s, STAGE_FRACTION)
@@ -131,28 +139,30 @@ class _Request:
             if items.items:
                 self._trace.degrade("item", LAST_READ)
                 return items
-            self._trace.degrade("item", POPULAR_ITEMS)  # whose records are in memory as well
-            popular = self._popular(user)
+            self._trace.degrade("item", POPULAR_ITEMS)
+            popular = self._popular(user)  # their records are in memory
             return _in_stock(popular, self._fallbacks.records(popular.skus))
         self._fallbacks.remember(records)
         return _in_stock(candidates, records)
 
-    async def scores(self, user: UserInfo, items: CandidateItems) -> Sequence[float]:
-        """Scores of the first candidates, as deep as the load allows; empty if ranking failed."""
+    async def rank_items(self, user: UserInfo, items: CandidateItems) -> Sequence[float]:
+        """Return the scores of the first candidates, down to the ranking depth; none if the stage failed."""
         if not items.items:
             self._trace.skip("rank")
             return []
         try:
             with self._trace.stage("rank"):
                 timeout_s = self._deadline.share("rank", self._limits.rank_s)
-                first = items.first(self._ranked)
-                return await self._stages.rank.scores(user, first, self._query, timeout_s)
+                to_rank = items.first(self._ranked_count)
+                return await self._stages.rank.scores(user, to_rank, self._query, timeout_s)
         except Fault:
             self._trace.degrade("rank", RETRIEVAL_ORDER)
             return []
 
-    def answer(self, candidates: Candidates, items: CandidateItems, scores: Sequence[float]) -> Answer:
-        """The recommendations, counted by channel."""
+    def assemble_answer(
+        self, candidates: Candidates, items: CandidateItems, scores: Sequence[float]
+    ) -> Answer:
+        """Return the best items with the trace of the request, and count them by channel."""
         best = order_by_score(self._query.n, items, scores)
         count_channels(
             ITEMS_RECOMMENDED, Counter(channel for item in best for channel, *_ in item.provenance)
@@ -160,15 +170,16 @@ class _Request:
         if not best:
             EMPTY_ANSWERS.inc()
         trace = self._trace
-        if not trace.degraded:  # waiting for a failed stage is not load, and ranking fewer would not help
+        if not trace.degraded:  # a failed stage is no sign of load, and ranking fewer items would not help
             self._gateway.ranking_depth.record(time.monotonic() - self._started)
         return Answer(best, candidates.bundle_version, len(scores), trace.stages, trace.degraded)
 
     def _popular(self, user: UserInfo) -> Candidates:
-        return self._fallbacks.popular(user, self._candidates, new_only=self._query.new_only)
+        return self._fallbacks.popular(user, self._retrieved_count, new_only=self._query.new_only)
 
 
 def _in_stock(candidates: Candidates, records: dict[str, ItemInfo]) -> CandidateItems:
-    found = [records.get(sku) for sku in candidates.skus]
-    rows = [row for row, item in enumerate(found) if item is not None and not item.out_of_stock]
-    return CandidateItems([item for row in rows if (item := found[row])], candidates.provenance.take(rows))
+    """Return the candidates that have a record and are in stock, in the same order."""
+    items = [records.get(sku) for sku in candidates.skus]
+    rows = [row for row, item in enumerate(items) if item is not None and not item.out_of_stock]
+    return CandidateItems([item for row in rows if (item := items[row])], candidates.provenance.take(rows))

@@ -1,4 +1,7 @@
-"""The service `as` on the wire. `as` is a keyword in Python, so the package is called gateway."""
+"""The gRPC interface of the gateway, the service `as` of the original system.
+
+`as` is a keyword in Python, so the package is called gateway.
+"""
 
 from ecrs.contract.as_pb2 import ASRequest, ASResponse
 from ecrs.contract.as_pb2_grpc import ASServiceServicer
@@ -11,12 +14,15 @@ from ecrs.wire.messages import describes_user
 
 
 class ASService(ASServiceServicer):
+    """Serves `as.ASService`."""
+
     def __init__(self, gateway: Gateway, call_timeout_s: float, reserve_s: float) -> None:
         self._gateway = gateway
         self._call_timeout_s = call_timeout_s
         self._reserve_s = reserve_s
 
     async def as_call(self, request: ASRequest, context: Context) -> ASResponse:
+        """Recommend items to a user. Raises BadRequest naming an invalid field, NotFound as `recommend`."""
         deadline = Deadline.after(
             context.time_remaining(), default_s=self._call_timeout_s, reserve_s=self._reserve_s
         )
@@ -40,7 +46,7 @@ def _response(log_id: str, answer: Answer) -> ASResponse:
     for degraded in answer.degraded:
         response.degraded.add(stage=degraded.stage, fallback=degraded.fallback)
     for recommendation in answer.items:
-        info = response.item_infos.add()  # by keyword it would take twice as long
+        info = response.item_infos.add()  # passing the fields as keywords takes twice as long
         info.MergeFrom(recommendation.item)
         info.rank_score = recommendation.score
         for channel, position, score in recommendation.provenance:

@@ -1,4 +1,4 @@
-"""The stages that answer a request, and the same over gRPC."""
+"""Interfaces of the stages of a request, and their implementations over gRPC."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,24 +22,24 @@ from ecrs.wire.messages import from_provenance, to_provenance
 
 
 class UserStage(Protocol):
-    """Looks a user up. Every stage raises a Fault if it fails."""
+    """Looks up a user. Every stage raises a Fault if it fails."""
 
     async def profile(self, user_id: str, log_id: str, timeout_s: float) -> UserInfo:
-        """The stored user; NotFound, with um's own text, if there is none."""
+        """Return the stored user. Raises NotFound, with um's text, for an unknown id."""
 
 
 class RecallStage(Protocol):
     """Retrieves candidates."""
 
     async def candidates(self, user: UserInfo, n: int, query: Query, timeout_s: float) -> Candidates:
-        """At most `n` candidates for the user, best first."""
+        """Return at most `n` candidates for the user, best first."""
 
 
 class ItemStage(Protocol):
-    """Looks items up."""
+    """Looks up item records."""
 
     async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, ItemInfo]:
-        """The records of those `skus` that are known."""
+        """Return the records of the known `skus`, by sku."""
 
 
 class RankStage(Protocol):
@@ -48,7 +48,7 @@ class RankStage(Protocol):
     async def scores(
         self, user: UserInfo, candidates: CandidateItems, query: Query, timeout_s: float
     ) -> Sequence[float]:
-        """A score per candidate, in the order of the candidates."""
+        """Return one score per candidate, in the order of the candidates."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class RemoteUserStage:
         self._stub = UMServiceStub(backend.channel)
 
     async def profile(self, user_id: str, log_id: str, timeout_s: float) -> UserInfo:
+        """Call `um_call`."""
         request = UserModelRequest(log_id=log_id, user_id=user_id)
         reply = await self._backend.call(self._stub.um_call, request, timeout_s)
         return reply.user_info
@@ -82,6 +83,7 @@ class RemoteRecallStage:
         self._stub = RecallServiceStub(backend.channel)
 
     async def candidates(self, user: UserInfo, n: int, query: Query, timeout_s: float) -> Candidates:
+        """Call `recall` for all channels. Raises MalformedData for invalid provenance."""
         request = RecallRequest(
             log_id=query.log_id,
             user_info=user,
@@ -106,6 +108,7 @@ class RemoteItemStage:
         self._stub = CMServiceStub(backend.channel)
 
     async def lookup(self, skus: Sequence[str], log_id: str, timeout_s: float) -> dict[str, ItemInfo]:
+        """Call `cm_call`. Raises NotFound if all skus are unknown."""
         request = CMRequest(log_id=log_id, item_ids=skus)
         reply = await self._backend.call(self._stub.cm_call, request, timeout_s)
         return {info.sku_id: info for info in reply.item_infos}
@@ -121,6 +124,7 @@ class RemoteRankStage:
     async def scores(
         self, user: UserInfo, candidates: CandidateItems, query: Query, timeout_s: float
     ) -> Sequence[float]:
+        """Call `rank_predict`. Raises MalformedData if a candidate has no score in the reply."""
         request = RankRequest(
             log_id=query.log_id,
             user_info=user,

@@ -1,4 +1,4 @@
-"""What happened to one request: its stages, timed, and the fallbacks that were used."""
+"""Records what happened to one request: the duration and outcome of its stages, and the fallbacks used."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,20 +12,20 @@ from ecrs.rpc.metrics import timed
 
 @dataclass
 class RequestTrace:
-    """Collects what the answer reports, and counts the same in metrics and spans."""
+    """Collects stages and fallbacks for the answer, and reports them as metrics and span events."""
 
     stages: list[StageReport] = field(default_factory=list)
     degraded: list[Degradation] = field(default_factory=list)
 
     def degrade(self, stage: str, fallback: str) -> None:
-        """Record that `fallback` replaced `stage`."""
+        """Record that `fallback` replaced stage `stage`."""
         self.degraded.append(Degradation(stage, fallback))
         DEGRADED_ANSWERS.labels(stage, fallback).inc()
         tracing.add_span_event("degraded", stage=stage, fallback=fallback)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time the body as stage `name`; its outcome is that of the body."""
+        """Run the body of the context as stage `name`, and record its duration and outcome."""
         try:
             with timed(STAGE_SECONDS, name) as timing:
                 yield
@@ -33,5 +33,5 @@ class RequestTrace:
             self.stages.append(StageReport(name, timing.took_s * 1000, timing.outcome))
 
     def skip(self, name: str) -> None:
-        """Record a stage that this request does not need."""
+        """Record that this request does not need stage `name`."""
         self.stages.append(StageReport(name, 0.0, "skipped"))

@@ -1,1 +1,1 @@
-"""The embedded profile: the whole platform as processes on this machine, without Docker."""
+"""The embedded profile: runs the whole platform as processes on this machine, without Docker."""

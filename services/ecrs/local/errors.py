@@ -1,4 +1,4 @@
-"""Why the embedded platform cannot start."""
+"""The error of an embedded platform that cannot start."""
 
 
 class StartError(Exception):

@@ -1,4 +1,4 @@
-"""Ends the child processes that an unclean stop left running."""
+"""Ends child processes that were left running when the platform did not stop cleanly."""
 
 import asyncio
 import json
@@ -12,36 +12,40 @@ POLL_S = 0.1
 
 
 async def end_leftovers(run_dir: Path, say: Say) -> None:
-    """End every process that the state file names, by SIGTERM and then SIGKILL, and remove the file.
+    """End the processes in the state file by SIGTERM, then SIGKILL, and remove the file.
 
-    Process ids are reused, so one counts only if its start time is the one in the file.
+    Does nothing without a state file. Process ids are reused, so a process is only ended if its start time is
+    the one in the file.
     """
     try:
-        left: dict[str, dict[str, int | None]] = json.loads(state_path(run_dir).read_text())
+        children: dict[str, dict[str, int | None]] = json.loads(state_path(run_dir).read_text())
     except FileNotFoundError:
         return
     except ValueError:
-        left = {}
-    alive = _alive(left)
+        children = {}
+    alive = _alive(children)
     say("the platform did not stop cleanly last time" + (f"; ending {', '.join(alive)}" if alive else ""))
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
         for pid in alive.values():
             try:
-                os.kill(pid, number)
+                os.kill(pid, signal_number)
             except ProcessLookupError:
                 continue
         for _ in range(int(STOP_LIMIT_S / POLL_S)):
-            if not (alive := _alive(left)):
+            if not (alive := _alive(children)):
                 break
             await asyncio.sleep(POLL_S)
     state_path(run_dir).unlink()
 
 
 def _alive(children: dict[str, dict[str, int | None]]) -> dict[str, int]:
-    """Process ids of the children that still run; one without a start time had ended when it was written."""
-    found = {}
+    """Return the process ids of the children that still run, by name.
+
+    A child without a start time had already ended when the state file was written.
+    """
+    alive = {}
     for name, child in children.items():
         pid, started = child["pid"], child["started"]
         if pid is not None and started is not None and start_time(pid) == started:
-            found[name] = pid
-    return found
+            alive[name] = pid
+    return alive

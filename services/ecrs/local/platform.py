@@ -1,8 +1,8 @@
 """Starts and stops the embedded platform: Valkey and the five services, on 127.0.0.1.
 
 The child processes end when this process ends, however it ends: the kernel sends them SIGTERM when their
-parent dies. Their process ids are written to the run directory, so the next start can end what an unclean
-stop left running.
+parent dies. Their process ids are written to the run directory, so that the next start can end processes that
+are still running after an unclean stop.
 """
 
 import asyncio
@@ -27,18 +27,18 @@ START_ORDER = ("um", "cm", "recall", "rank", "gateway")
 """Services in the order in which they start. They stop in reverse, the gateway first."""
 
 Seed = Callable[[Bundle, RedisSettings], Awaitable[str]]
-"""Loads a bundle into the profile store and returns a line about it. Passed in: the loaders build on this
-package."""
+"""Loads a bundle into the profile store and returns a line to print. It is passed in, because the loaders
+depend on this package and not the other way round."""
 
 
 @asynccontextmanager
 async def platform(
     bundle: Bundle, run_dir: Path, seed: Seed, say: Say = print
 ) -> AsyncIterator[ChildProcesses]:
-    """Run the platform, SERVING, for the time of the context.
+    """Run the platform for the duration of the context, which is entered when all services are SERVING.
 
     Uses the profile store that ECRS_REDIS_URL names, or starts Valkey. A child process that ends is started
-    again. Raises StartError.
+    again. `say` receives lines for the user. Raises StartError.
     """
     async with AsyncExitStack() as stack:
         run_dir = stack.enter_context(_locked(run_dir))
@@ -74,25 +74,27 @@ async def _children(run_dir: Path, say: Say) -> AsyncIterator[ChildProcesses]:
 
 
 def _check_ports() -> None:
+    """Raise StartError if a port of a service is in use."""
     for name, port in PORTS.items():
-        for wanted in (port, port + METRICS_OFFSET):
+        for needed in (port, port + METRICS_OFFSET):
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
-                    probe.bind(("127.0.0.1", wanted))
+                    probe.bind(("127.0.0.1", needed))
                 except OSError as error:
                     raise StartError(
-                        f"port {wanted} of {name} is taken: is the platform up already, here or in Docker?"
+                        f"port {needed} ({name}) is in use: is the platform already running, "
+                        "here or in Docker?"
                     ) from error
 
 
 @contextmanager
 def _locked(run_dir: Path) -> Iterator[Path]:
-    """The run directory, created and locked; the kernel frees the lock however this process ends."""
+    """Create and lock the run directory. The kernel releases the lock however this process ends."""
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StartError(f"the platform is up already (run directory {run_dir})") from None
+            raise StartError(f"the platform is already running (run directory {run_dir})") from None
         yield run_dir.resolve()

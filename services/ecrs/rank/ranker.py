@@ -1,4 +1,4 @@
-"""Scores by the ranking model."""
+"""Scores items with the ranking model."""
 
 import numpy as np
 
@@ -27,14 +27,15 @@ class Ranker:
     async def scores(
         self, user: User, items: EncodedItems, provenance: ProvenanceTable, deadline: Deadline, now: int = 0
     ) -> np.ndarray:
-        """For each item, in order, the probability that the user takes it in the next weeks.
+        """Return for each item the probability that the user buys it within the label window.
 
-        float32, shape (N,). Raises as `ServedModel.infer`.
+        float32, shape (N,), in the order of `items`. `now`: time of the request in Unix seconds, 0 for the
+        current time. Raises the errors of `ServedModel.infer`.
         """
         ids = self.inputs.ids(user, items, provenance, self._clock.now(now))
         scores = await self._model.infer(ids, deadline.share("model", limit_s=CHECK_TIMEOUT_S))
         return scores[:, 0]
 
     async def check(self) -> None:
-        """Raise Unavailable unless the model's output for the golden rows is that of the trained network."""
+        """Raise Unavailable unless the model reproduces the trained network's output for the golden rows."""
         await check_golden(self._model, self._bundle.golden["ranker"], CHECK_TIMEOUT_S)

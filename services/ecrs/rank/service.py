@@ -1,4 +1,4 @@
-"""The service rank on the wire."""
+"""The gRPC interface of rank."""
 
 import numpy as np
 
@@ -16,15 +16,18 @@ from ecrs.wire.validation import check_timestamp
 
 
 class RankService(RankServiceServicer):
+    """Serves `RankService` with the ranker of one bundle."""
+
     def __init__(self, ranker: Ranker, call_timeout_s: float) -> None:
         self._ranker = ranker
         self._encoded = EncodedItemCache(ranker.inputs)
         self._call_timeout_s = call_timeout_s
 
     async def rank_predict(self, request: RankRequest, context: Context) -> RankResponse:
-        """One score per product, in descending order of score.
+        """Return one score per item, in descending order of score.
 
-        Products of equal score keep the request's order. Callers of the original show the pairs as they come.
+        Items with equal scores keep the order of the request. Clients of the original system display the
+        pairs in the order of the reply.
         """
         infos = request.item_infos
         if not 1 <= len(infos) <= MAX_ITEMS:
@@ -40,6 +43,6 @@ class RankService(RankServiceServicer):
         scores = await self._ranker.scores(user, items, provenance, deadline, request.now)
         reply = RankResponse(bundle_version=self._ranker.version)
         order = np.argsort(-scores, kind="stable")
-        for place, score in zip(order.tolist(), scores[order].tolist(), strict=True):
-            reply.score_pairs.add(nid=infos[place].sku_id, score=score)
+        for row, score in zip(order.tolist(), scores[order].tolist(), strict=True):
+            reply.score_pairs.add(nid=infos[row].sku_id, score=score)
         return reply

@@ -1,6 +1,6 @@
-"""The ranker's tables in a bundle.
+"""Loads and saves the ranker's tables in a bundle.
 
-quantiles.json                of the ranker's features (ecrs.features.quantiles)
+quantiles.json                quantiles of the ranker's features (ecrs.features.quantiles)
 ranking/item_statistics.npy   float32, (items, STATISTICS), rows of products.dat, NaN for items never sold
 """
 
@@ -17,13 +17,13 @@ ITEM_STATISTICS = "ranking/item_statistics.npy"
 
 
 def load_ranker_inputs(bundle: Bundle) -> RankerInputBuilder:
-    """The builder of the ranker's input with a bundle's tables.
+    """Build the ranker's input builder with a bundle's tables.
 
-    The statistics stay in the page cache, shared by all processes. Raises BundleError if they are not a row
-    for each item of the catalogue.
+    The statistics are memory-mapped, so that all processes share them. Raises BundleError if they do not have
+    one row for each item of the catalogue.
     """
     path = bundle.path / ITEM_STATISTICS
-    # As a plain array on the mapped file: numpy's memmap class makes each of its slices a memmap.
+    # As a plain array on the mapped file: slices of numpy's memmap class would be memmap objects again.
     statistics = np.asarray(np.load(path, mmap_mode="r"))
     expected = (len(bundle.catalogue), len(STATISTICS))
     if statistics.shape != expected:
@@ -33,7 +33,10 @@ def load_ranker_inputs(bundle: Bundle) -> RankerInputBuilder:
 
 
 def save_item_statistics(statistics: np.ndarray, bundle_dir: Path) -> None:
-    """Write the statistics of all items, in the order of products.dat, into the bundle at `bundle_dir`."""
+    """Write item statistics, float32, shape (items, STATISTICS), into the bundle at `bundle_dir`.
+
+    The rows must be in the order of products.dat.
+    """
     path = bundle_dir / ITEM_STATISTICS
     path.parent.mkdir()
     np.save(path, statistics)

@@ -1,1 +1,1 @@
-"""recall: candidate products for a user."""
+"""The service recall: generates candidate items for a user from several retrieval channels."""

@@ -1,4 +1,4 @@
-"""Builds recall."""
+"""Builds the service recall from its settings."""
 
 from contextlib import AsyncExitStack
 
@@ -20,6 +20,8 @@ from ecrs.storage.vector_stores import open_vector_store
 
 
 class RecallSettings(ServerSettings, BundleSettings, VectorSettings):
+    """Settings of recall, from the environment."""
+
     user_tower: str = Field("inprocess", description="`inprocess`, or serving://host:port")
 
 
@@ -27,6 +29,10 @@ SETTINGS = RecallSettings
 
 
 async def build(settings: RecallSettings, stack: AsyncExitStack) -> server.Service:
+    """Build recall. Its model and vector store stay open until `stack` closes.
+
+    Raises BundleError for an invalid bundle.
+    """
     bundle = Bundle.open(settings.bundle)
     user_tower = await stack.enter_async_context(open_model(settings.user_tower, bundle, "user_tower"))
     vectors = await stack.enter_async_context(open_vector_store(settings, bundle))

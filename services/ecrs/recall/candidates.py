@@ -1,4 +1,4 @@
-"""Candidates, and what may be asked for."""
+"""Retrieved candidates, and the validation of what a request may ask for."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,18 @@ from ecrs.rpc.errors import BadRequest, quoted
 
 VECTOR = "vector"
 COLD_START = "cold_start"
-"""The channel of the products that came after the bundle: ranking, which learned from the bundle's past,
-knows nothing of it."""
+"""The channel of items that were added after the bundle was built. It is not in CHANNELS, because the ranker
+was trained on data from before and has no features for it."""
 ALL_CHANNELS = (*CHANNELS, COLD_START)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RetrievedCandidates:
-    """Best first: `skus`; `score`, float (N,), ascending where they are merged; what the channels say of
-    each. `missing`, the channels that they are without."""
+    """Candidates, best first.
+
+    `score`: float, shape (N,), ascending for blended candidates. `provenance`: position and score of each
+    candidate in each channel. `missing`: channels that failed and contributed nothing.
+    """
 
     skus: list[str]
     score: np.ndarray
@@ -29,7 +32,7 @@ class RetrievedCandidates:
 
     @classmethod
     def alone(cls, channel: str, skus: list[str], score: np.ndarray) -> "RetrievedCandidates":
-        """Of one channel, in its order."""
+        """Build the candidates of a single channel, in its order and with its scores."""
         positions = np.arange(1, len(skus) + 1)[:, None]
         return cls(skus, score, ProvenanceTable((channel,), positions, score[:, None]))
 
@@ -37,7 +40,10 @@ class RetrievedCandidates:
     def merged(
         cls, merged: BlendedCandidates, skus: list[str], missing: tuple[str, ...] = ()
     ) -> "RetrievedCandidates":
-        """Of all channels; `skus`, the proposals' own. A score is the chance of not being taken."""
+        """Build the candidates from blended ones, whose skus are `skus`.
+
+        The score is 1 - precision, the estimated probability that the user does not buy the item.
+        """
         positions = np.nan_to_num(merged.positions).astype(np.int64)
         return cls(skus, 1 - merged.precision, ProvenanceTable(CHANNELS, positions, merged.scores), missing)
 
@@ -45,20 +51,28 @@ class RetrievedCandidates:
         return len(self.skus)
 
     def first(self, n: int) -> "RetrievedCandidates":
+        """Return the first `n` candidates."""
         return RetrievedCandidates(
             self.skus[:n], self.score[:n], self.provenance.take(slice(n)), self.missing
         )
 
 
 def candidate_count(request_num: int) -> int:
-    """How many candidates a request means; BadRequest above the limit."""
+    """Return the number of candidates to retrieve: `request_num`, or DEFAULT_ITEMS if it is 0.
+
+    Raises BadRequest above MAX_ITEMS.
+    """
     if request_num > MAX_ITEMS:
         raise BadRequest(f"request_num: at most {MAX_ITEMS}, got {request_num}")
     return request_num or DEFAULT_ITEMS
 
 
 def requested_channel(recall_type: str) -> str:
-    """The channel a request means, empty for all of them merged; BadRequest names the ones there are."""
+    """Return the requested channel; empty for all channels, blended.
+
+    Raises BadRequest naming the valid channels.
+    """
     if recall_type and recall_type not in ALL_CHANNELS:
-        raise BadRequest(f"recall_type: {quoted(recall_type)} is none of {', '.join(sorted(ALL_CHANNELS))}")
+        valid = ", ".join(sorted(ALL_CHANNELS))
+        raise BadRequest(f"recall_type: {quoted(recall_type)} is not one of {valid}")
     return recall_type

@@ -1,7 +1,7 @@
-"""The recall channels that need no vector: what to propose to a user, out of tables of the bundle.
+"""The retrieval channels that use tables of the bundle instead of vectors. No I/O.
 
-Each takes the user's aggregates and gives item rows, best first, with scores. Pure and vectorised:
-training calls them for past moments by the thousand, serving once a request.
+Each channel maps a user's aggregates to catalogue rows with scores, best first. The code is vectorised:
+serving runs it once per request, training for thousands of users at each past snapshot.
 """
 
 from dataclasses import dataclass
@@ -12,24 +12,33 @@ from ecrs.domain.aggregates import decayed
 from ecrs.features.catalogue import NO_ID
 
 PRIOR_ORDERS = 50.0
-"""How many purchases a user must have made for the own mix of categories to weigh as much as everybody's."""
+"""Weight of the prior in a user's category mix: after this many actions, decayed as in `Interest`, the user's
+own categories weigh as much as those of all users."""
 
 
 @dataclass(frozen=True)
 class ScoredItems:
-    """`item`, int64 (N,), rows of the bundle's products, best first; `score`, float32 (N,)."""
+    """Items of one channel, best first.
+
+    `item`: int64, shape (N,), rows of the catalogue. `score`: float32, shape (N,).
+    """
 
     item: np.ndarray
     score: np.ndarray
 
     def first(self, n: int) -> "ScoredItems":
+        """Return the first `n` items."""
         return ScoredItems(self.item[:n], self.score[:n])
 
 
 @dataclass(frozen=True)
 class Interest:
-    """How much of each product the user took, decayed to `now`: `item`, int64 (M,), rows; `bought`,
-    `engaged`, float64 (M,)."""
+    """A user's interest in each item of the aggregates, exponentially decayed to the time of the request.
+
+    `item`: int64, shape (M,), rows of the catalogue. `bought`: float64, shape (M,), the number of purchases,
+    which decays to 1/e in 120 days (`LONG_S` of the aggregates). `engaged`: float64, shape (M,), the weighted
+    number of other actions, which decays to 1/e in 30 days (`SHORT_S`).
+    """
 
     item: np.ndarray
     bought: np.ndarray
@@ -37,23 +46,28 @@ class Interest:
 
     @classmethod
     def of(cls, item: np.ndarray, numbers: np.ndarray, now: float) -> "Interest":
-        """From aggregates; products that the bundle does not know are left out."""
+        """Decay aggregates to `now`, in Unix seconds.
+
+        `item`: int64, shape (M,), rows of the catalogue; rows of NO_ID, unknown items, are left out.
+        `numbers`: `Aggregates.numbers`.
+        """
         known = item != NO_ID
         _, bought, engaged = decayed(numbers[known], now)
         return cls(item[known], bought, engaged)
 
     def never_bought(self) -> "Interest":
-        """What was engaged alone."""
-        engaged = self.bought == 0
-        return Interest(self.item[engaged], self.bought[engaged], self.engaged[engaged])
+        """Return the items that the user engaged with and never bought."""
+        unbought = self.bought == 0
+        return Interest(self.item[unbought], self.bought[unbought], self.engaged[unbought])
 
     @property
     def weight(self) -> np.ndarray:
+        """Weight of each item for finding similar ones: the square root of its decayed actions."""
         return np.sqrt(self.bought + self.engaged)
 
 
 def repurchase(interest: Interest) -> ScoredItems:
-    """What the user bought or engaged before, by how much and how lately."""
+    """Return all items that the user bought or engaged with, by their decayed number of actions."""
     score = interest.bought + interest.engaged
     order = np.argsort(-score, kind="stable")
     return ScoredItems(interest.item[order], score[order].astype(np.float32))
@@ -61,34 +75,39 @@ def repurchase(interest: Interest) -> ScoredItems:
 
 @dataclass(frozen=True)
 class SimilarItems:
-    """Products that go with products: `item`, int32, `score`, float32, (items, neighbours); NO_ID fills."""
+    """The nearest neighbours of each item.
+
+    `item`: int32, shape (items, neighbours), rows of the catalogue, padded with NO_ID. `score`: float32, the
+    same shape.
+    """
 
     item: np.ndarray
     score: np.ndarray
 
     def scores(self, interest: Interest) -> np.ndarray:
-        """How well each product goes with all that the user took, by its weight: float64 (items,)."""
+        """Score every item by its similarity to the user's items, weighted by interest: float64, (items,)."""
         neighbours = self.item[interest.item]
-        real = neighbours != NO_ID
-        weights = (self.score[interest.item] * interest.weight[:, None].astype(np.float32))[real]
-        return np.bincount(neighbours[real], weights, minlength=len(self.item))
+        present = neighbours != NO_ID
+        weights = (self.score[interest.item] * interest.weight[:, None].astype(np.float32))[present]
+        return np.bincount(neighbours[present], weights, minlength=len(self.item))
 
 
 MAX_POPULAR = 10_000
-"""How many products can be popular, so that the time it takes does not grow with the catalogue."""
+"""Most items that `popular` chooses from, so that its time does not grow with the catalogue."""
 
 
 def most_sold(share: np.ndarray) -> np.ndarray:
-    """int64, the SELLERS items of the highest share of sales, in the order of their numbers."""
+    """Return the rows of the MAX_POPULAR items with the highest share of sales: int64, in ascending order."""
     return np.sort(np.argsort(-share, kind="stable")[:MAX_POPULAR])
 
 
 @dataclass(frozen=True)
 class PopularItems:
-    """What sells, bent towards the categories of the user.
+    """Popular items, re-weighted by the user's category affinity. Needs no model.
 
-    `share`, float64 (items,), of all recent sales; `category`, int64 (items,), from 0 on; `prior`,
-    float64 (categories,), the sales' share of each; `sellers`, the items to choose from.
+    `share`: float64, shape (items,), each item's share of recent sales. `category`: int64, shape (items,),
+    counted from 0. `prior`: float64, shape (categories,), each category's share of recent sales. `sellers`:
+    int64, rows of the items to choose from, see `most_sold`.
     """
 
     share: np.ndarray
@@ -97,25 +116,27 @@ class PopularItems:
     sellers: np.ndarray
 
     def lift(self, interest: Interest) -> np.ndarray:
-        """How much more the user likes each category than everybody does, float64 (categories,)."""
+        """Return the user's affinity to each category, relative to all users: float64, (categories,)."""
         return self.mix(interest) / np.maximum(self.prior, 1e-12)
 
     def scores(self, item: np.ndarray, lift: np.ndarray) -> np.ndarray:
-        """P(item | category) · P(category | user) of some items, float64; for a new user that is what
-        sells."""
+        """Return P(item | category) · P(category | user) for the rows `item`: float64, shape (len(item),).
+
+        `lift` is the user's `lift`. For a new user, the score is the item's share of sales.
+        """
         return self.share[item] * lift[self.category[item]]
 
     def mix(self, interest: Interest) -> np.ndarray:
-        """P(category | user), float64 (categories,)."""
+        """Return P(category | user), smoothed by the prior: float64, shape (categories,)."""
         weight = interest.bought + interest.engaged
         own = np.bincount(self.category[interest.item], weight, len(self.prior))
         return (own + PRIOR_ORDERS * self.prior) / (own.sum() + PRIOR_ORDERS)
 
 
 def top_items(item: np.ndarray, scores: np.ndarray, n: int) -> ScoredItems:
-    """The `n` of `item` with the highest scores above 0."""
+    """Return the `n` of `item` with the highest scores, best first, without those that score 0 or less."""
     positive = np.flatnonzero(scores > 0)
     if len(positive) > n:
         positive = positive[np.argpartition(-scores[positive], n - 1)[:n]]
-    found = positive[np.argsort(-scores[positive], kind="stable")]
-    return ScoredItems(item[found], scores[found].astype(np.float32))
+    best = positive[np.argsort(-scores[positive], kind="stable")]
+    return ScoredItems(item[best], scores[best].astype(np.float32))

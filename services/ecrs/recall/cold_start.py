@@ -1,10 +1,11 @@
-"""Products that came after the bundle: whom to propose them to, and their share of the candidates.
+"""Selects cold-start items for a user and sets their share of the candidate list.
 
-The bundle's tables do not speak of them, and the vector channel alone has little to say: of 60 users of
-the Complete Journey, who each got a product of the brand, shop and category that they buy most, 8 had it
-among 1,000 candidates. So newcomers compete with each other, by how much the user likes their category
-and how near their vectors are, and a few of the best are among the candidates whatever their chance.
-Ranking then judges them like all others.
+Cold-start items were added after the bundle was built, so they are in none of its tables, and the vector
+channel alone rarely finds them: for each of 60 users of the Complete Journey, an item of the brand, shop and
+category that the user buys most was added, and only 8 users had theirs among 1,000 candidates. Therefore
+cold-start items compete only with each other, by the user's affinity to their category and by the distance of
+their vectors, and the best few become candidates whatever their estimated precision. The ranker then scores
+them like all other candidates.
 """
 
 import numpy as np
@@ -16,54 +17,54 @@ from ecrs.recall.channels import Interest, PopularItems
 from ecrs.storage.vectors import Neighbours
 
 CANDIDATES_PER_COLD_START_ITEM = 20
-"""One candidate in so many may be a newcomer for being one."""
+"""One place in this many of the candidate list is reserved for a cold-start item: 5 of 100."""
 
 
 def best_cold_start_items(
     near: Neighbours, interest: Interest, popular: PopularItems, temperature: float, n: int
 ) -> RetrievedCandidates:
-    """The `n` best of the newcomers in `near`, by P(category | user) · e^(cosine / temperature).
+    """Return the best `n` of the cold-start items in `near`.
 
-    `temperature` is that of the softmax that the towers were trained with, so that the exponential is how
-    much likelier a purchase of the item is than of a distant one.
-
-    The score is its negative logarithm, but for a constant: it ascends as a distance does.
+    They are ordered by P(category | user) · e^(cosine / temperature). `temperature` is that of the softmax
+    that the towers were trained with, so that the exponential is proportional to the model's probability of
+    the item. The score is the negative logarithm, up to a constant, so that it ascends like a distance.
     """
     mix = popular.mix(interest)
     category = known_ids(near.cold_start_category)
-    nameless = len(mix) - 1  # where `Popular` keeps the products of no known category
-    likes = mix[np.where((category >= 0) & (category < nameless), category, nameless)]
-    score = near.distance / (2 * temperature) - np.log(np.maximum(likes, 1e-9))
+    unknown = len(mix) - 1  # `PopularItems` counts items without a known category as this last category
+    affinity = mix[np.where((category >= 0) & (category < unknown), category, unknown)]
+    score = near.distance / (2 * temperature) - np.log(np.maximum(affinity, 1e-9))
     order = np.argsort(score, kind="stable")[:n]
     return RetrievedCandidates.alone(COLD_START, [near.skus[row] for row in order.tolist()], score[order])
 
 
 def with_cold_start_items(
-    merged: RetrievedCandidates, newcomers: RetrievedCandidates, n: int
+    blended: RetrievedCandidates, cold_start: RetrievedCandidates, n: int
 ) -> RetrievedCandidates:
-    """At most `n` of the merged candidates, and the newcomers among them.
+    """Return at most `n` candidates: all of `cold_start`, the rest from `blended`.
 
-    Those that are not among the best anyway come last, as likely as the last of the others.
+    Cold-start items that the blended list already has among its best keep their place. The others come last,
+    with the score of the last blended candidate.
     """
-    if not len(newcomers):
-        return merged.first(n)
-    best = max(n - len(newcomers), 0)
-    there = set(merged.skus[:best])
-    late = [row for row, sku in enumerate(newcomers.skus) if sku not in there]
-    there.update(newcomers.skus)
-    rest = [row for row, sku in enumerate(merged.skus[best:n], best) if sku not in there]
-    others = [*range(min(best, len(merged))), *rest][: n - len(late)]
-    score = merged.score[others]
-    last = score[-1:] if others else np.ones(1)
-    channels = (*merged.provenance.channels, COLD_START)
-    provenance = ProvenanceTable.empty(len(others) + len(late), channels)
-    provenance.positions[: len(others), :-1] = merged.provenance.positions[others]
-    provenance.scores[: len(others), :-1] = merged.provenance.scores[others]
-    provenance.positions[len(others) :, -1:] = newcomers.provenance.positions[late]
-    provenance.scores[len(others) :, -1:] = newcomers.provenance.scores[late]
+    if not len(cold_start):
+        return blended.first(n)
+    reserved_from = max(n - len(cold_start), 0)  # from this position on, places may go to cold-start items
+    placed = set(blended.skus[:reserved_from])
+    added = [row for row, sku in enumerate(cold_start.skus) if sku not in placed]
+    placed.update(cold_start.skus)
+    rest = [row for row, sku in enumerate(blended.skus[reserved_from:n], reserved_from) if sku not in placed]
+    kept = [*range(min(reserved_from, len(blended))), *rest][: n - len(added)]
+    score = blended.score[kept]
+    last_score = score[-1:] if kept else np.ones(1)
+    channels = (*blended.provenance.channels, COLD_START)
+    provenance = ProvenanceTable.empty(len(kept) + len(added), channels)
+    provenance.positions[: len(kept), :-1] = blended.provenance.positions[kept]
+    provenance.scores[: len(kept), :-1] = blended.provenance.scores[kept]
+    provenance.positions[len(kept) :, -1:] = cold_start.provenance.positions[added]
+    provenance.scores[len(kept) :, -1:] = cold_start.provenance.scores[added]
     return RetrievedCandidates(
-        [merged.skus[row] for row in others] + [newcomers.skus[row] for row in late],
-        np.concatenate([score, last.repeat(len(late))]),
+        [blended.skus[row] for row in kept] + [cold_start.skus[row] for row in added],
+        np.concatenate([score, last_score.repeat(len(added))]),
         provenance,
-        merged.missing,
+        blended.missing,
     )

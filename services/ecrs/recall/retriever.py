@@ -1,4 +1,7 @@
-"""A user to candidates: the tables' channels here, the vector channel by user tower and vector store."""
+"""Generates the candidates for a user.
+
+The vector channel calls the user tower and the vector store. The other channels use tables in this process.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -26,13 +29,15 @@ from ecrs.storage.vectors import NO_NEIGHBOURS, Neighbours, VectorStore
 CHECK_TIMEOUT_S = 2.0
 
 VECTOR_FRACTION = 0.5
-"""Of the time left, what user tower and vector store may take when other channels can stand in for them."""
+"""Largest share of the remaining deadline that the vector channel may use if the other channels can replace
+it."""
 
 
 class Retriever:
-    """Does without the vector channel while its parts are away, and while the user tower, the collection
-    and this bundle's encoder differ in version: distances between vectors of two trainings look right and
-    mean nothing.
+    """Generates candidates with one bundle.
+
+    Works without the vector channel while the user tower or the vector store fails, and while their versions
+    differ from this bundle's: distances between vectors of two trainings look plausible and are meaningless.
     """
 
     def __init__(
@@ -57,97 +62,113 @@ class Retriever:
         now: int = 0,
         new_only: bool = False,
     ) -> RetrievedCandidates:
-        """At most `n` candidates, best first: of all channels, or of one.
+        """Return at most `n` candidates, best first, of all channels or of the one named by `channel`.
 
-        The score of merged candidates is the chance that they are not taken, so that it ascends as a
-        distance does; of a channel alone it is the channel's own. Merged candidates may be without the
-        vector channel; Unavailable or DeadlineExceeded if that is the one that was asked for.
+        The score of blended candidates is the estimated probability that the user does not buy the item, so
+        that it ascends like a distance; candidates of a single channel have that channel's own scores. `now`:
+        time of the request in Unix seconds, 0 for the current time. `new_only` leaves items that the user
+        bought before out of blended candidates.
+
+        Blended candidates may lack the vector channel, and then name it in `missing`. If `channel` is
+        `vector` or `cold_start`, raises Unavailable or DeadlineExceeded instead.
         """
         rows = self._generator.catalogue.rows(user.aggregates.skus)
         interest = Interest.of(rows, user.aggregates.numbers, self._clock.now(now))
         if not channel:
-            return await self._merged(user, interest, rows, n, deadline, new_only=new_only)
-        near, newcomers = NO_NEIGHBOURS, NO_NEIGHBOURS
+            return await self._blended(user, interest, rows, n, deadline, new_only=new_only)
+        nearest, nearest_cold_start = NO_NEIGHBOURS, NO_NEIGHBOURS
         if channel in (VECTOR, COLD_START):
-            near, newcomers = await self._near(user, max(n, DEPTH), deadline, share=1.0)
+            nearest, nearest_cold_start = await self._search(user, max(n, DEPTH), deadline, fraction=1.0)
         if channel == COLD_START:
-            return self._cold_start_items(newcomers, interest, n)
-        vector, new_skus = self._found(near)
+            return self._cold_start_items(nearest_cold_start, interest, n)
+        vector, new_skus = self._by_row(nearest)
         found = self._generator.single_channel(channel, interest, vector, n)
         return RetrievedCandidates.alone(channel, self._skus(found.item, new_skus), found.score)
 
-    async def _merged(
-        self, user: User, interest: Interest, had: np.ndarray, n: int, deadline: Deadline, *, new_only: bool
+    async def _blended(
+        self,
+        user: User,
+        interest: Interest,
+        interacted: np.ndarray,
+        n: int,
+        deadline: Deadline,
+        *,
+        new_only: bool,
     ) -> RetrievedCandidates:
-        async def near() -> tuple[Neighbours, Neighbours, tuple[str, ...]]:
+        async def search() -> tuple[Neighbours, Neighbours, tuple[str, ...]]:
             try:
-                return *await self._near(user, max(n, DEPTH), deadline, VECTOR_FRACTION), ()
+                return *await self._search(user, max(n, DEPTH), deadline, VECTOR_FRACTION), ()
             except (Unavailable, DeadlineExceeded):
                 return NO_NEIGHBOURS, NO_NEIGHBOURS, (VECTOR,)
 
-        async def asked() -> UserContext:
-            await asyncio.sleep(0)  # the question to the vector store, or the user tower's server, goes first
-            return self._generator.user_context(interest, had, new_only=new_only)
+        async def run_table_channels() -> UserContext:
+            await asyncio.sleep(0)  # send the call to the user tower or the vector store first
+            return self._generator.user_context(interest, interacted, new_only=new_only)
 
-        (all_items, newcomers, missing), tables = await asyncio.gather(near(), asked())
-        vector, new_skus = self._found(all_items)
-        merged = self._generator.blend(tables, vector, n)
-        candidates = RetrievedCandidates.merged(merged, self._skus(merged.item, new_skus), missing)
-        new = self._cold_start_items(newcomers, interest, n // CANDIDATES_PER_COLD_START_ITEM)
-        return with_cold_start_items(candidates, new, n)
+        (nearest, nearest_cold_start, missing), context = await asyncio.gather(search(), run_table_channels())
+        vector, new_skus = self._by_row(nearest)
+        blended = self._generator.blend(context, vector, n)
+        candidates = RetrievedCandidates.merged(blended, self._skus(blended.item, new_skus), missing)
+        reserved = n // CANDIDATES_PER_COLD_START_ITEM
+        cold_start = self._cold_start_items(nearest_cold_start, interest, reserved)
+        return with_cold_start_items(candidates, cold_start, n)
 
     async def check(self) -> None:
-        """Check that golden rows give the outputs seen at training and that the versions agree.
+        """Check that the golden rows give the outputs recorded at training, and that all versions agree.
 
-        Raises a Fault if not; the vector channel is refused then, until a later check passes. Raises
-        Unavailable while the circuit breaker is open, too.
+        Raises a Fault if not; the vector channel is then refused until a later check passes. Also raises
+        Unavailable while the circuit breaker is open.
         """
         try:
             await check_golden(self._user_tower, self._bundle.golden["user_tower"], CHECK_TIMEOUT_S)
             held = await self._vectors.version(CHECK_TIMEOUT_S)
-            if held != self.version:
-                mine = self.version
-                raise Unavailable(f"versions differ: the collection holds {held}, the user tower is {mine}")
+            if held != (tower := self.version):
+                raise Unavailable(f"versions differ: the collection holds {held}, the user tower is {tower}")
         except Fault as fault:
             self._refusal = fault.text
             raise
         self._refusal = None
         if self._breaker.is_open:
-            raise Unavailable("calls to user tower or vector store fail")
+            raise Unavailable("calls to the user tower or the vector store fail")
 
-    async def _near(
-        self, user: User, n: int, deadline: Deadline, share: float
+    async def _search(
+        self, user: User, n: int, deadline: Deadline, fraction: float
     ) -> tuple[Neighbours, Neighbours]:
-        """The `n` nearest items and the `n` nearest cold-start items, within `share` of the deadline.
+        """Return the `n` nearest items and the `n` nearest cold-start items.
 
-        Raises Unavailable with the reason while the vector channel is refused.
+        Takes at most `fraction` of the remaining deadline. While the vector channel is refused, raises
+        Unavailable with the reason.
         """
         if self._refusal is not None:
             raise Unavailable(self._refusal)
-        timeout_s = deadline.share("vector", CHECK_TIMEOUT_S, share)
+        timeout_s = deadline.share("vector", CHECK_TIMEOUT_S, fraction)
         with self._breaker.guard(timeout_s):
-            part = Deadline.after(timeout_s, default_s=timeout_s)
+            channel_deadline = Deadline.after(timeout_s, default_s=timeout_s)
             ids = self._bundle.encoder.users([user])
-            (vector,) = await self._user_tower.infer(ids, part.share("user_tower", timeout_s))
-            search_s = part.share("search", timeout_s)
-            all_items, newcomers = await asyncio.gather(
+            (vector,) = await self._user_tower.infer(ids, channel_deadline.share("user_tower", timeout_s))
+            search_s = channel_deadline.share("search", timeout_s)
+            nearest, nearest_cold_start = await asyncio.gather(
                 self._vectors.search(vector, n, search_s),
                 self._vectors.search_cold_start(vector, n, search_s),
             )
-        return all_items, newcomers
+        return nearest, nearest_cold_start
 
-    def _cold_start_items(self, near: Neighbours, interest: Interest, n: int) -> RetrievedCandidates:
+    def _cold_start_items(self, nearest: Neighbours, interest: Interest, n: int) -> RetrievedCandidates:
         temperature = self._bundle.manifest.temperature
-        return best_cold_start_items(near, interest, self._generator.popular, temperature, n)
+        return best_cold_start_items(nearest, interest, self._generator.popular, temperature, n)
 
-    def _found(self, near: Neighbours) -> tuple[ScoredItems, list[str]]:
-        """Neighbours by row; products added after the bundle count on from the catalogue's end."""
-        rows = self._generator.catalogue.rows(near.skus)
+    def _by_row(self, neighbours: Neighbours) -> tuple[ScoredItems, list[str]]:
+        """Return the neighbours by catalogue row, and the skus of those that the catalogue does not have.
+
+        The latter are numbered from the end of the catalogue on, in the order of the returned skus.
+        """
+        rows = self._generator.catalogue.rows(neighbours.skus)
         new = np.flatnonzero(rows == NO_ID)
         rows[new] = len(self._generator.catalogue) + np.arange(len(new))
-        return ScoredItems(rows, near.distance), [near.skus[place] for place in new.tolist()]
+        return ScoredItems(rows, neighbours.distance), [neighbours.skus[index] for index in new.tolist()]
 
     def _skus(self, rows: np.ndarray, new_skus: Sequence[str]) -> list[str]:
+        """Return the skus of rows numbered as by `_by_row`."""
         known = self._generator.catalogue.skus
         count = len(known)
         return [known[row] if row < count else new_skus[row - count] for row in rows.tolist()]

@@ -1,4 +1,4 @@
-"""recall on the wire."""
+"""The gRPC interface of recall."""
 
 from ecrs.contract.recall_pb2 import (
     RecallRequest,
@@ -19,14 +19,19 @@ from ecrs.wire.validation import check_batch, check_timestamp
 
 
 class RecallService(RecallServiceServicer):
+    """Serves `recall.RecallService`: candidates for users, and changes of the item vectors."""
+
     def __init__(self, retriever: Retriever, updates: VectorUpdater, call_timeout_s: float) -> None:
         self._retriever = retriever
         self._updates = updates
         self._call_timeout_s = call_timeout_s
-        for each in ALL_CHANNELS:
-            CANDIDATES_FOUND.labels(each)  # one that never finds anything is 0, not absent
+        for channel in ALL_CHANNELS:
+            CANDIDATES_FOUND.labels(
+                channel
+            )  # so that the metric of a channel that finds nothing exists, as 0
 
     async def recall(self, request: RecallRequest, context: Context) -> RecallResponse:
+        """Return the candidates for a user, best first. Raises BadRequest naming an invalid field."""
         n = candidate_count(request.request_num)
         channel = requested_channel(request.recall_type)
         check_timestamp("now", request.now)
@@ -47,6 +52,7 @@ class RecallService(RecallServiceServicer):
         return reply
 
     async def upsert_vectors(self, request: UpsertVectorsRequest, context: Context) -> VectorsResponse:
+        """Add or replace the vectors of items; called by cm."""
         skus = [pair.sku_id for pair in request.vectors]
         check_batch("vectors", skus)
         deadline = Deadline.after(context.time_remaining(), default_s=self._call_timeout_s)
@@ -56,6 +62,7 @@ class RecallService(RecallServiceServicer):
         return VectorsResponse(bundle_version=self._updates.version)
 
     async def remove_vectors(self, request: RemoveVectorsRequest, context: Context) -> VectorsResponse:
+        """Remove the vectors of items; called by cm."""
         check_batch("item_ids", request.item_ids)
         deadline = Deadline.after(context.time_remaining(), default_s=self._call_timeout_s)
         await self._updates.remove(request.bundle_version, list(request.item_ids), deadline)

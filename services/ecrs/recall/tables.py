@@ -1,10 +1,10 @@
-"""The recall channels' tables in a bundle.
+"""Loads and saves the tables of the retrieval channels in a bundle.
 
 recall/
-    similar_items.npy   int32, (products, neighbours), rows of products.dat, NO_ID fills up
-    similar_scores.npy  float32, of the same shape, best first
-    popular.npy         float64, (products,), share of the recent sales
-    curves.npy          float32, (CHANNELS, DEPTH), how often a position of a channel is right
+    similar_items.npy   int32, (items, neighbours), rows of products.dat, best first, padded with NO_ID
+    similar_scores.npy  float32, the same shape
+    popular.npy         float64, (items,), share of recent sales
+    curves.npy          float32, (CHANNELS, DEPTH), position-precision curves
 """
 
 from pathlib import Path
@@ -19,9 +19,9 @@ from ecrs.recall.channels import PopularItems, SimilarItems, most_sold
 
 
 def load_candidate_generator(bundle: Bundle, catalogue: Catalogue) -> CandidateGenerator:
-    """The channels of a bundle; the large tables stay in the page cache, shared by all processes."""
+    """Load the channels of a bundle. The large tables are memory-mapped, so that all processes share them."""
     directory = bundle.path / "recall"
-    # As plain arrays on the mapped files: numpy's memmap class makes each of its slices a memmap.
+    # As plain arrays on the mapped files: slices of numpy's memmap class would be memmap objects again.
     similar = [
         np.asarray(np.load(directory / f"similar_{name}.npy", mmap_mode="r")) for name in ("items", "scores")
     ]
@@ -30,6 +30,7 @@ def load_candidate_generator(bundle: Bundle, catalogue: Catalogue) -> CandidateG
 
 
 def save_candidate_generator(generator: CandidateGenerator, directory: Path) -> None:
+    """Write the tables of `generator` into `directory`, which must not exist yet."""
     directory.mkdir(parents=True)
     np.save(directory / "similar_items.npy", generator.similar.item)
     np.save(directory / "similar_scores.npy", generator.similar.score)
@@ -38,7 +39,10 @@ def save_candidate_generator(generator: CandidateGenerator, directory: Path) -> 
 
 
 def popular_channel(catalogue: Catalogue, share: np.ndarray) -> PopularItems:
-    """From each product's share of sales; products of no known category are one category, the last."""
+    """Build the popular channel from each item's share of sales, float64, shape (items,).
+
+    Items without a known category form a category of their own, the last one.
+    """
     category = catalogue.groups[:-1, ITEM_GROUPS.index("category")]
     count = int(category.max(initial=NO_ID)) + 1
     category = np.where(category == NO_ID, count, category)

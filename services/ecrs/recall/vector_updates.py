@@ -1,4 +1,4 @@
-"""Vectors of products that come, change and go while the platform runs."""
+"""Validates and applies changes of item vectors while the platform runs."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,20 @@ from ecrs.rpc.errors import BadRequest
 from ecrs.storage.vectors import VectorStore, check_version
 
 UPDATE_LIMIT_S = 5.0
+"""Longest time for the vector store to apply a change."""
 UNIT_TOLERANCE = 1e-3
-"""How far from 1 the length of a vector may be: what the item tower gives is that long."""
+"""Largest difference of a vector's length from 1. The item tower's vectors have unit length."""
 
 
 class VectorUpdater:
-    """Takes vectors of its own bundle only: those of another training look right and mean nothing."""
+    """Accepts vectors of its own bundle version only.
+
+    Distances to vectors of another training would look plausible and be meaningless.
+    """
 
     def __init__(self, bundle: Bundle, width: int, vectors: VectorStore) -> None:
         self.version = bundle.version
-        self._known = bundle.catalogue.row
+        self._row_of = bundle.catalogue.row
         self._categories = bundle.encoder.vocabularies["category"]
         self._width = width
         self._vectors = vectors
@@ -32,10 +36,10 @@ class VectorUpdater:
         categories: Sequence[str],
         deadline: Deadline,
     ) -> None:
-        """Add products of these categories, or give known ones another vector.
+        """Add items, or replace the vectors of known ones; `categories` are used for cold-start items only.
 
-        Raises BadRequest, naming the product, for a vector of a wrong width, with values that are not
-        finite, or not of unit length; Unavailable for another version's.
+        Raises BadRequest, naming the item, for a vector of the wrong width, with a value that is not finite,
+        or without unit length. Raises Unavailable for vectors of another version.
         """
         check_version(self.version, version)
         for sku, vector in zip(skus, vectors, strict=True):
@@ -46,17 +50,17 @@ class VectorUpdater:
         if not finite.all():
             raise BadRequest(f"vectors: sku {skus[int(np.argmin(finite))]!r}: a value is not finite")
         lengths = np.linalg.norm(table.astype(np.float64), axis=1)
-        if (off := np.abs(lengths - 1)).max() > UNIT_TOLERANCE:
-            worst = int(np.argmax(off))
+        if (difference := np.abs(lengths - 1)).max() > UNIT_TOLERANCE:
+            worst = int(np.argmax(difference))
             raise BadRequest(f"vectors: sku {skus[worst]!r}: length {lengths[worst]:.6g}, expected 1")
         cold_start_category = [
-            0 if sku in self._known else self._categories.encode(category)
+            0 if sku in self._row_of else self._categories.encode(category)
             for sku, category in zip(skus, categories, strict=True)
         ]
         timeout_s = deadline.share("vectors", limit_s=UPDATE_LIMIT_S)
         await self._vectors.upsert(version, skus, table, cold_start_category, timeout_s)
 
     async def remove(self, version: str, skus: Sequence[str], deadline: Deadline) -> None:
-        """Let no search find these products; unknown ones are no fault."""
+        """Remove the vectors of items; unknown skus are ignored. Raises Unavailable for another version."""
         check_version(self.version, version)
         await self._vectors.remove(version, skus, deadline.share("vectors", limit_s=UPDATE_LIMIT_S))

@@ -1,4 +1,4 @@
-"""Item vectors in this process, by faiss."""
+"""The vector store of the embedded profile: a faiss index in this process."""
 
 import asyncio
 import math
@@ -30,16 +30,16 @@ from ecrs.storage.vectors import (
 T = TypeVar("T")
 
 POINTS_PER_CENTROID = 64
-"""Vectors a list that its centre is found from. faiss takes 256 and twice as long, for searches no faster:
-see docs/decisions/0006-the-index-follows-the-size.md."""
+"""Training vectors per list of the index. faiss' default of 256 takes twice as long to train and makes
+searches no faster: see docs/decisions/0006-the-index-follows-the-size.md."""
 
 
 class FaissVectors:
-    """A `VectorStore` over one bundle's `product_vectors.txt` and what was added and removed since.
+    """A `VectorStore` over one bundle's `product_vectors.txt` and the items added and removed since.
 
-    Everything that engagements the index does so on one thread, so changes and searches take turns. An
-    index's id is a place in `_skus`, which only grows: a sku that gets another vector gets another id.
-    Newcomers are in an index of their own besides.
+    The index is only used on one thread, so changes and searches never overlap. A faiss id is an index into
+    `_skus`, which only grows: a sku that gets a new vector gets a new id. Cold-start items are in the main
+    index and also in an index of their own.
     """
 
     def __init__(
@@ -47,21 +47,23 @@ class FaissVectors:
     ) -> None:
         self._version = version
         self._skus = list(skus)
-        self._id = {sku: number for number, sku in enumerate(skus)}
+        self._id_of = {sku: faiss_id for faiss_id, sku in enumerate(skus)}
         self._index = build_index(vectors)
-        self._newcomers = faiss.IndexIDMap(faiss.IndexFlatL2(vectors.shape[1]))
-        self._cold_start_category: dict[int, int] = {}  # of the newcomers' ids
+        self._cold_start_index = faiss.IndexIDMap(faiss.IndexFlatL2(vectors.shape[1]))
+        self._cold_start_category: dict[int, int] = {}  # by faiss id
         self._journal = journal
         if journal:
             self._apply(list(journal.read(vectors.shape[1])))
-        # OpenMP counts threads by thread: this one, too, would else wait for helpers on busy cores.
+        # OpenMP's thread count is set per thread. With more than one, a search would wait for helper threads
+        # on busy cores.
         self._thread = ThreadPoolExecutor(1, "faiss", initializer=faiss.omp_set_num_threads, initargs=(1,))
 
     @classmethod
     def load(cls, bundle: Bundle, items_dir: Path | None = None) -> Self:
-        """With `items_dir`, changes are kept there and made again here; without, a restart forgets them.
+        """Load a bundle's vectors and replay the changes in the journal under `items_dir`.
 
-        Raises JournalError if they cannot be read.
+        Without `items_dir`, changes are lost at a restart. Raises JournalError if the journal cannot be read,
+        BundleError if the vectors cannot.
         """
         count = bundle.count("product_vectors.txt")
         skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), count)
@@ -77,31 +79,35 @@ class FaissVectors:
         self._thread.shutdown(cancel_futures=True)
 
     async def search(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
+        """Search all items: exactly in a small catalogue, approximately above EXACT_INDEX_LIMIT."""
         return await self._run("search", lambda: self._nearest(self._index, vector, n), timeout_s)
 
     async def search_cold_start(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
+        """Search the cold-start items, exactly."""
         if not self._cold_start_category:
             return NO_NEIGHBOURS
-        return await self._run("search", lambda: self._nearest(self._newcomers, vector, n), timeout_s)
+        return await self._run("search", lambda: self._nearest(self._cold_start_index, vector, n), timeout_s)
 
     def _nearest(self, index: faiss.Index, vector: np.ndarray, n: int) -> Neighbours:
         if not index.ntotal:
             return NO_NEIGHBOURS
         query = np.ascontiguousarray(vector, dtype=np.float32).reshape(1, -1)
         distances, ids = index.search(query, min(n, index.ntotal))
-        found = ids[0] >= 0  # faiss pads with -1 where the probed lists hold fewer than n
-        numbers = ids[0][found].tolist()
-        cold_start_category = np.zeros(len(numbers), dtype=np.int64)
-        if index is self._newcomers:
-            cold_start_category[:] = [self._cold_start_category[number] for number in numbers]
+        valid = ids[0] >= 0  # faiss pads with -1 if the probed lists hold fewer than n vectors
+        found_ids = ids[0][valid].tolist()
+        cold_start_category = np.zeros(len(found_ids), dtype=np.int64)
+        if index is self._cold_start_index:
+            cold_start_category[:] = [self._cold_start_category[faiss_id] for faiss_id in found_ids]
         return Neighbours(
-            [self._skus[number] for number in numbers], distances[0][found], cold_start_category
+            [self._skus[faiss_id] for faiss_id in found_ids], distances[0][valid], cold_start_category
         )
 
     async def version(self, timeout_s: float) -> str:
+        """Return the version of the bundle that was loaded, without waiting."""
         return self._version
 
     async def count(self, timeout_s: float) -> int:
+        """Return the number of vectors in the main index, without waiting."""
         return self._index.ntotal
 
     async def upsert(
@@ -112,55 +118,62 @@ class FaissVectors:
         cold_start_category: Sequence[int],
         timeout_s: float,
     ) -> None:
+        """Add or replace vectors; the change is in the journal before it is in the index."""
         check_version(self._version, version)
         changes: list[Change] = list(zip(skus, map(StoredVector, vectors, cold_start_category), strict=True))
         await self._run("update", lambda: self._change(changes), timeout_s)
 
     async def remove(self, version: str, skus: Sequence[str], timeout_s: float) -> None:
+        """Remove items; the change is in the journal before it is in the index."""
         check_version(self._version, version)
         changes: list[Change] = [(sku, None) for sku in skus]
         await self._run("update", lambda: self._change(changes), timeout_s)
 
     def _change(self, changes: list[Change]) -> None:
-        """Write the changes down, then make them: what was made is never forgotten."""
+        """Write changes to the journal, then apply them, so that no applied change can be lost."""
         if self._journal:
             try:
                 self._journal.write(changes)
             except OSError as error:
-                raise Unavailable(f"the change cannot be written down ({error.strerror})") from error
+                raise Unavailable(f"the change could not be written to disk ({error.strerror})") from error
         self._apply(changes)
 
     def _apply(self, changes: list[Change]) -> None:
-        last = dict(changes)  # of several changes to one sku
-        gone = [number for sku in last if (number := self._id.pop(sku, None)) is not None]
-        if gone:
-            for index in (self._index, self._newcomers):
-                index.remove_ids(faiss.IDSelectorBatch(np.array(gone, dtype=np.int64)))
-            for number in gone:
-                self._cold_start_category.pop(number, None)
-        added = {sku: placed for sku, placed in last.items() if placed is not None}
+        final = dict(changes)  # the last of several changes to one sku wins
+        old_ids = [old_id for sku in final if (old_id := self._id_of.pop(sku, None)) is not None]
+        if old_ids:
+            for index in (self._index, self._cold_start_index):
+                index.remove_ids(faiss.IDSelectorBatch(np.array(old_ids, dtype=np.int64)))
+            for old_id in old_ids:
+                self._cold_start_category.pop(old_id, None)
+        added = {sku: stored for sku, stored in final.items() if stored is not None}
         if not added:
             return
         ids = np.arange(len(self._skus), len(self._skus) + len(added))
         self._skus.extend(added)
-        self._id.update(zip(added, ids.tolist(), strict=True))
-        vectors = np.stack([placed.vector for placed in added.values()]).astype(np.float32)
+        self._id_of.update(zip(added, ids.tolist(), strict=True))
+        vectors = np.stack([stored.vector for stored in added.values()]).astype(np.float32)
         self._index.add_with_ids(vectors, ids)
-        cold_start_category = np.array([placed.cold_start_category for placed in added.values()])
-        new = cold_start_category > 0
-        if new.any():
-            self._newcomers.add_with_ids(vectors[new], ids[new])
+        cold_start_category = np.array([stored.cold_start_category for stored in added.values()])
+        cold_start = cold_start_category > 0
+        if cold_start.any():
+            self._cold_start_index.add_with_ids(vectors[cold_start], ids[cold_start])
             self._cold_start_category.update(
-                zip(ids[new].tolist(), cold_start_category[new].tolist(), strict=True)
+                zip(ids[cold_start].tolist(), cold_start_category[cold_start].tolist(), strict=True)
             )
 
-    async def _run(self, what: str, job: Callable[[], T], timeout_s: float) -> T:
-        done = asyncio.get_running_loop().run_in_executor(self._thread, job)
-        return await bounded(timeout_s, f"the vector {what}", done, dependency="faiss")
+    async def _run(self, name: str, job: Callable[[], T], timeout_s: float) -> T:
+        """Run `job` on the index's thread; `name` appears in error texts."""
+        result = asyncio.get_running_loop().run_in_executor(self._thread, job)
+        return await bounded(timeout_s, f"the vector {name}", result, dependency="faiss")
 
 
 def build_index(vectors: np.ndarray) -> faiss.Index:
-    """An index of the vectors under the ids 0, 1, …, that can `add_with_ids` and `remove_ids`."""
+    """Index `vectors`, float32, shape (N, DIM), under the ids 0 to N - 1.
+
+    The index supports `add_with_ids` and `remove_ids`. It scans all vectors up to EXACT_INDEX_LIMIT of them,
+    and above that it is an IVF index that has passed the check of MIN_INDEX_RECALL.
+    """
     faiss.omp_set_num_threads(1)
     width = vectors.shape[1]
     quantizer = faiss.IndexFlatL2(width)
@@ -173,15 +186,16 @@ def build_index(vectors: np.ndarray) -> faiss.Index:
     index.cp.max_points_per_centroid = POINTS_PER_CENTROID
     index.train(vectors)
     index.add(vectors)
-    _widen_until_right(index, vectors)
+    _widen_until_accurate(index, vectors)
     return index
 
 
-def _widen_until_right(index: faiss.IndexIVFFlat, vectors: np.ndarray) -> None:
-    """Probe as many lists as it takes to find MIN_INDEX_RECALL of a sample's true neighbours.
+def _widen_until_accurate(index: faiss.IndexIVFFlat, vectors: np.ndarray) -> None:
+    """Raise the number of probed lists until a sample's true neighbours are found at MIN_INDEX_RECALL.
 
-    How many that is depends on how the catalogue clusters: from 1 % of the lists to nearly all. In steps
-    of a quarter: a search takes as long as it probes.
+    The number depends on how the catalogue clusters: from 1 % of the lists to nearly all of them. It grows in
+    steps of a quarter, because the time of a search is proportional to it. In the worst case all lists are
+    probed, which is an exact scan.
     """
     sample = np.ascontiguousarray(sample_vectors(vectors))
     exact = faiss.IndexFlatL2(vectors.shape[1])
@@ -189,9 +203,9 @@ def _widen_until_right(index: faiss.IndexIVFFlat, vectors: np.ndarray) -> None:
     farthest = exact.search(sample, CHECKED_NEIGHBOURS)[0][:, -1:]
     index.nprobe = max(index.nlist // 128, 1)
     while index.nprobe < index.nlist:
-        found = (index.search(sample, CHECKED_NEIGHBOURS)[0] <= farthest + DISTANCE_TOLERANCE).mean(axis=1)
-        if (
-            found.mean() - 2 * found.std() / math.sqrt(len(found)) >= MIN_INDEX_RECALL
-        ):  # also of other queries
+        distances = index.search(sample, CHECKED_NEIGHBOURS)[0]
+        recall = (distances <= farthest + DISTANCE_TOLERANCE).mean(axis=1)
+        # Minus two standard errors, so that queries outside of the sample reach the limit, too.
+        if recall.mean() - 2 * recall.std() / math.sqrt(len(recall)) >= MIN_INDEX_RECALL:
             return
         index.nprobe = min(index.nprobe + max(index.nprobe // 4, 1), index.nlist)

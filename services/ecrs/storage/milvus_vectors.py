@@ -1,4 +1,8 @@
-"""Item vectors in Milvus: an alias names the live collection, a collection's name its bundle."""
+"""The vector store of the Docker profile: Milvus.
+
+Each bundle version has a collection of its own, named after the version; the alias ALIAS points to the live
+one.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
@@ -19,34 +23,38 @@ T = TypeVar("T")
 ALIAS = "products"
 PREFIX = "products_"
 CONSISTENCY = "Bounded"
-"""3 ms a search where `Strong` costs 206 ms; seeding is checked before the alias moves."""
+"""Consistency level of searches: 3 ms per search, where `Strong` takes 206 ms. Searches need no more, because
+a seed checks a collection before the alias moves to it."""
 
 
 def collection_name(version: str) -> str:
+    """Return the name of the collection of a bundle version."""
     return PREFIX + version
 
 
 MIN_EF = 800
-"""Items that HNSW looks at, at least: with 200, one in twenty neighbours among 350,000 was missed."""
+"""Smallest search width (`ef`) of the HNSW index: with 200, it missed one in twenty neighbours among 350,000
+items."""
 
 
 def search_params(n: int) -> dict[str, dict[str, int]]:
-    """For `n` neighbours; the exact index of small catalogues ignores it."""
+    """Return the search parameters for `n` neighbours; the exact index of small catalogues ignores them."""
     return {"params": {"ef": max(2 * n, MIN_EF)}}
 
 
 def milvus_address(settings: VectorSettings) -> dict[str, str]:
-    """A client's `uri` and `db_name` for milvus://host:port[/database]."""
+    """Return the client options `uri` and `db_name` for the setting milvus://host:port[/database]."""
     host, _, database = settings.vectors.removeprefix("milvus://").partition("/")
     return {"uri": f"http://{host}", "db_name": database or "default"}
 
 
 def token(password: str | None) -> str:
+    """Return the token that signs in user root; empty without a password."""
     return f"root:{password}" if password else ""
 
 
 class MilvusVectors:
-    """A `VectorStore` on the collection that the alias names."""
+    """A `VectorStore` in Milvus, which reads the collection that the alias points to."""
 
     def __init__(self, client: AsyncMilvusClient) -> None:
         self._client = client
@@ -54,6 +62,7 @@ class MilvusVectors:
     @classmethod
     @asynccontextmanager
     async def connect(cls, settings: VectorSettings) -> AsyncIterator["MilvusVectors"]:
+        """Open a client of the configured Milvus for the duration of the context."""
         client = AsyncMilvusClient(**milvus_address(settings), token=token(settings.milvus_password))
         try:
             yield cls(client)
@@ -61,9 +70,11 @@ class MilvusVectors:
             await client.close()
 
     async def search(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
+        """Search all items of the live collection."""
         return await self._search(vector, n, timeout_s)
 
     async def search_cold_start(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
+        """Search the live collection, filtered to items with a cold-start category."""
         return await self._search(
             vector, n, timeout_s, filter="cold_start_category > 0", output_fields=["cold_start_category"]
         )
@@ -88,10 +99,12 @@ class MilvusVectors:
         )
 
     async def version(self, timeout_s: float) -> str:
+        """Return the version in the name of the live collection."""
         described = await _bounded(self._client.describe_collection(ALIAS, timeout=timeout_s), timeout_s)
         return described["collection_name"].removeprefix(PREFIX)
 
     async def count(self, timeout_s: float) -> int:
+        """Count the rows of the live collection."""
         rows = await _bounded(
             self._client.query(ALIAS, output_fields=["count(*)"], timeout=timeout_s), timeout_s
         )
@@ -105,6 +118,7 @@ class MilvusVectors:
         cold_start_category: Sequence[int],
         timeout_s: float,
     ) -> None:
+        """Insert or replace rows in the collection of `version`, which must be live."""
         rows = [
             {"sku": sku, "vector": vector, "cold_start_category": category}
             for sku, vector, category in zip(skus, vectors, cold_start_category, strict=True)
@@ -113,20 +127,21 @@ class MilvusVectors:
         await _bounded(self._client.upsert(name, rows, timeout=timeout_s), timeout_s)
 
     async def remove(self, version: str, skus: Sequence[str], timeout_s: float) -> None:
-        # Not by `ids`: pymilvus would put them between quotes as they are, and a sku may hold a quote.
-        chosen = f"sku in {orjson.dumps(list(skus)).decode()}"
+        """Delete rows from the collection of `version`, which must be live."""
+        # Not by `ids`: pymilvus would quote them without escaping, and a sku may contain a quote.
+        expression = f"sku in {orjson.dumps(list(skus)).decode()}"
         name = await self._collection(version, timeout_s)
-        await _bounded(self._client.delete(name, filter=chosen, timeout=timeout_s), timeout_s)
+        await _bounded(self._client.delete(name, filter=expression, timeout=timeout_s), timeout_s)
 
     async def _collection(self, version: str, timeout_s: float) -> str:
-        """The live collection, which must be of `version`.
+        """Return the name of the live collection. Raises Unavailable if it is not of `version`.
 
-        Written to by its own name, not by the alias: that may move to a newer version meanwhile.
+        Changes go to this name and not to the alias, which may move to a newer version meanwhile.
         """
         check_version(await self.version(timeout_s), version)
         return collection_name(version)
 
 
 async def _bounded(call: Awaitable[T], timeout_s: float) -> T:
-    away = (MilvusException, RpcError, OSError)
-    return await bounded(timeout_s, "Milvus", call, dependency="milvus", unavailable_on=away)
+    failures = (MilvusException, RpcError, OSError)
+    return await bounded(timeout_s, "Milvus", call, dependency="milvus", unavailable_on=failures)

@@ -1,4 +1,4 @@
-"""Interfaces of the profile store, which holds users and items."""
+"""Interfaces of the profile store, which holds the records of users and items."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,35 +7,39 @@ from ecrs.domain.entities import Item, User
 
 
 class ProfileStore(Protocol):
-    """What um and cm read.
+    """Read access, as um and cm need it.
 
-    Every method raises Unavailable if the store is away, and DeadlineExceeded past `timeout_s`.
+    Every method raises Unavailable if the store cannot be reached or refuses the call, and DeadlineExceeded
+    if it does not answer within `timeout_s`.
     """
 
     async def user(self, user_id: str, timeout_s: float) -> User | None:
-        """The user with history and aggregates, both of one bundle version; None if unknown.
+        """Return a user with history and aggregates, both of the same bundle version; None if unknown.
 
-        Raises MalformedData.
+        Raises MalformedData if a stored value cannot be parsed.
         """
 
     async def items(self, skus: Sequence[str], timeout_s: float) -> list[Item | None]:
-        """The items in the order of `skus`; None if unknown, or if the stored record is malformed."""
+        """Return the items in the order of `skus`; None for an unknown item or a malformed record."""
 
     async def version(self, timeout_s: float) -> str | None:
-        """The bundle version that the store was seeded with; None before the first seeding.
+        """Return the bundle version that the store was seeded with; None before the first seed.
 
-        Raises MalformedData.
+        Raises MalformedData if the stored version cannot be parsed.
         """
 
 
 class ItemStore(ProfileStore, Protocol):
-    """What cm also writes. No sku may be twice in a call; a call takes effect as a whole or not at all."""
+    """Read and write access, as cm needs it.
+
+    `skus` must not contain duplicates. Each write takes effect as a whole or not at all.
+    """
 
     async def put(self, items: Sequence[Item], timeout_s: float) -> None:
-        """Write the records and whether the items are in stock."""
+        """Write the records, and mark each item as in stock or out of stock."""
 
     async def remove(self, skus: Sequence[str], timeout_s: float) -> list[str]:
-        """Remove the items. Returns the skus that were not known."""
+        """Remove the items and return the skus that were unknown."""
 
     async def set_stock(self, skus: Sequence[str], *, in_stock: bool, timeout_s: float) -> list[str]:
-        """Mark the known ones of `skus`. Returns the skus that are not known."""
+        """Mark the known items as in stock or out of stock, and return the skus that are unknown."""

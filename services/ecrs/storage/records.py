@@ -1,20 +1,20 @@
-"""How users and items are stored: keys and JSON.
+"""Keys and JSON formats of the profile store.
 
-Records of the shop, under the original's keys. A seed replaces each in one step.
+Records of the shop, under the original system's keys. A seed replaces each record in one step.
 
 {id}##user_info              object, field names of UserInfo
 {sku}##product_info          object, field names of ItemInfo
 ecrs##item_changes           hash of sku to the Unix seconds at which cm added, changed or removed the item
-ecrs##out_of_stock           set of skus, set by the shop; no seed touches it
+ecrs##out_of_stock           set of skus, written by the shop through cm; a seed never changes it
 
-Bundle-derived data, computed from the bundle's log up to its cutoff. A seed replaces all of it in one step:
-it writes the new version's keys, then changes the live version.
+Bundle-derived data, computed from the bundle's log up to its cutoff time. A seed replaces all of it in one
+step: it writes the keys of the new version, then changes the live version.
 
 {id}##history##{version}     list of [sku, ts, type], newest first
-{id}##aggregates##{version}  object, sku_ids and the columns of AGGREGATE_COLUMNS, each a list
+{id}##aggregates##{version}  object of lists of equal length: sku_ids and the columns of AGGREGATE_COLUMNS
 ecrs##bundle                 object: the live version, and whether its seed is complete
 
-Functions named `load_…` raise MalformedData, whose text names the record and the field.
+Functions named `load_…` raise MalformedData with a text that names the record and the field.
 """
 
 import re
@@ -37,7 +37,7 @@ OUT_OF_STOCK_KEY = "ecrs##out_of_stock"
 
 
 class _UserRecord(msgspec.Struct, rename={"id": "user_id", "county": "country"}):
-    """A user's profile: fields of User by the original's names."""
+    """A user's profile: fields of User, stored under the original system's names."""
 
     id: str
     age: str
@@ -49,7 +49,7 @@ class _UserRecord(msgspec.Struct, rename={"id": "user_id", "county": "country"})
 
 
 class _ItemRecord(msgspec.Struct, rename={"sku": "sku_id", "shop": "shopid", "category": "cate"}):
-    """Fields of Item by the original's names."""
+    """An item: fields of Item, stored under the original system's names."""
 
     sku: str
     brand: str
@@ -64,10 +64,10 @@ class _InteractionRecord(NamedTuple):
 
 
 class StoredBundle(msgspec.Struct, frozen=True):
-    """The bundle whose histories and aggregates are read.
+    """The live bundle: histories and aggregates are read under its version.
 
-    `complete`: the store holds this bundle and nothing of another. False while a seed is running, and after
-    one that did not finish.
+    `complete` is True if the store holds this bundle and no data of any other. It is False while a seed is
+    running, and after a seed that did not finish.
     """
 
     version: str
@@ -75,7 +75,7 @@ class StoredBundle(msgspec.Struct, frozen=True):
 
 
 class StoredKey(NamedTuple):
-    """A key of a user's or an item's data, taken apart; `version` is empty for records of the shop."""
+    """A parsed key of a user's or an item's data; `version` is empty for records of the shop."""
 
     name: bytes
     id: bytes
@@ -84,21 +84,23 @@ class StoredKey(NamedTuple):
 
     @classmethod
     def parse(cls, name: bytes) -> "StoredKey | None":
-        """None for a key of something else."""
+        """Parse a key; None if it does not belong to a user or an item."""
         match = _KEY.fullmatch(name)
         return match and cls(name, match["id"], match["shop"] or match["derived"], match["version"] or b"")
 
     @classmethod
     def of_item(cls, sku: bytes) -> "StoredKey":
-        """The key of an item record."""
+        """Return the key of the record of item `sku`."""
         return cls(sku + b"##product_info", sku, b"product_info", b"")
 
     @property
     def is_item(self) -> bool:
+        """True for an item record."""
         return self.kind == b"product_info"
 
     @property
     def is_bundle_derived(self) -> bool:
+        """True for a history or aggregates, which exist once per bundle version."""
         return self.kind in (b"history", b"aggregates")
 
 
@@ -121,37 +123,37 @@ _BUNDLE = msgspec.json.Decoder(StoredBundle)
 
 
 def user_key(user_id: str) -> str:
-    """Key of a user's profile."""
+    """Return the key of a user's profile."""
     return f"{user_id}##user_info"
 
 
 def history_key(user_id: str, version: str) -> str:
-    """Key of a user's newest interactions."""
+    """Return the key of a user's newest interactions, as of bundle `version`."""
     return f"{user_id}##history##{version}"
 
 
 def aggregates_key(user_id: str, version: str) -> str:
-    """Key of a user's aggregates."""
+    """Return the key of a user's aggregates, as of bundle `version`."""
     return f"{user_id}##aggregates##{version}"
 
 
 def item_key(sku: str) -> str:
-    """Key of an item record."""
+    """Return the key of an item record."""
     return f"{sku}##product_info"
 
 
 def dump_user(user: User) -> bytes:
-    """A user's profile as JSON."""
+    """Encode a user's profile as JSON."""
     return msgspec.json.encode(msgspec.convert(user, _UserRecord, from_attributes=True))
 
 
 def dump_history(history: Sequence[Interaction]) -> bytes:
-    """Interactions as JSON."""
+    """Encode interactions as JSON."""
     return msgspec.json.encode(history)
 
 
 def dump_aggregates(aggregates: Aggregates) -> bytes:
-    """Aggregates as JSON, a list per column."""
+    """Encode aggregates as JSON, one list per column."""
     columns = {
         name: column.astype(np.int64 if name in WHOLE_NUMBER_COLUMNS else np.float64).tolist()
         for name, column in zip(AGGREGATE_COLUMNS, aggregates.numbers.T, strict=True)
@@ -160,21 +162,21 @@ def dump_aggregates(aggregates: Aggregates) -> bytes:
 
 
 def dump_item(item: Item) -> bytes:
-    """An item record as JSON."""
+    """Encode an item record as JSON; its stock is stored elsewhere, in the set OUT_OF_STOCK_KEY."""
     return msgspec.json.encode(_ItemRecord(item.sku, item.brand, item.shop, item.category))
 
 
 def dump_bundle(bundle: StoredBundle) -> bytes:
-    """The bundle that the store holds, as JSON."""
+    """Encode the live bundle as JSON."""
     return msgspec.json.encode(bundle)
 
 
 def load_user(user_id: str, profile: bytes, history: bytes | None, aggregates: bytes | None) -> User:
-    """A user from the three stored values."""
-    whose = f"of user {quoted(user_id)}"
-    record = _decode(_USER, profile, f"the stored profile {whose}")
-    interactions = _decode(_HISTORY, history, f"the stored history {whose}") if history else []
-    numbers = load_aggregates(aggregates, f"the stored aggregates {whose}") if aggregates else Aggregates()
+    """Decode a user from the three stored values. None stands for an empty history or empty aggregates."""
+    of_user = f"of user {quoted(user_id)}"
+    record = _decode(_USER, profile, f"the stored profile {of_user}")
+    interactions = _decode(_HISTORY, history, f"the stored history {of_user}") if history else []
+    numbers = load_aggregates(aggregates, f"the stored aggregates {of_user}") if aggregates else Aggregates()
     return User(
         **msgspec.structs.asdict(record),
         history=tuple(Interaction(*interaction) for interaction in interactions),
@@ -183,7 +185,7 @@ def load_user(user_id: str, profile: bytes, history: bytes | None, aggregates: b
 
 
 def load_aggregates(raw: bytes, name: str) -> Aggregates:
-    """Aggregates from JSON; `name` is for the error text."""
+    """Decode aggregates; `name` names the record in the error text."""
     record = _decode(_AGGREGATES, raw, name)
     skus, columns = record.sku_ids, [getattr(record, column) for column in AGGREGATE_COLUMNS]
     for column, values in zip(AGGREGATE_COLUMNS, columns, strict=True):
@@ -193,13 +195,13 @@ def load_aggregates(raw: bytes, name: str) -> Aggregates:
 
 
 def load_item(sku: str, raw: bytes, *, out_of_stock: bool) -> Item:
-    """An item from JSON."""
+    """Decode an item record."""
     record = _decode(_ITEM, raw, f"the stored record of item {quoted(sku)}")
     return Item(record.sku, record.brand, record.shop, record.category, out_of_stock)
 
 
 def load_bundle(raw: bytes | None) -> StoredBundle | None:
-    """The bundle that the store holds; None before the first seed."""
+    """Decode the live bundle; None, before the first seed, stays None."""
     return None if raw is None else _decode(_BUNDLE, raw, BUNDLE_KEY)
 
 

@@ -1,4 +1,4 @@
-"""Which bundle the profile store was seeded with: the check of um and cm."""
+"""The bundle version that the profile store was seeded with, and the health check of um and cm."""
 
 from ecrs.metrics import set_bundle_version
 from ecrs.rpc.errors import Unavailable
@@ -8,7 +8,7 @@ CHECK_TIMEOUT_S = 1.0
 
 
 class SeededVersion:
-    """The store's bundle version as of the last check; empty before the first."""
+    """Keeps `version`, the store's bundle version as of the last check; empty before the first check."""
 
     def __init__(self, service: str, profiles: ProfileStore) -> None:
         self.version = ""
@@ -16,7 +16,7 @@ class SeededVersion:
         self._profiles = profiles
 
     async def check(self) -> None:
-        """Refresh `version`; Unavailable while the store is away or holds nothing."""
+        """Refresh `version`. Raises Unavailable if the store cannot be reached or was never seeded."""
         version = await self._profiles.version(CHECK_TIMEOUT_S)
         if version is None:
             raise Unavailable("the profile store is empty: seed-redis has not finished")

@@ -1,7 +1,8 @@
-"""A file of the changes to the vectors of one bundle, for an index that lives in memory.
+"""Journal of the changes to one bundle's vectors, so that an index in memory survives a restart.
 
 DIR/VERSION.txt    one line per change, oldest first:
-                   `sku:{"cold_start_category":N,"vector":[v1, v2, …]}` added or replaced, `sku:null` removed
+                   `sku:{"cold_start_category":N,"vector":[v1, v2, …]}` for an item added or replaced,
+                   `sku:null` for an item removed
 """
 
 import os
@@ -20,25 +21,25 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class StoredVector:
-    """An item's vector, float32, shape (DIM,); `cold_start_category` as in `VectorStore.upsert`."""
+    """An item's vector: float32, shape (DIM,); `cold_start_category` as in `VectorStore.upsert`."""
 
     vector: np.ndarray
     cold_start_category: int
 
 
 Change = tuple[str, StoredVector | None]
-"""A sku, and where it is now or None: nowhere, it was removed."""
+"""A sku with its new vector, or with None if the item was removed."""
 
 
 class JournalError(BundleError):
-    """A bundle's changes cannot be read or kept; the text names the file and the fault."""
+    """The journal cannot be read or created; the text names the file and the reason."""
 
 
 class Journal:
-    """The changes to one bundle's vectors. One process at a time may hold it."""
+    """The changes to the vectors of one bundle version. Only one process may use a journal at a time."""
 
     def __init__(self, directory: Path, version: str) -> None:
-        """Makes the directory where it is missing; JournalError if that cannot be."""
+        """Create the directory if it is missing. Raises JournalError if that fails."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -46,20 +47,21 @@ class Journal:
         self._path = directory / f"{version}.txt"
 
     def read(self, width: int) -> Iterator[Change]:
-        """All changes, oldest first.
+        """Yield all changes, oldest first; each vector must have `width` values.
 
-        A last line without an end is what a kill or a power cut left of a change that nobody was told
-        is done: it is cut off. Raises JournalError for any other line that is not a change.
+        A last line without a line end was left by a kill or a power cut during a write. Its change was never
+        confirmed to the caller, so it is removed from the file. Raises JournalError for any other malformed
+        line.
         """
         try:
             content = self._path.read_bytes()
         except FileNotFoundError:
             return
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            log.warning("an unfinished change is dropped", file=str(self._path), bytes=len(content) - whole)
-            os.truncate(self._path, whole)
-        for number, line in enumerate(content[:whole].split(b"\n")[:-1], 1):
+        complete = content.rfind(b"\n") + 1
+        if complete < len(content):
+            log.warning("dropped an unfinished change", file=str(self._path), bytes=len(content) - complete)
+            os.truncate(self._path, complete)
+        for number, line in enumerate(content[:complete].split(b"\n")[:-1], 1):
             sku, _, text = line.partition(b":")
             try:
                 yield sku.decode(), _load(text, width)
@@ -67,17 +69,17 @@ class Journal:
                 raise JournalError(f"{self._path}:{number}: {error}") from error
 
     def write(self, changes: list[Change]) -> None:
-        """Append `changes`, on disk when this returns; after an OSError the file is as it was before."""
-        left = b"".join(f"{sku}:".encode() + _dump(placed) + b"\n" for sku, placed in changes)
-        # Without a buffer: what is left in one by a full disk, closing the file would write after all.
+        """Append `changes` and flush them to disk. If that raises OSError, the file is unchanged."""
+        unwritten = b"".join(f"{sku}:".encode() + _dump(stored) + b"\n" for sku, stored in changes)
+        # Unbuffered: after a full disk, closing a buffered file would still write what is in the buffer.
         with open(self._path, "ab", buffering=0) as file:
-            before = file.tell()
+            old_size = file.tell()
             try:
-                while left:
-                    left = left[file.write(left) :]
+                while unwritten:
+                    unwritten = unwritten[file.write(unwritten) :]
                 os.fsync(file.fileno())
             except OSError:
-                os.truncate(self._path, before)
+                os.truncate(self._path, old_size)
                 raise
 
 
@@ -91,8 +93,8 @@ def _load(text: bytes, width: int) -> StoredVector | None:
     return StoredVector(vector, int(raw["cold_start_category"]))
 
 
-def _dump(placed: StoredVector | None) -> bytes:
-    if placed is None:
+def _dump(stored: StoredVector | None) -> bytes:
+    if stored is None:
         return b"null"
-    raw = {"cold_start_category": placed.cold_start_category, "vector": placed.vector.astype(np.float32)}
+    raw = {"cold_start_category": stored.cold_start_category, "vector": stored.vector.astype(np.float32)}
     return orjson.dumps(raw, option=orjson.OPT_SERIALIZE_NUMPY)

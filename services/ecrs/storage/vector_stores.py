@@ -1,4 +1,4 @@
-"""TODO ecrs.storage.vector_stores."""
+"""Opens the vector store that the settings name."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,8 +10,12 @@ from ecrs.storage.vectors import VectorStore
 
 @asynccontextmanager
 async def open_vector_store(settings: VectorSettings, bundle: Bundle) -> AsyncIterator[VectorStore]:
+    """Open faiss, filled from `bundle`, or connect to Milvus, which a seed has filled.
+
+    Raises ValueError if ECRS_VECTORS names neither, BundleError if faiss cannot load the vectors.
+    """
     if settings.vectors == "faiss":
-        from ecrs.storage.faiss_vectors import FaissVectors  # faiss is there in the embedded profile only
+        from ecrs.storage.faiss_vectors import FaissVectors  # installed in the embedded profile only
 
         with FaissVectors.load(bundle, settings.items_dir) as store:
             yield store

@@ -1,4 +1,4 @@
-"""The vector store's interface, and which implementation the settings ask for."""
+"""Interface of the vector store, and what its implementations and the seed share."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,21 +11,23 @@ from ecrs.bundle import BundleError
 from ecrs.rpc.errors import Unavailable, quoted
 
 EXACT_INDEX_LIMIT = 100_000
-"""Items up to which both stores scan every vector, which takes about a millisecond and is exact."""
+"""Up to this number of items, both stores scan every vector. That is exact and takes about a millisecond."""
 
 CHECKED_QUERIES, CHECKED_NEIGHBOURS, MIN_INDEX_RECALL = 200, 100, 0.99
-"""An approximate index must find this share of a sample's true nearest neighbours before it serves."""
+"""Check of an approximate index before it serves: for CHECKED_QUERIES sampled vectors, it must find at least
+this share of the true CHECKED_NEIGHBOURS nearest neighbours."""
 
 DISTANCE_TOLERANCE = 1e-5
-"""How far two distances that mean the same may be apart: of equally near items any is right."""
+"""Two distances that differ by no more than this count as equal, and any of equally near items is correct."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Neighbours:
     """Search results, nearest first.
 
-    `skus`; `distance`, float32 (N,), squared L2, for unit vectors 2 − 2·cosine; `cold_start_category`, int64
-    (N,), the category's vocabulary id of cold-start items, 0 for others.
+    `distance`: float32, shape (N,), squared L2 distance, which for unit vectors is 2 − 2·cosine.
+    `cold_start_category`: int64, shape (N,), the vocabulary id of a cold-start item's category, 0 for other
+    items.
     """
 
     skus: list[str]
@@ -40,22 +42,23 @@ NO_NEIGHBOURS = Neighbours([], np.zeros(0, dtype=np.float32), np.zeros(0, dtype=
 
 
 class VectorStore(Protocol):
-    """Item vectors of one bundle.
+    """The item vectors of one bundle version.
 
-    Methods raise Unavailable when the store is away, DeadlineExceeded past `timeout_s`.
+    Every method raises Unavailable if the store cannot be reached or refuses the call, and DeadlineExceeded
+    if it does not answer within `timeout_s`.
     """
 
     async def search(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
-        """The `n` items nearest to `vector`, float32, shape (DIM,)."""
+        """Return the `n` items nearest to `vector`, which is float32, shape (DIM,)."""
 
     async def search_cold_start(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
-        """As `search`, among newcomers only."""
+        """Return the `n` nearest cold-start items, like `search`."""
 
     async def version(self, timeout_s: float) -> str:
-        """The bundle version of the vectors that `search` reads."""
+        """Return the bundle version of the vectors that `search` reads."""
 
     async def count(self, timeout_s: float) -> int:
-        """How many items `search` reads."""
+        """Return the number of items that `search` reads."""
 
     async def upsert(
         self,
@@ -65,34 +68,39 @@ class VectorStore(Protocol):
         cold_start_category: Sequence[int],
         timeout_s: float,
     ) -> None:
-        """Add items, or give known ones another vector: float32, shape (len(skus), DIM), no sku twice.
+        """Add items, or replace the vectors of known ones.
 
-        `cold_start_category`: the category's vocabulary id, at least 1, of an item that the bundle does not
-        know; 0 for the others.
-        `search` finds them within a second, and they outlive a restart. Unavailable also if the store
-        does not hold the vectors of `version`.
+        `vectors`: float32, shape (len(skus), DIM). `skus` must not contain duplicates. `cold_start_category`:
+        the vocabulary id, at least 1, of the category of an item that the bundle does not have; 0 for an item
+        of the bundle.
+
+        `search` finds the new vectors within a second, and they survive a restart. Raises Unavailable also
+        if the store does not hold the vectors of `version`.
         """
 
     async def remove(self, version: str, skus: Sequence[str], timeout_s: float) -> None:
-        """Take items out of what `search` finds, as `upsert` puts them in; unknown ones are no fault."""
+        """Remove items, with the same guarantees as `upsert`. Unknown skus are ignored."""
 
 
 def check_version(held: str, wanted: str) -> None:
-    """Unavailable unless a store that holds version `held` may take vectors of version `wanted`."""
+    """Raise Unavailable if a store that holds version `held` is sent a change for version `wanted`."""
     if held != wanted:
-        raise Unavailable(f"versions differ: the vectors held are {held}, those given are {quoted(wanted)}")
+        raise Unavailable(
+            f"versions differ: the vector store holds {held}, the change is for {quoted(wanted)}"
+        )
 
 
 def sample_vectors(vectors: np.ndarray) -> np.ndarray:
-    """SAMPLE of the vectors, or fewer where there are not so many, from across all of them."""
+    """Return CHECKED_QUERIES of the vectors, evenly spaced, or all of them if there are fewer."""
     return vectors[:: max(len(vectors) // CHECKED_QUERIES, 1)][:CHECKED_QUERIES]
 
 
 def read_vectors(lines: Iterator[str], count: int) -> tuple[list[str], np.ndarray]:
-    """The skus and vectors, float32, shape (count, DIM), of `product_vectors.txt` lines.
+    """Parse the lines of `product_vectors.txt`: the skus, and their vectors as float32, shape (count, DIM).
 
-    Raises BundleError, with the line's number, for a line that is not `sku:[v1, v2, …]`, for a vector of
-    another width than the first, for values that are not finite, and for a sku that is there twice.
+    Raises BundleError, with the line number, for a line that is not `sku:[v1, v2, …]`, a vector whose width
+    differs from the first one's, a value that is not finite, and a duplicate sku; and if there are not
+    `count` lines.
     """
     skus: list[str] = []
     vectors: np.ndarray | None = None
@@ -115,7 +123,7 @@ def read_vectors(lines: Iterator[str], count: int) -> tuple[list[str], np.ndarra
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
         raise BundleError(f"product_vectors.txt:{int(np.argmin(finite)) + 1}: a value is not finite")
-    if len(last := {sku: place for place, sku in enumerate(skus, 1)}) < count:
-        twice = next(sku for place, sku in enumerate(skus, 1) if last[sku] != place)
-        raise BundleError(f"product_vectors.txt:{last[twice]}: sku {twice!r} is there twice")
+    if len(last_line := {sku: number for number, sku in enumerate(skus, 1)}) < count:
+        duplicate = next(sku for number, sku in enumerate(skus, 1) if last_line[sku] != number)
+        raise BundleError(f"product_vectors.txt:{last_line[duplicate]}: sku {duplicate!r} appears twice")
     return skus, vectors

@@ -1,1 +1,1 @@
-"""um: the user model: a user's profile and history by id."""
+"""The service um (user model): looks up a user's profile, history and aggregates by id."""

@@ -1,4 +1,4 @@
-"""Builds um."""
+"""Builds the service um from its settings."""
 
 from contextlib import AsyncExitStack
 
@@ -13,13 +13,14 @@ from ecrs.um.service import UMService
 
 
 class UmSettings(ServerSettings, RedisSettings):
-    """From the environment."""
+    """Settings of um, from the environment."""
 
 
 SETTINGS = UmSettings
 
 
 async def build(settings: UmSettings, stack: AsyncExitStack) -> server.Service:
+    """Build um. Its connection to the profile store stays open until `stack` closes."""
     store = await stack.enter_async_context(redis_profiles.connect_profiles(settings))
     seeded = SeededVersion("um", store)
     servicer = UMService(store, seeded, settings.call_timeout_s)
