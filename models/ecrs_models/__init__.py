@@ -1,5 +1,5 @@
-"""From a shop's files to a bundle: prepare, train, evaluate, export."""
+"""The offline pipeline, from a shop's files to a model bundle: prepare, train, evaluate, export."""
 
 import os
 
-os.environ.setdefault("GLOG_minloglevel", "1")  # or Paddle writes into the progress bars
+os.environ.setdefault("GLOG_minloglevel", "1")  # otherwise Paddle's log lines break the progress bars

@@ -1,5 +1,9 @@
-"""What can be wrong with somebody's data; nothing is imported, so that every role can catch it."""
+"""The error of the offline pipeline.
+
+This module imports nothing, so that commands can catch the error where the pipeline's dependencies are not
+installed.
+"""
 
 
 class DataError(Exception):
-    """The data cannot be used; the text says which file, where and why."""
+    """Input data or a working directory cannot be used. The text names the file, the place and the reason."""

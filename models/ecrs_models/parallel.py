@@ -1,4 +1,4 @@
-"""Worker processes for the offline pipeline: one object in each, called by the number of its process."""
+"""Worker processes for the offline pipeline. Each holds one copy of an object, whose methods are called."""
 
 import ctypes
 import os
@@ -12,24 +12,28 @@ from typing import Any, Protocol
 from threadpoolctl import threadpool_limits
 
 MIN_ROWS, MAX_ROWS = 100_000, 20_000_000
-"""Log rows for which worker processes pay: below, starting one takes longer than the work; above, each one's
-copy of the log takes more memory than a training may use."""
+"""Sizes of the log, in rows, for which worker processes are used.
+
+With fewer rows, starting a process takes longer than the work. With more, the copies of the log, one per
+process, need more memory than a training may use.
+"""
 
 
 class Workers(Protocol):
-    """`count` copies of one object, each in a process of its own or all the same one in this process."""
+    """`count` copies of one object, each in its own process, or a single one in this process."""
 
     count: int
 
     def call(self, worker: int, method: str, *arguments: Any) -> "Future[Any]":
-        """Call `method` of copy number `worker`, modulo `count`; calls of one copy run in order."""
+        """Call `method` of copy number `worker` modulo `count`. Calls to the same copy run in order."""
 
 
 @contextmanager
 def workers(rows: int, factory: Callable[..., Any], *arguments: Any) -> Iterator[Workers]:
-    """Copies of `factory(*arguments)` for a log of `rows` rows: one per core, or one in this process.
+    """Create copies of `factory(*arguments)`: one process per core, or a single copy in this process.
 
-    Factory and arguments must be picklable. The processes end with this one, however it ends.
+    `rows`, the number of rows of the log, decides which, by MIN_ROWS and MAX_ROWS. Factory and arguments
+    must be picklable. The worker processes terminate when this process does, even if it is killed.
     """
     cores = len(os.sched_getaffinity(0))
     if cores == 1 or not MIN_ROWS <= rows <= MAX_ROWS:
@@ -43,7 +47,7 @@ def workers(rows: int, factory: Callable[..., Any], *arguments: Any) -> Iterator
 
 
 class _InProcess:
-    """The object itself: a call is done when `call` returns."""
+    """Holds the object in this process. A call has finished when `call` returns."""
 
     count = 1
 
@@ -57,9 +61,9 @@ class _InProcess:
 
 
 class _Processes:
-    """An executor of one process for each copy, so that a copy keeps what it computed between calls.
+    """One executor with a single process per copy, so that a copy keeps its state between calls.
 
-    Spawned, not forked: Paddle and BLAS have threads, which a fork does not copy.
+    The processes are spawned, not forked, because Paddle and BLAS run threads, which a fork does not copy.
     """
 
     def __init__(self, count: int, factory: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
@@ -79,16 +83,16 @@ class _Processes:
 
 
 _target: Any = None
-"""In a worker process: its copy."""
+"""In a worker process, the copy that it holds."""
 
 
 def _build(parent: int, factory: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     global _target
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before the line above
+    if os.getppid() != parent:  # the parent died before prctl took effect
         os._exit(1)
-    threadpool_limits(1)  # every core has a worker already
+    threadpool_limits(1)  # every core already has a worker
     _target = factory(*arguments)
 
 

@@ -1,4 +1,4 @@
-"""Shows how far the offline pipeline is: bars in a terminal, else a line every few seconds."""
+"""Progress display of the offline pipeline: bars in a terminal, otherwise a line every few seconds."""
 
 import sys
 import threading
@@ -12,12 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 LINE_EVERY_S = 10.0
-"""Where the output is no terminal. CI systems take a job for dead that prints nothing for long."""
+"""Interval of the lines if the output is not a terminal. CI systems kill jobs that print nothing for long."""
 
 
 @dataclass
 class Step:
-    """One step of a run: `done` of `total` units, and a note about it."""
+    """One step of a run: `done` of `total` units are finished; `note` is shown next to the count."""
 
     name: str
     total: int
@@ -27,11 +27,11 @@ class Step:
     started: float = field(default_factory=time.monotonic)
 
     def advance(self, units: int = 1, note: str = "") -> None:
-        """Count `units` more as done."""
+        """Add `units` to the units done."""
         self.update(self.done + units, note)
 
     def update(self, done: int, note: str = "") -> None:
-        """Set how many units are done."""
+        """Set the number of units done. An empty `note` keeps the previous one."""
         self.done, self.note = done, note or self.note
         self.publish(self)
 
@@ -41,14 +41,18 @@ class Step:
 
 
 class Progress:
-    """The steps of one run, shown by `publish`; by default nowhere. `progress()` makes one that is shown."""
+    """The steps of one run.
+
+    Calls `publish` with a step each time it changes; by default nothing is shown. Use `progress()` for an
+    instance that is displayed.
+    """
 
     def __init__(self, publish: Callable[[Step], None] = lambda step: None) -> None:
         self._publish = publish
         self.steps: list[Step] = []
 
     def step(self, name: str, total: int, done: int = 0) -> Step:
-        """Begin a step of `total` units, `done` of them already done."""
+        """Begin a step of `total` units, of which `done` are already finished."""
         step = Step(name, total, self._publish, done)
         self.steps.append(step)
         self._publish(step)
@@ -57,7 +61,7 @@ class Progress:
 
 @contextmanager
 def progress(console: Console | None = None) -> Iterator[Progress]:
-    """Show the steps of a run while it lasts."""
+    """Display the steps of a run on `console`, by default standard error, for the duration of the context."""
     console = console or Console(stderr=True, highlight=False)
     with _bars(console) if console.is_terminal else _lines() as run:
         yield run
@@ -85,7 +89,7 @@ def _bars(console: Console) -> Iterator[Progress]:
 
 @contextmanager
 def _lines() -> Iterator[Progress]:
-    """A line for each step when it ends, and for those under way every LINE_EVERY_S seconds."""
+    """Print a line when a step ends, and every LINE_EVERY_S seconds one for each unfinished step."""
     ended = threading.Event()
 
     def publish(step: Step) -> None:

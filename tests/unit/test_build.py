@@ -103,4 +103,4 @@ def test_the_tutorials_shop_becomes_a_bundle(tmp_path: Path) -> None:
     said: list[str] = []
     built = building.build(str(tmp_path / "myshop"), tmp_path / "bundles", tmp_path / "work", say=said.append)
     assert built.count("users.dat") == 6
-    assert "1 actions left out: 0 of users and 1 of products that the tables do not have" in "\n".join(said)
+    assert "1 actions dropped: 0 with an unknown user, 1 with an unknown product" in "\n".join(said)

@@ -288,7 +288,7 @@ def test_a_bundle_is_measured_as_at_its_export(data: Dataset, tiny: Bundle) -> N
 
 
 def test_another_data_set_is_refused(data: Dataset, tiny: Bundle) -> None:
-    with pytest.raises(DataError, match="has other products than"):
+    with pytest.raises(DataError, match="are not those of"):
         LoadedBundle.of(tiny, replace(data, items=data.items[1:]))
 
 
@@ -296,5 +296,5 @@ def test_a_period_without_warm_users_is_an_error(data: Dataset, tiny: Bundle) ->
     empty = replace(data, about=data.about | {"split": Split(1, 2, 3).__dict__})
     tables = EncodedTables.of(data, tiny.encoder)
     snapshot = Snapshot.of(data.log, 3, tables, TrainingSettings.read(tiny.manifest.training).tables)
-    with pytest.raises(DataError, match="no user who was there before buys anything"):
+    with pytest.raises(DataError, match="no user with earlier purchases buys anything"):
         evaluate(empty, BundleModels(*[None] * 5), snapshot)  # type: ignore[arg-type]

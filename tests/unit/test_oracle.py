@@ -85,7 +85,7 @@ def test_the_best_possible_is_clearly_better_than_baselines(small: Path, task: s
 def test_the_best_possible_is_known_of_generated_data_only(small: Path, tmp_path: Path) -> None:
     for name in ("users.dat", "products.dat", "actions.parquet", "dataset.json"):
         (tmp_path / name).write_bytes((small / name).read_bytes())
-    with pytest.raises(DataError, match=r"is not generated: there is no .*truth\.json"):
+    with pytest.raises(DataError, match=r"is not a synthetic data set: .*truth\.json is missing"):
         best_possible(tmp_path)
 
 

@@ -86,11 +86,11 @@ def test_actions_may_be_written_in_these_ways(shop: Shop, tmp_path: Path, action
         ("1,1,1517443200,order,x", "found 5"),
         (",1,1517443200,order", "user_id is empty"),
         ("1,,1517443200,order", "sku_id is empty"),
-        ("1,1,2018-02-01,order", "ts '2018-02-01' is no Unix time in seconds"),
-        ("1,1,1517443200000,order", "is no Unix time in seconds"),
+        ("1,1,2018-02-01,order", "ts '2018-02-01' is not a Unix time in seconds"),
+        ("1,1,1517443200000,order", "is not a Unix time in seconds"),
         ("1,1,1517443200,buy", "action type 'buy' is none of view, order"),
         ("1,1,1517443200,6", "action type '6'"),
-        ("1,1\x00,1517443200,order", "a control character"),
+        ("1,1\x00,1517443200,order", "contains a control character"),
     ],
 )
 def test_a_bad_line_is_counted_shown_and_left_out(shop: Shop, tmp_path: Path, line: str, reason: str) -> None:
@@ -128,7 +128,7 @@ def test_only_the_first_ten_bad_lines_are_shown(shop: Shop, tmp_path: Path) -> N
         ("9:1:2:3", "expected 7 fields"),
         (":1:2:3:4:5:6", "id is empty"),
         ("0:1:2:3:4:5:6", "'0' is reserved for users without an id"),
-        ("1:1:2:3:4:5:6", "user_id '1' is there already"),
+        ("1:1:2:3:4:5:6", "user_id '1' is a duplicate"),
     ],
 )
 def test_a_bad_user_is_an_error_where_it_is_more_than_a_percent(
@@ -182,12 +182,12 @@ def test_actions_without_user_or_product_are_dropped_and_counted(shop: Shop, tmp
     unknown = "9,1,1517443200,2\n1,9,1517443200,2\n9,9,1517443200,2\n"
     prepared = files.prepare(shop(actions=ACTIONS + unknown), tmp_path / "out", strict=True)
     assert prepared.dropped == {"unknown_users": 2, "unknown_products": 2, "actions": 3}
-    assert "3 actions left out: 2 of users and 2 of products" in prepared.summary()
+    assert "3 actions dropped: 2 with an unknown user, 2 with an unknown product" in prepared.summary()
     assert json.loads((tmp_path / "out/dataset.json").read_text())["dropped"]["actions"] == 3
 
 
 def test_nothing_but_unknown_users_is_an_error(shop: Shop, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no action of a user and a product in the tables"):
+    with pytest.raises(DataError, match="no action has a known user and a known product"):
         files.prepare(shop(actions="9,1,1517443200,2\n"), tmp_path / "out")
 
 

@@ -112,14 +112,14 @@ def test_actions_may_be_written_in_these_ways(files: Files, tmp_path: Path, acti
     [
         ("1,1,2018-02-01 23:45:28,2", "expected 5 fields"),
         (",1,2018-02-01 23:45:28,,2", "user_id is empty"),
-        ("x,1,2018-02-01 23:45:28,,2", "user_id 'x' is no whole number"),
-        ("1,1.5,2018-02-01 23:45:28,,2", "sku_id '1.5' is no whole number"),
-        ("1,1,2018-02-30 23:45:28,,2", "action_time '2018-02-30 23:45:28' is no time"),
-        ("1,1,2018-02-01,,2", "is no time like 2018-02-01 23:45:28"),
-        ("1,1,1517443200,,2", "is no time"),
-        ("1,1,2018-02-01 23:45:28,,6", "type '6' is none of 1 to 5"),
+        ("x,1,2018-02-01 23:45:28,,2", "user_id 'x' is not a whole number"),
+        ("1,1.5,2018-02-01 23:45:28,,2", "sku_id '1.5' is not a whole number"),
+        ("1,1,2018-02-30 23:45:28,,2", "action_time '2018-02-30 23:45:28' is not a time"),
+        ("1,1,2018-02-01,,2", "is not a time like 2018-02-01 23:45:28"),
+        ("1,1,1517443200,,2", "is not a time"),
+        ("1,1,2018-02-01 23:45:28,,6", "type '6' is not one of 1 to 5"),
         ("1,1,2018-02-01 23:45:28,,", "type '' is none"),
-        ("1,1\x00,2018-02-01 23:45:28,,2", "a control character"),
+        ("1,1\x00,2018-02-01 23:45:28,,2", "contains a control character"),
     ],
 )
 def test_a_bad_line_is_counted_shown_and_left_out(
@@ -165,8 +165,8 @@ def test_more_than_one_percent_bad_lines_writes_nothing(files: Files, tmp_path: 
     ("line", "reason"),
     [
         ("0,5,1,2015-01-02,5,5,20,176,1933", "'0' is reserved"),
-        ("1.0,5,1,2015-01-02,5,5,20,176,1933", "user_id '1' is there already"),
-        ("9,old,1,2015-01-02,5,5,20,176,1933", "age 'old' is no whole number"),
+        ("1.0,5,1,2015-01-02,5,5,20,176,1933", "user_id '1' is a duplicate"),
+        ("9,old,1,2015-01-02,5,5,20,176,1933", "age 'old' is not a whole number"),
         ("9,5,1", "expected 9 fields"),
     ],
 )
@@ -191,18 +191,18 @@ def test_actions_without_user_or_product_and_repeats_are_left_out_and_counted(
     prepared = jdata.prepare(files(actions=ACTIONS + unknown + repeats), tmp_path / "out", strict=True)
     dropped = {"unknown_users": 2, "unknown_products": 2, "actions": 3, "duplicates": 2}
     assert prepared.dropped == json.loads((tmp_path / "out/dataset.json").read_text())["dropped"] == dropped
-    assert "3 actions left out: 2 of users and 2 of products" in prepared.summary()
-    assert "2 actions left out: there already" in prepared.summary()
+    assert "3 actions dropped: 2 with an unknown user, 2 with an unknown product" in prepared.summary()
+    assert "2 actions dropped: duplicates" in prepared.summary()
     assert len(actions_of(tmp_path / "out")) == 4
 
 
 def test_shops_are_checked_where_there_is_a_file_of_them(files: Files, tmp_path: Path) -> None:
     source = files(products=PRODUCTS + "5,1,8,70,2017-03-04\n6,1,,70,2017-03-04\n")
     assert jdata.prepare(source, tmp_path / "out").notes == [
-        "1 products of shops that jdata_shop.csv does not have"
+        "1 products have a shop that is not in jdata_shop.csv"
     ]
     assert jdata.prepare(files(shops=None), tmp_path / "out").notes == [
-        "jdata_shop.csv is absent: the products' shops were not checked"
+        "jdata_shop.csv is missing: the products' shops were not checked"
     ]
 
 
@@ -229,8 +229,8 @@ def test_what_is_missing_is_noted(files: Files, tmp_path: Path) -> None:
     follows = "".join(day(number, 3, 1) for number in (3, 9))
     prepared = jdata.prepare(files(actions=HEADER + views + carts + follows), tmp_path / "out")
     assert prepared.notes == [
-        "view: almost none on 2018-02-10 to 2018-02-11 (4 in all; usually 40 a day)",
-        "cart: none before 2018-02-16 (0 in all; usually 30 a day)",
+        "view: almost none on 2018-02-10 to 2018-02-11 (4 in total; usually 40 per day)",
+        "cart: none before 2018-02-16 (0 in total; usually 30 per day)",
     ]
     about = json.loads((tmp_path / "out/dataset.json").read_text())
     assert about["notes"] == prepared.notes

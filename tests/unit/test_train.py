@@ -106,7 +106,7 @@ def test_other_settings_do_not_go_on_from_an_old_checkpoint(data: Dataset, tmp_p
 def test_a_bundle_is_only_made_of_the_data_that_were_trained_on(data: Dataset, tmp_path: Path) -> None:
     pipeline.train(data, tmp_path / "train", tiny_settings(data))
     other = Dataset.load(tiny_data(tmp_path / "other", seed=8))
-    with pytest.raises(DataError, match="is not the data set that was trained on"):
+    with pytest.raises(DataError, match="is not the data set that was used for training"):
         bundle_writer.export(pipeline.load(tmp_path / "train"), other, tmp_path / "bundles")
 
 
@@ -116,7 +116,7 @@ def test_training_on_everything_makes_a_bundle_that_says_it_is_not_measured(
     pipeline.train(data, tmp_path / "train", replace(tiny_settings(data), until=data.split.until))
     version = bundle_writer.export(pipeline.load(tmp_path / "train"), data, tmp_path / "bundles")
     metrics = Bundle.open(tmp_path / "bundles" / version).metrics
-    assert metrics["not_measured"] == "trained on everything"
+    assert metrics["not_measured"] == "the training used the whole log"
 
 
 def test_nothing_before_the_split_is_an_error(data: Dataset, tmp_path: Path) -> None:

@@ -100,13 +100,16 @@ def test_a_worse_bundle_is_not_exported(data: Dataset, earlier: Bundle) -> None:
 
 
 def test_what_cannot_be_compared_says_why(data: Dataset, tiny: Bundle) -> None:
-    assert "not measured" in compare({}, tiny, data, data.split.test_from)["not_compared"]
+    assert "not evaluated" in compare({}, tiny, data, data.split.test_from)["not_compared"]
     measured = json.loads(json.dumps(tiny.metrics))
-    assert "trained on the weeks" in compare(measured, tiny, data, data.split.valid_from)["not_compared"]
+    assert (
+        "trained on the evaluation period"
+        in compare(measured, tiny, data, data.split.valid_from)["not_compared"]
+    )
     other = replace(data, about=data.about | {"name": "other"})
-    assert "is of tiny" in compare(measured, tiny, other, data.split.test_from)["not_compared"]
+    assert "was made from tiny" in compare(measured, tiny, other, data.split.test_from)["not_compared"]
 
 
 def test_a_bundle_without_weights_cannot_be_started_from(tiny: Bundle) -> None:
-    with pytest.raises(DataError, match="no weights/ to start from"):
+    with pytest.raises(DataError, match="no weights/ directory to start from"):
         WarmStart.of(Bundle(tiny.path / "nowhere", tiny.manifest))

@@ -1,10 +1,10 @@
-"""A prepared data set on disk, and the log of actions in memory.
+"""A prepared data set: reading it from disk, and writing its files.
 
 DIR/
-    users.dat products.dat   the platform's formats
+    users.dat products.dat   in the platform's formats
     actions.parquet          user_id, sku_id: string; ts: int64, Unix seconds; type: int8
     dataset.json             name, source, counts, split
-    codes.json               what surrogate codes stand for (optional)
+    codes.json               the meaning of coded values (optional)
 """
 
 import json
@@ -31,7 +31,11 @@ ACTION_SCHEMA = {"user_id": pl.String, "sku_id": pl.String, "ts": pl.Int64, "typ
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared data set: the tables as strings, the actions by the tables' rows."""
+    """A prepared data set in memory.
+
+    `about` is the content of dataset.json. The columns of `users` and `items` are strings; `log` refers to
+    users and items by their row in these tables.
+    """
 
     path: Path
     about: dict[str, Any]
@@ -41,7 +45,7 @@ class Dataset:
 
     @classmethod
     def load(cls, path: Path) -> "Dataset":
-        """Read the data set at `path`; DataError says what is missing or wrong."""
+        """Read the data set at `path`. Raises DataError if a file is missing or malformed."""
         try:
             about = json.loads((path / ABOUT).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -65,43 +69,46 @@ class Dataset:
 
     @property
     def name(self) -> str:
+        """Name of the data set, from dataset.json."""
         return self.about["name"]
 
     @property
     def split(self) -> Split:
+        """Time split into fit, tuning and test periods, from dataset.json."""
         return Split(**self.about["split"])
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
-    """A `.dat` file that `ecrs prepare` wrote, every column a string."""
+    """Read a `.dat` file that `write_table` wrote. Every column is a string."""
     return pl.read_csv(
         path, separator=":", has_header=False, quote_char=None, schema=dict.fromkeys(columns, pl.String)
     )
 
 
 def write_table(table: pl.DataFrame, path: Path) -> None:
+    """Write a table as a `.dat` file: one row per line, values separated by colons, no header."""
     table.write_csv(path, separator=":", include_header=False, quote_style="never")
 
 
 def numbered(table: pl.DataFrame, key: str, name: str) -> pl.LazyFrame:
-    """The table's `key` with its row number, int32, as `name`."""
+    """Return the column `key` of the table, with the row number, int32, as column `name`."""
     return table.lazy().select(key, pl.int_range(pl.len(), dtype=pl.Int32).alias(name))
 
 
 def write_about(
     directory: Path, *, name: str, source: str, split: Split, counts: dict[str, int], **more: Any
 ) -> None:
-    """Write dataset.json; `more` goes into it as it is."""
+    """Write dataset.json. `more` holds additional JSON fields."""
     about = {"name": name, "source": source, "counts": counts, "split": asdict(split), **more}
     (directory / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 @contextmanager
 def replacing(directory: Path) -> Iterator[Path]:
-    """A directory to fill, which replaces the data set `directory` at the end.
+    """Yield an empty directory that replaces the data set `directory` when the context ends.
 
-    `directory` is not changed before; after an error nothing is left behind. Raises DataError if `directory`
-    is no data set, or if the files cannot be written.
+    `directory` stays unchanged until then. After an error, the new directory is deleted. Raises DataError if
+    `directory` holds something other than a data set, or if the files cannot be written.
     """
     if directory.exists() and not (directory / ABOUT).is_file() and any(directory.iterdir()):
         raise DataError(f"{directory} exists and is no data set: not overwritten")

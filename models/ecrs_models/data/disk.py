@@ -1,4 +1,4 @@
-"""Errors of the disk while data sets and trainings are written, as DataError."""
+"""Translates disk errors during the writing of data sets and trainings into DataError."""
 
 import re
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ from ecrs.bundle import write_fault
 from ecrs_models.errors import DataError
 
 _POLARS_REASON = re.compile(r"([^:]+) \(os error \d+\)")
-"""How polars reports an error of the operating system, in an OSError without errno or in a ComputeError."""
+"""Text by which polars reports an operating system error, in an OSError without errno or a ComputeError."""
 
 
 @contextmanager
 def writing_to(directory: Path) -> Iterator[None]:
-    """Raise DataError, with the reason and the free bytes, if what the body writes to `directory` fails."""
+    """Raise DataError, with the reason and the free bytes, if the body fails to write to `directory`."""
     try:
         yield
     except (OSError, ComputeError) as error:
-        found = _POLARS_REASON.search(str(error))
-        if found:
-            reason = found[1].strip()
+        match = _POLARS_REASON.search(str(error))
+        if match:
+            reason = match[1].strip()
         elif isinstance(error, OSError):
             reason = error.strerror or str(error)
         else:

@@ -1,4 +1,4 @@
-"""TODO ecrs_models.data.split."""
+"""The time split of a data set into a fit, a tuning and a test period."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,16 @@ from ecrs.domain.clock import DAY_S
 from ecrs_models.errors import DataError
 
 WINDOW_DAYS = 28
-"""An evaluation period: four weeks, less where the data are short."""
+"""Length of an evaluation period: four weeks, or less if the log is short."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Unix seconds: fit before `valid_from` to tune, before `test_from` to report; `until` ends the test."""
+    """A global time split, in Unix seconds.
+
+    To tune, fit on the log before `valid_from` and evaluate up to `test_from`. To report, fit on the log
+    before `test_from` and evaluate up to `until`.
+    """
 
     valid_from: int
     test_from: int
@@ -19,14 +23,15 @@ class Split:
 
     @property
     def window_s(self) -> int:
-        """How long a period is."""
+        """Length of an evaluation period, which is also that of the ranker's label window."""
         return self.test_from - self.valid_from
 
     @classmethod
     def suggest(cls, first: int, last: int, window_days: int | None = None) -> "Split":
-        """Two periods of WINDOW_DAYS at the end of the data, or of a sixth of it where it is short.
+        """Place two evaluation periods at the end of a log from `first` to `last`, Unix seconds.
 
-        `window_days` gives their length instead. DataError if that leaves nothing to learn from.
+        Each is `window_days` long; by default WINDOW_DAYS, or a sixth of the log if that is shorter, rounded
+        down to whole days. Raises DataError if two periods of `window_days` leave nothing to learn from.
         """
         window = window_days * DAY_S if window_days else min(WINDOW_DAYS * DAY_S, (last - first) // 6)
         if window_days and last + 1 - 2 * window <= first:
@@ -37,5 +42,5 @@ class Split:
         return cls(until - 2 * window, until - window, until)
 
     def end_after(self, start: int) -> int:
-        """Where the evaluation period that begins at `start` ends."""
+        """Return the end of the evaluation period that begins at `start`: the next boundary of the split."""
         return next((end for end in (self.valid_from, self.test_from, self.until) if end > start), start)

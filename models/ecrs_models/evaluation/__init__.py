@@ -1,1 +1,1 @@
-"""TODO evaluation."""
+"""Offline evaluation: the platform and baseline recommenders on a period after training."""

@@ -1,6 +1,7 @@
-"""How far a mean over users may be off by chance: the bootstrap, with users as what is drawn.
+"""Bootstrap confidence intervals of means over users.
 
-One resampling serves all columns of a matrix, so that a difference of two columns is a paired bootstrap.
+Users are resampled. All columns of a matrix share the resamples, so the interval of a difference of two
+columns comes from a paired bootstrap.
 Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, percentile intervals.
 """
 
@@ -13,20 +14,21 @@ SAMPLES, LEVEL, SEED = 2000, 0.95, 1
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the percentile interval, of LEVEL, that it lies in."""
+    """A mean and its percentile bootstrap confidence interval at LEVEL."""
 
     mean: float
     low: float
     high: float
 
     def as_dict(self) -> dict[str, float]:
+        """Return `mean`, `low` and `high`, rounded to six decimals, for JSON."""
         return {"mean": round(self.mean, 6), "low": round(self.low, 6), "high": round(self.high, 6)}
 
 
 def resampled_means(values: np.ndarray, samples: int = SAMPLES, seed: int = SEED) -> np.ndarray:
-    """The means of `values`, float64 (users, columns), over users drawn with replacement.
+    """Return the column means of `values`, float64 (users, columns), over users drawn with replacement.
 
-    float64 (samples, columns); the same for the same seed and number of users.
+    The result is float64 (samples, columns). The same seed and number of users draw the same users.
     """
     rng = np.random.default_rng(seed)
     users = len(values)
@@ -37,12 +39,12 @@ def resampled_means(values: np.ndarray, samples: int = SAMPLES, seed: int = SEED
 
 
 def interval(mean: float, resampled: np.ndarray) -> Interval:
-    """Of a statistic and its resampled values, float64 (samples,)."""
+    """Return the confidence interval of a statistic from its resampled values, float64 (samples,)."""
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(mean), float(low), float(high))
 
 
 def intervals(values: np.ndarray) -> list[Interval]:
-    """Of the mean of each column of `values`, float64 (users, columns)."""
+    """Return the confidence interval of the mean of each column of `values`, float64 (users, columns)."""
     means = resampled_means(values)
     return [interval(mean, means[:, column]) for column, mean in enumerate(values.mean(axis=0))]

@@ -1,8 +1,9 @@
-"""Evaluates recommendations on a period after training, beside simple baselines of the same run.
+"""Evaluates a bundle on a period after training and compares it with simple baselines.
 
-Protocol: global time split; the whole catalogue of the fit period is ranked; the ground truth is the distinct
-items that a user buys in the evaluation period; users are those with purchases before it (warm). Task `all`
-counts repeat purchases; task `new` leaves items that the user bought before out of lists and ground truth.
+Protocol: global time split; the whole catalogue of the fit period is ranked; the ground truth is the
+distinct items that a user buys in the evaluation period; users are those with purchases before it (warm
+users). Task `all` counts repeat purchases; task `new` removes items that the user bought before from lists
+and ground truth.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,18 +34,18 @@ from ecrs_models.snapshots.snapshot import EncodedTables, Snapshot
 from ecrs_models.synthetic.oracle import Oracle, is_planted
 
 ANSWERS = "answers.npz"
-"""File of a bundle: the platform's answers on the period after training, as measured at export."""
+"""File of a bundle with the platform's answers on the period after training, computed at export."""
 ARRAYS = ("retrieval", "ranked", "funnel", "scores", "label")
 CHUNK = 250
-"""Users that a worker answers for in one call."""
+"""Number of users per call of a worker."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluated period, by task.
+    """The results of a period; the dictionaries are by task.
 
-    `tasks`, the recommenders' lists beside the ground truth; `funnel`, float64 (users, STAGES); `scored`, the
-    candidates with the ranker's scores.
+    `tasks`: the lists of all recommenders and the ground truth; `funnel`: float64 (users, STAGES); `scored`:
+    the candidates with the ranker's scores and labels. `end` is the end of the period, Unix seconds.
     """
 
     period: EvaluationPeriod
@@ -54,7 +55,7 @@ class Evaluation:
     scored: dict[str, ScoredCandidates]
 
     def as_dict(self) -> dict[str, Any]:
-        """The means, as a bundle's metrics.json has them."""
+        """Return the means over users, in the format of a bundle's metrics.json."""
         return {
             "start": self.period.start,
             "end": self.end,
@@ -69,45 +70,48 @@ class Evaluation:
 
 
 class Evaluator:
-    """Evaluates a bundle's models on one period. Made by `evaluator`."""
+    """Evaluates a bundle's models on one period. Use `evaluator` to create one with its workers."""
 
     def __init__(self, data: Dataset, period: EvaluationPeriod, end: int, helpers: Workers) -> None:
         self._data, self.period, self._end, self._helpers = data, period, end, helpers
 
-    def answers(self, shown: Progress) -> dict[str, Answers]:
-        """The platform's answers to the period's users, by task."""
+    def answers(self, progress: Progress) -> dict[str, Answers]:
+        """Compute the platform's answers for the period's users, by task."""
         answers = {}
         for task in TASKS:
             users = self._users(task)
-            parts = self._each(shown.step(f"task {task}", len(users)), "answers", users, task)
+            parts = self._each(progress.step(f"task {task}", len(users)), "answers", users, task)
             answers[task] = Answers.concatenate(parts)
         return answers
 
     def compare(
         self, answers: Mapping[str, Answers], more: Mapping[str, Recommender] | None = None
     ) -> Evaluation:
-        """The answers beside the lists of the simple baselines and of `more` recommenders.
+        """Compare the answers with the simple baselines and the recommenders in `more`.
 
-        On synthetic data, also beside the best possible ranking.
+        On synthetic data, the best possible ranking is included.
         """
-        found = Evaluation(self.period, self._end, {}, {}, {})
-        for task, given in answers.items():
+        evaluation = Evaluation(self.period, self._end, {}, {}, {})
+        for task, ours in answers.items():
             truth = self.period.truth_of(task)
             lists = {
                 name: {user: recommend(user, task == "new")[:LIST_LENGTH] for user in truth}
                 for name, recommend in self._baselines(more or {}).items()
             }
-            lists[RETRIEVAL] = dict(zip(truth, given.retrieval, strict=True))
-            lists[OURS] = dict(zip(truth, given.ranked, strict=True))
-            found.tasks[task] = RankingResults(truth, lists)
-            found.funnel[task] = given.funnel
-            found.scored[task] = ScoredCandidates(given.scores, given.label)
-        return found
+            lists[RETRIEVAL] = dict(zip(truth, ours.retrieval, strict=True))
+            lists[OURS] = dict(zip(truth, ours.ranked, strict=True))
+            evaluation.tasks[task] = RankingResults(truth, lists)
+            evaluation.funnel[task] = ours.funnel
+            evaluation.scored[task] = ScoredCandidates(ours.scores, ours.label)
+        return evaluation
 
-    def lists_as_new(self, shown: Step, *, session: bool, profile: bool) -> dict[str, dict[int, np.ndarray]]:
-        """Lists before and after ranking if all users of the period were new."""
+    def lists_as_new(self, step: Step, *, session: bool, profile: bool) -> dict[str, dict[int, np.ndarray]]:
+        """Return the lists before and after ranking, with every user of the period treated as new.
+
+        `session` and `profile` select what is known about them.
+        """
         users = np.array(list(self.period.truth), dtype=np.int64)
-        parts = self._each(shown, "lists_as_new", users, session, profile)
+        parts = self._each(step, "lists_as_new", users, session, profile)
         before, after = (chain.from_iterable(lists) for lists in zip(*parts, strict=True))
         return {
             RETRIEVAL: dict(zip(self.period.truth, before, strict=True)),
@@ -115,21 +119,24 @@ class Evaluator:
         }
 
     def user_vectors(self) -> np.ndarray:
-        """User tower outputs of the period's users, float32 (users, DIM)."""
+        """Return the user tower outputs of the period's users, float32 (users, DIM)."""
         return self._helpers.call(0, "user_vectors", np.array(list(self.period.truth))).result()
 
     def save(self, answers: Mapping[str, Answers], path: Path) -> None:
-        """Write answers to a file, for `saved`."""
+        """Write answers to a file that `saved` reads."""
         arrays: dict[str, Any] = {"period": self._bounds()}
         arrays |= {
             f"{task}.{name}": array
-            for task, given in answers.items()
-            for name, array in (given.as_arrays() | {"users": self._users(task)}).items()
+            for task, ours in answers.items()
+            for name, array in (ours.as_arrays() | {"users": self._users(task)}).items()
         }
         np.savez(path, **arrays)
 
     def saved(self, path: Path) -> dict[str, Answers] | None:
-        """Answers that `save` wrote; None if there is no file, or it is of another period or other users."""
+        """Read answers that `save` wrote.
+
+        Returns None if the file does not exist, or was written for a different period or different users.
+        """
         if not path.exists():
             return None
         arrays = np.load(path)
@@ -156,8 +163,8 @@ class Evaluator:
             baselines[BEST_POSSIBLE] = Oracle(self._data, self.period.bought, LIST_LENGTH)
         return baselines
 
-    def _each(self, shown: Step, method: str, users: np.ndarray, *arguments: Any) -> list[Any]:
-        """Call a method of the workers for all users, in chunks; the results in order."""
+    def _each(self, step: Step, method: str, users: np.ndarray, *arguments: Any) -> list[Any]:
+        """Call a method of the workers for chunks of the users. Returns the results in order."""
         chunks = np.array_split(users, max(len(users) // CHUNK, 1))
         futures = [
             self._helpers.call(number, method, chunk, *arguments) for number, chunk in enumerate(chunks)
@@ -165,7 +172,7 @@ class Evaluator:
         results = []
         for chunk, future in zip(chunks, futures, strict=True):
             results.append(future.result())
-            shown.advance(len(chunk))
+            step.advance(len(chunk))
         return results
 
 
@@ -173,30 +180,34 @@ class Evaluator:
 def evaluator(
     data: Dataset, models: BundleModels, snapshot: Snapshot, end: int | None = None
 ) -> Iterator[Evaluator]:
-    """An evaluator of the period that begins at the snapshot's cutoff, its workers running.
+    """Yield an evaluator, with running workers, for the period that begins at the snapshot's cutoff.
 
-    Raises DataError if no user who was there before buys anything in the period.
+    `end` defaults to the end of the data set's period. Raises DataError if no warm user buys anything in the
+    period.
     """
     start = snapshot.cutoff
     end = end or data.split.end_after(start)
     period = EvaluationPeriod.of(data, start, end)
     if not period.truth:
-        raise DataError(f"{data.path}: no user who was there before buys anything in [{start}, {end})")
+        raise DataError(f"{data.path}: no user with earlier purchases buys anything in [{start}, {end})")
     with workers(len(data.log), EvaluationWorker, snapshot, models, period) as helpers:
         yield Evaluator(data, period, end, helpers)
 
 
 def evaluate(
-    data: Dataset, models: BundleModels, snapshot: Snapshot, shown: Progress | None = None
+    data: Dataset, models: BundleModels, snapshot: Snapshot, progress: Progress | None = None
 ) -> Evaluation:
-    """Evaluate models and simple baselines on the period that begins at the snapshot. Raises DataError."""
-    with evaluator(data, models, snapshot) as measured:
-        return measured.compare(measured.answers(shown or Progress()))
+    """Evaluate models and simple baselines on the period that begins at the snapshot's cutoff.
+
+    Raises DataError if no warm user buys anything in that period.
+    """
+    with evaluator(data, models, snapshot) as run:
+        return run.compare(run.answers(progress or Progress()))
 
 
 @dataclass(frozen=True)
 class LoadedBundle:
-    """A bundle's own models and vectors, at a snapshot."""
+    """A bundle's models and vectors, with the snapshot to evaluate them at."""
 
     bundle: Bundle
     data: Dataset
@@ -205,16 +216,16 @@ class LoadedBundle:
 
     @classmethod
     def of(cls, bundle: Bundle, data: Dataset, start: int | None = None) -> "LoadedBundle":
-        """At the snapshot where its training ended, or at `start`.
+        """Load a bundle, with the snapshot at the end of its training or at `start`, Unix seconds.
 
-        DataError if `data` is not the data set of the bundle.
+        Raises DataError if the products of `data` are not those of the bundle.
         """
         from ecrs_models.evaluation.saved_model import SavedModel  # paddle takes a second to import
         from ecrs_models.training.settings import TrainingSettings
 
         skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), bundle.count("product_vectors.txt"))
         if skus != data.items["sku"].to_list():
-            raise DataError(f"{data.path} has other products than {bundle.path}")
+            raise DataError(f"the products of {data.path} are not those of {bundle.path}")
         settings = TrainingSettings.read(bundle.manifest.training)
         models = BundleModels(
             SavedModel(bundle.path / "user_tower"),
@@ -229,17 +240,17 @@ class LoadedBundle:
 
 
 def best_possible(data_dir: Path, k: int = 20, task: str = "all") -> float:
-    """The recall@k that the best ranking reaches on the test period of a generated data set.
+    """Return the recall@k of the oracle on the test period of a synthetic data set, the mean over warm users.
 
-    Mean over warm users. Recommenders may only be better by luck. DataError if the data set is not
-    generated or nobody buys in the period.
+    No recommender has a higher expected value; on one realisation of the data it can be higher by chance.
+    Raises DataError if the data set is not synthetic, or no warm user buys anything in the period.
     """
     data = Dataset.load(data_dir)
     period = EvaluationPeriod.of(data, data.split.test_from, data.split.until)
     oracle, new = Oracle(data, period.bought, k), task == "new"
-    rows = []
-    for user, wanted in period.truth_of(task).items():
-        rows.append(metrics.recall(np.isin(oracle(user, new), wanted), len(wanted), k))
-    if not rows:
-        raise DataError(f"{data_dir}: nobody who was there before buys anything in the test period")
-    return float(np.mean(rows))
+    recalls = []
+    for user, relevant in period.truth_of(task).items():
+        recalls.append(metrics.recall(np.isin(oracle(user, new), relevant), len(relevant), k))
+    if not recalls:
+        raise DataError(f"{data_dir}: no user with earlier purchases buys anything in the test period")
+    return float(np.mean(recalls))

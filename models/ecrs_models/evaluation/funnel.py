@@ -1,4 +1,4 @@
-"""Where what users took is lost on the way from the catalogue to a list of twenty."""
+"""The recommendation funnel: how much of the ground truth is left after each stage of the platform."""
 
 import asyncio
 
@@ -19,67 +19,69 @@ STAGES = (
     *(f"list of {LIST_LENGTH}", f"list of {SHORT}", f"best {SHORT} of the candidates", f"best {SHORT}"),
     "hidden by the cap",
 )
-"""Shares of a user's truth, in the order of `stages`.
+"""Names of the shares of a user's ground truth that `stages` returns, in its order.
 
-`sold before`: in the catalogue, all else is filtered out; each channel's first CANDIDATES; `any channel`:
-all that they found; `candidates`: the merged ones that the ranker sees; in the ranked lists; `best 20 of
-the candidates`: if the ranker made no mistake; `best 20`: in a list of that length if nobody did;
-`hidden by the cap`: bought before, but no longer in the user's aggregates, which keep MAX_PRODUCTS.
+`sold before`: items in the catalogue; all others are filtered out. CHANNELS: the first CANDIDATES of each
+retrieval channel. `any channel`: everything that the channels retrieved. `candidates`: the blended
+candidates that the ranker scores. `list of …`: the ranked lists. `best 20 of the candidates`: a perfect
+ranking of the candidates. `best 20`: the most that a list of 20 can hold. `hidden by the cap`: bought
+before, but no longer in the user's aggregates, which keep at most MAX_PRODUCTS.
 """
 
-ASKED, NEIGHBOURS, SEARCH_TIMEOUT_S = 500, 100, 10.0
+MAX_QUERIES, NEIGHBOURS, SEARCH_TIMEOUT_S = 500, 100, 10.0
 _TIE = 1e-5
+"""Difference of squared distances up to which two items count as equally near."""
 
 
 def stages(
     answer: OfflineAnswer,
-    taken: np.ndarray,
+    truth: np.ndarray,
     sold: np.ndarray,
     bought: np.ndarray,
     aggregates: np.ndarray,
 ) -> list[float]:
-    """STAGES of one user.
+    """Return the share of a user's ground truth at each of STAGES.
 
-    `taken`: the items to find; `sold`, bool (items,): the catalogue; `bought`: what the user bought
-    before; `aggregates`: what the user's aggregates hold, bought or engaged.
+    `truth`: the items to find; `sold`, bool (items,): the catalogue; `bought`: items that the user bought
+    before the period; `aggregates`: items in the user's aggregates, bought or engaged with.
     """
-    found, positions = answer.retrieved.item, answer.retrieved.positions
-    right = np.isin(found, taken)
-    channels = [float(right[positions[:, channel] <= CANDIDATES].sum()) for channel in range(len(CHANNELS))]
-    candidates = float(np.isin(answer.candidates.item, taken).sum())
-    ranked = np.isin(answer.ranked[:LIST_LENGTH], taken)
-    hidden = np.isin(taken, bought) & ~np.isin(taken, aggregates)
+    retrieved, positions = answer.retrieved.item, answer.retrieved.positions
+    hits = np.isin(retrieved, truth)
+    channels = [float(hits[positions[:, channel] <= CANDIDATES].sum()) for channel in range(len(CHANNELS))]
+    candidates = float(np.isin(answer.candidates.item, truth).sum())
+    ranked = np.isin(answer.ranked[:LIST_LENGTH], truth)
+    hidden = np.isin(truth, bought) & ~np.isin(truth, aggregates)
     counts = [
-        *(float(sold[taken].sum()), *channels, float(right.sum()), candidates),
-        *(float(ranked.sum()), float(ranked[:SHORT].sum()), min(SHORT, candidates), min(SHORT, len(taken))),
+        *(float(sold[truth].sum()), *channels, float(hits.sum()), candidates),
+        *(float(ranked.sum()), float(ranked[:SHORT].sum()), min(SHORT, candidates), min(SHORT, len(truth))),
         float(hidden.sum()),
     ]
-    return [count / len(taken) for count in counts]
+    return [count / len(truth) for count in counts]
 
 
 def index_loss(bundle: Bundle, queries: np.ndarray) -> dict[str, float]:
-    """What the bundle's vector index, as the embedded profile serves it, finds of the true neighbours.
+    """Measure the recall of the bundle's vector index, in the form that the embedded profile serves.
 
-    `queries`, float32 (N, dim), user vectors, of which at most ASKED are tried. A neighbour as near as the
-    last true one is right.
+    `queries`, float32 (N, dim), are user vectors; at most MAX_QUERIES of them are searched. An item that is
+    as near as the last true neighbour counts as correct.
     """
     skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), bundle.count("product_vectors.txt"))
-    queries = queries[np.unique(np.linspace(0, len(queries) - 1, min(ASKED, len(queries))).astype(int))]
+    queries = queries[np.unique(np.linspace(0, len(queries) - 1, min(MAX_QUERIES, len(queries))).astype(int))]
     n = min(NEIGHBOURS, len(skus))
     with FaissVectors(bundle.version, skus, vectors) as store:
         distances = asyncio.run(_search(store, queries, n))
-    right = 0
-    for query, found in zip(queries, distances, strict=True):
+    correct = 0
+    for query, distance in zip(queries, distances, strict=True):
         exact = ((vectors - query) ** 2).sum(axis=1)
-        right += int((found <= np.partition(exact, n - 1)[n - 1] + _TIE).sum())
+        correct += int((distance <= np.partition(exact, n - 1)[n - 1] + _TIE).sum())
     return {
         "queries": len(queries),
         "neighbours": n,
-        "recall": right / (n * len(queries)),
+        "recall": correct / (n * len(queries)),
         "exact_up_to": EXACT_INDEX_LIMIT,
     }
 
 
 async def _search(store: FaissVectors, queries: np.ndarray, n: int) -> list[np.ndarray]:
-    """Distances of what each search gives."""
+    """Search for each query's `n` nearest items. Returns their squared L2 distances."""
     return [(await store.search(query, n, SEARCH_TIMEOUT_S)).distance for query in queries]

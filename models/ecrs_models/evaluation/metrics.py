@@ -1,7 +1,7 @@
-"""Recall, NDCG and hit rate of one recommendation list. Pure.
+"""Recall, NDCG and hit rate of one recommendation list, coverage and novelty. Pure functions.
 
-`hits`, bool, shape (length of the list,): whether each recommended item, best first, is among
-the `relevant` items the user really took.
+`hits`, bool, shape (length of the list,): True for each recommended item, best first, that is in the user's
+ground truth, which has `relevant` items.
 """
 
 from collections.abc import Iterable
@@ -10,28 +10,31 @@ import numpy as np
 
 CUTOFFS = (20, 100)
 METRICS = tuple(f"{name}@{k}" for k in CUTOFFS for name in ("recall", "ndcg", "hr"))
-"""What `measure` gives, in its order."""
+"""Names of the metrics that `measure` returns, in its order."""
 
 
 def recall(hits: np.ndarray, relevant: int, k: int) -> float:
-    """The share of the relevant items found in the first k."""
+    """Return the share of the relevant items that are in the first k of the list."""
     return float(hits[:k].sum() / relevant)
 
 
 def ndcg(hits: np.ndarray, relevant: int, k: int) -> float:
-    """Binary gain, discount 1/log2(rank + 1), over that of the best possible list of length k."""
+    """Return the NDCG of the first k: binary gain, discount 1/log2(rank + 1)."""
     discount = 1 / np.log2(np.arange(2, k + 2))
-    found = hits[:k]
-    return float((found * discount[: len(found)]).sum() / discount[: min(k, relevant)].sum())
+    first = hits[:k]
+    return float((first * discount[: len(first)]).sum() / discount[: min(k, relevant)].sum())
 
 
 def hit_rate(hits: np.ndarray, k: int) -> float:
-    """1 if anything relevant is in the first k."""
+    """Return 1 if a relevant item is in the first k of the list, else 0."""
     return float(hits[:k].any())
 
 
 def measure(recommended: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
-    """Every metric at every cut-off for one user; both are item numbers, `relevant` distinct, not empty."""
+    """Compute METRICS for one user.
+
+    Both arrays hold item rows; those of `relevant` are distinct, and it is not empty.
+    """
     hits = np.isin(recommended, relevant)
     row: dict[str, float] = {}
     for k in CUTOFFS:
@@ -42,18 +45,18 @@ def measure(recommended: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
 
 
 def coverage(lists: Iterable[np.ndarray], catalogue: np.ndarray, k: int = CUTOFFS[0]) -> float:
-    """The share of the catalogue, bool (items,), that anybody finds in the first k."""
-    shown = np.zeros(len(catalogue), dtype=bool)
+    """Return the share of the catalogue, bool (items,), that is in the first k of at least one list."""
+    recommended = np.zeros(len(catalogue), dtype=bool)
     for items in lists:
-        shown[items[:k]] = True
-    return float((shown & catalogue).sum() / max(catalogue.sum(), 1))
+        recommended[items[:k]] = True
+    return float((recommended & catalogue).sum() / max(catalogue.sum(), 1))
 
 
 def novelty(items: np.ndarray, share: np.ndarray, k: int = CUTOFFS[0]) -> float:
-    """The mean of -log2 of the first k items' share of all purchases, float64 (items,): bits.
+    """Return the mean of -log2(share) of the first k items, in bits; 0 for an empty list.
 
-    0 if nothing is recommended. Source: Zhou et al., "Solving the apparent diversity-accuracy dilemma of
-    recommender systems", PNAS 2010.
+    `share`, float64 (items,), is each item's share of all purchases.
+    Source: Zhou et al., "Solving the apparent diversity-accuracy dilemma of recommender systems", PNAS 2010.
     """
     first = items[:k]
     return float(-np.log2(share[first]).mean()) if len(first) else 0.0

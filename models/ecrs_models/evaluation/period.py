@@ -1,4 +1,4 @@
-"""An evaluation period: what happened before it, and what users bought in it."""
+"""An evaluation period: the log before it, and the ground truth in it."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,11 @@ TASKS = ("all", "new")
 
 @dataclass(frozen=True)
 class EvaluationPeriod:
-    """The log before `start`, and the ground truth of the period that begins there.
+    """The log before `start`, Unix seconds, and the ground truth of the period that begins there.
 
-    `seen`, the log before; `fit`, its positive actions; `truth`, for each user with actions in `fit`, the
-    distinct items of positive actions in the period; `catalogue`, bool (items,), the items in `fit`.
+    `seen`: the log before the period; `fit`: its positive actions; `truth`: for each warm user, that is, a
+    user with actions in `fit`, the distinct items of positive actions in the period; `catalogue`, bool
+    (items,): the items that occur in `fit`. Users without positive actions in the period are not in `truth`.
     """
 
     seen: Log
@@ -27,7 +28,7 @@ class EvaluationPeriod:
 
     @classmethod
     def of(cls, data: Dataset, start: int, end: int) -> "EvaluationPeriod":
-        """The period from `start` to `end`, Unix seconds, `end` excluded."""
+        """Return the period from `start` up to, but not including, `end`, Unix seconds."""
         seen = data.log.before(start)
         fit, later = seen.positives(), data.log.positives().between(start, end)
         warm = np.flatnonzero((np.diff(fit.start) > 0) & (np.diff(later.start) > 0))
@@ -37,9 +38,10 @@ class EvaluationPeriod:
         return cls(seen, fit, truth, catalogue, start)
 
     def truth_of(self, task: str) -> dict[int, np.ndarray]:
-        """The ground truth of a task; users without any are left out.
+        """Return the ground truth of a task. Users without any are left out.
 
-        In task `new`, items that the user ordered before do not count, as with `new_only` in serving.
+        In task `new`, items that the user ordered before the period do not count, as with `new_only` in
+        serving.
         """
         if task == "all":
             return self.truth
@@ -47,10 +49,13 @@ class EvaluationPeriod:
         return {user: items for user, items in new.items() if len(items)}
 
     def history(self, user: int) -> np.ndarray:
-        """The items of the user's positive actions before the period, oldest first, with repeats."""
+        """Return the items of the user's positive actions before the period, oldest first, with repeats."""
         return self.fit.item[self.fit.start[user] : self.fit.start[user + 1]]
 
     def bought(self, user: int) -> np.ndarray:
-        """The items of the user's orders before the period, as `history`; none if the log has no orders."""
+        """Return the items of the user's orders before the period, oldest first, with repeats.
+
+        Empty if the log has no orders.
+        """
         rows = slice(self.fit.start[user], self.fit.start[user + 1])
         return self.fit.item[rows][self.fit.type[rows] == ActionType.ORDER]

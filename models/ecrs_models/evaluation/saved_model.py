@@ -1,4 +1,4 @@
-"""A saved model over any number of rows: evaluation runs the files that are served."""
+"""Runs a saved model of a bundle on any number of rows, so that evaluation uses the files that are served."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from ecrs.serving.signature import MAX_ROWS, ModelSignature
 class SavedModel:
     """A model directory of a bundle, run in this process as the embedded profile runs it.
 
-    Pickles as its directory, so that worker processes can open it too.
+    Pickled as the path of its directory, so that worker processes load it themselves.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -21,7 +21,7 @@ class SavedModel:
         self._model = InProcessModel(directory, self.signature)
 
     def __call__(self, ids: np.ndarray) -> np.ndarray:
-        """ids, int64 (N, columns) → float32 (N, width), in batches of MAX_ROWS."""
+        """Run the model on ids, int64 (N, columns), in batches of MAX_ROWS. Returns float32 (N, width)."""
         parts = [ids[start : start + MAX_ROWS] for start in range(0, len(ids), MAX_ROWS)]
         return np.concatenate([self._model.run(self.signature.check(part)) for part in parts])
 

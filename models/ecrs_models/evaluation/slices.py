@@ -1,4 +1,4 @@
-"""Whom recommendations are good for: users with much and little history, new users, new products."""
+"""Evaluation by slices: users by length of history, new users, new products; and the gates for new users."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ecrs_models.evaluation.results import RankingResults
 from ecrs_models.progress import Progress
 
 HISTORY_EDGES = (50, 200, 500)
-"""Distinct products bought before, at which a slice of users begins."""
+"""Numbers of distinct products bought before the period at which a slice of users begins."""
 
 NEW_PRODUCT_DAYS = 28
 GATE_METRIC = "recall@20"
@@ -25,12 +25,15 @@ COLD = {
     "session alone": {"session": True, "profile": False},
     "profile and session": {"session": True, "profile": True},
 }
-"""What is known of a new user, as keyword arguments of `Evaluator.lists_as_new`."""
+"""What is known about a new user: slice → keyword arguments of `Evaluator.lists_as_new`."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A demand that a bundle must meet. `difference`: by how much ECRS is better than the rival."""
+    """A quality requirement of a bundle.
+
+    `difference` is the mean of ECRS minus that of the rival, in GATE_METRIC.
+    """
 
     name: str
     rival: str
@@ -38,19 +41,19 @@ class Gate:
 
     @property
     def passed(self) -> bool:
-        """Not worse than the rival by more than noise."""
+        """True unless the confidence interval of the difference is entirely below 0."""
         return self.difference.high >= 0
 
     def __str__(self) -> str:
-        found = self.difference
+        difference = self.difference
         return (
             f"gate {'passed' if self.passed else 'FAILED'}: new users, {self.name}: {GATE_METRIC} "
-            f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f}) against {self.rival}"
+            f"{difference.mean:+.4f} ({difference.low:+.4f} to {difference.high:+.4f}) against {self.rival}"
         )
 
 
 def by_history(measured: RankingResults, period: EvaluationPeriod) -> dict[str, RankingResults]:
-    """Slices of users by how many distinct products they bought before; empty ones are left out."""
+    """Slice users by the number of distinct products in their history. Empty slices are left out."""
     slices: dict[str, list[int]] = {name: [] for name in history_names()}
     names = list(slices)
     for user in measured.truth:
@@ -60,6 +63,7 @@ def by_history(measured: RankingResults, period: EvaluationPeriod) -> dict[str, 
 
 
 def history_names() -> Iterator[str]:
+    """Yield the names of the slices by history, shortest history first."""
     yield f"under {HISTORY_EDGES[0]}"
     for begin, end in pairwise(HISTORY_EDGES):
         yield f"{begin} to {end - 1}"
@@ -67,33 +71,33 @@ def history_names() -> Iterator[str]:
 
 
 def new_products(period: EvaluationPeriod) -> np.ndarray:
-    """Items first sold in the last NEW_PRODUCT_DAYS before the period: bool (items,)."""
+    """Mark the items first sold in the last NEW_PRODUCT_DAYS before the period: bool (items,)."""
     early = np.zeros_like(period.catalogue)
     early[period.fit.before(period.start - NEW_PRODUCT_DAYS * DAY_S).item] = True
     return period.catalogue & ~early
 
 
 def cold(
-    evaluated: Evaluator, baselines: Mapping[str, Recommender], shown: Progress
+    run: Evaluator, baselines: Mapping[str, Recommender], progress: Progress
 ) -> dict[str, RankingResults]:
-    """The period's users as if they were new, by COLD, measured on everything they bought.
+    """Evaluate the period's users as if they were new, for each slice of COLD, on everything they bought.
 
-    Their purchases stay in the data that models and baselines were fitted on.
+    Their purchases remain in the data that models and baselines were fitted on.
     """
-    truth = evaluated.period.truth
-    step = shown.step("new users", len(COLD) * len(truth))
+    truth = run.period.truth
+    step = progress.step("new users", len(COLD) * len(truth))
     lists = {
         name: {user: recommend(user, False)[:LIST_LENGTH] for user in truth}
         for name, recommend in baselines.items()
     }
     return {
-        name: RankingResults(truth, lists | evaluated.lists_as_new(step, **known))
-        for name, known in COLD.items()
+        name: RankingResults(truth, lists | run.lists_as_new(step, **arguments))
+        for name, arguments in COLD.items()
     }
 
 
 def gates(cold_users: dict[str, RankingResults], rival: str) -> list[Gate]:
-    """That new users are not worse served than by the rival."""
+    """Return one gate per slice of new users: ECRS must not be significantly worse than the rival."""
     return [
         Gate(name, rival, measured.against()[rival][GATE_METRIC]) for name, measured in cold_users.items()
     ]

@@ -1,4 +1,4 @@
-"""The part of an evaluation that runs in worker processes: the platform's answers to some of the users."""
+"""The part of an evaluation that runs in worker processes: the platform's answers for some of the users."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from ecrs_models.evaluation.period import EvaluationPeriod
 from ecrs_models.snapshots.snapshot import Snapshot
 
 Lists = list[np.ndarray]
-"""Item numbers, best first, for each of some users."""
+"""One list of item rows per user, best first."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The platform's answers to some users.
+    """The platform's answers for some users.
 
-    `retrieval` and `ranked`, the lists before and after ranking; `funnel`, float64 (users, STAGES); `scores`,
-    float32 (N,), and `label`, bool (N,), of all their candidates.
+    `retrieval` and `ranked`: the lists before and after ranking; `funnel`: float64 (users, STAGES); `scores`,
+    float32 (N,), and `label`, bool (N,): of the candidates of all these users.
     """
 
     retrieval: Lists
@@ -32,7 +32,7 @@ class Answers:
 
     @classmethod
     def concatenate(cls, parts: Iterable["Answers"]) -> "Answers":
-        """The answers of all parts."""
+        """Concatenate the answers of all parts."""
         parts = list(parts)
         return cls(
             [items for part in parts for items in part.retrieval],
@@ -43,12 +43,12 @@ class Answers:
         )
 
     def as_arrays(self) -> dict[str, np.ndarray]:
-        """For a file of arrays: lists become rows of equal length, filled up with NO_ID."""
+        """Return arrays for a .npz file. Lists become rows of equal length, padded with NO_ID."""
         return vars(self) | {"retrieval": _padded(self.retrieval), "ranked": _padded(self.ranked)}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Answers":
-        """From `as_arrays`."""
+        """Inverse of `as_arrays`."""
         retrieval, ranked = ([row[row != NO_ID] for row in arrays[name]] for name in ("retrieval", "ranked"))
         return cls(retrieval, ranked, arrays["funnel"], arrays["scores"], arrays["label"])
 
@@ -61,24 +61,24 @@ def _padded(lists: Lists) -> np.ndarray:
 
 
 class EvaluationWorker:
-    """Answers for the users of an evaluation period."""
+    """Computes the platform's answers for users of an evaluation period."""
 
     def __init__(self, snapshot: Snapshot, models: BundleModels, period: EvaluationPeriod) -> None:
         self._snapshot, self._period = snapshot, period
         self._platform = OfflinePlatform(snapshot, models)
 
     def answers(self, users: np.ndarray, task: str) -> Answers:
-        """Answers in a task, measured against its ground truth."""
+        """Answer for the given users in a task, and compare with its ground truth."""
         truth, period = self._period.truth_of(task), self._period
         retrieval, ranked, funnel, scores, label = [], [], [], [], []
         for user, answer in zip(
             users.tolist(), self._platform.answers(users, new_only=task == "new"), strict=True
         ):
             purchased = truth[user]
-            held = self._snapshot.encoded_aggregates(user).item
+            aggregates = self._snapshot.encoded_aggregates(user).item
             retrieval.append(answer.candidates.item[:LIST_LENGTH])
             ranked.append(answer.ranked[:LIST_LENGTH])
-            funnel.append(stages(answer, purchased, period.catalogue, period.bought(user), held))
+            funnel.append(stages(answer, purchased, period.catalogue, period.bought(user), aggregates))
             scores.append(answer.scores)
             label.append(np.isin(answer.candidates.item, purchased))
         return Answers(
@@ -90,11 +90,11 @@ class EvaluationWorker:
         )
 
     def lists_as_new(self, users: np.ndarray, session: bool, profile: bool) -> tuple[Lists, Lists]:
-        """Lists before and after ranking, if the users were new."""
+        """Return the lists before and after ranking, with the users treated as new."""
         answers = list(self._platform.answers_as_new(users, session=session, profile=profile))
         before = [answer.candidates.item[:LIST_LENGTH] for answer in answers]
         return before, [answer.ranked[:LIST_LENGTH] for answer in answers]
 
     def user_vectors(self, users: np.ndarray) -> np.ndarray:
-        """User tower outputs, float32 (N, DIM)."""
+        """Return the user tower outputs of the given users, float32 (N, DIM)."""
         return self._platform.user_vectors(users)

@@ -1,1 +1,1 @@
-"""TODO export."""
+"""Exports a finished training as a model bundle: models, tables, golden examples, and the quality gate."""

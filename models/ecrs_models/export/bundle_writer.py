@@ -1,8 +1,8 @@
-"""A finished training to a bundle: the three models in Paddle Serving's layout, and all they serve with."""
+"""Writes a finished training as a model bundle: the three models and everything that serving needs."""
 
 import json
 import shutil
-import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
+import zlib  # noqa: F401  (must precede paddle, otherwise a later use of zlib segfaults)
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +37,24 @@ def export(
     trained: TrainedModels,
     data: Dataset,
     bundles: Path,
-    shown: Progress | None = None,
+    progress: Progress | None = None,
     *,
     measured: bool = True,
     gate: Bundle | None = None,
 ) -> str:
-    """Write the bundle under `bundles` and make it current; its version.
+    """Write the bundle under `bundles`, make it the current one, and return its version.
 
-    Histories, aggregates, statistics and the channels' tables are as of the end of the data set, also where
-    the models' training ended before. `measured`:
-    evaluate on the period behind it, into metrics.json, or say there why that is impossible. `gate`: a
-    bundle that the new one must not be worse than on that period.
-    DataError if the data set is not the one that was trained on, an exported model does not do what the
-    trained one did, or the gate is closed.
+    Histories, aggregates, statistics and the channels' tables are as of the end of the data set, even if the
+    training ended earlier. With `measured`, the models are evaluated on the period after the training;
+    metrics.json holds the results, or the reason if an evaluation is impossible. `gate` is a bundle that the
+    new one is compared with on that period.
+
+    Raises DataError if the data set is not the one used for training, if an exported model does not reproduce
+    the outputs of the trained network on the golden examples, or if the new bundle is worse than `gate`.
     """
     if trained.about["fingerprint"] != fingerprint(data):
-        raise DataError(f"{data.path} is not the data set that was trained on")
-    shown = shown or Progress()
+        raise DataError(f"{data.path} is not the data set that was used for training")
+    progress = progress or Progress()
     encoder, settings = trained.encoder, trained.settings
     version = bundle.new_version(trained.digest)
     now = int(data.log.ts.max()) + 1
@@ -103,7 +104,7 @@ def export(
             check_golden_rows(model, golden[model.signature.model])
 
         models = BundleModels(user_tower, vectors, ranker, trained.quantiles, trained.curves)
-        metrics = measure(data, models, snapshot, settings, draft, shown) if measured else {}
+        metrics = measure(data, models, snapshot, settings, draft, progress) if measured else {}
         if gate:
             metrics["gate"] = compare(metrics, gate, data, settings.until)
         (draft / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
@@ -116,16 +117,19 @@ def measure(
     now: Snapshot,
     settings: TrainingSettings,
     draft: Path,
-    shown: Progress,
+    progress: Progress,
 ) -> dict[str, Any]:
-    """Evaluate on the period after training, or say why not; the answers go into the bundle."""
+    """Evaluate on the period after training and save the platform's answers in the bundle `draft`.
+
+    Returns the content of metrics.json: the evaluation, or `not_measured` with the reason.
+    """
     if settings.until >= now.cutoff:
-        return {"not_measured": "trained on everything"}
+        return {"not_measured": "the training used the whole log"}
     then = Snapshot.of(data.log, settings.until, now.tables, settings.tables)
     try:
-        with evaluator(data, models, then) as measured:
-            answers = measured.answers(shown)
-            measured.save(answers, draft / ANSWERS)
-            return measured.compare(answers).as_dict()
+        with evaluator(data, models, then) as run:
+            answers = run.answers(progress)
+            run.save(answers, draft / ANSWERS)
+            return run.compare(answers).as_dict()
     except DataError as error:  # a shop without returning customers
         return {"not_measured": str(error)}

@@ -1,4 +1,4 @@
-"""Is a new bundle as good as the one that serves? Measured on the same weeks, which neither has seen."""
+"""The gate of an export: compares a new bundle with the current one on a period after both trainings."""
 
 from typing import Any
 
@@ -11,30 +11,34 @@ from ecrs_models.evaluation.results import OURS
 
 METRIC = "recall@20"
 TOLERANCE = 0.03
-"""How much worse, of its value, counts as the noise of a training."""
+"""Relative decrease of METRIC that is attributed to the randomness of training."""
 
 
 def compare(metrics: dict[str, Any], current: Bundle, data: Dataset, start: int) -> dict[str, Any]:
-    """Both bundles' METRIC by task, or why they cannot be compared; DataError if the new one is worse."""
+    """Compare the `metrics` of a new bundle with those of the current one on the period from `start`.
+
+    Returns METRIC of both by task, or `not_compared` with the reason. Raises DataError if the new bundle is
+    worse than the current one by more than TOLERANCE in one of the tasks.
+    """
     if "tasks" not in metrics:
-        return {"not_compared": "the new bundle was not measured"}
+        return {"not_compared": "the new bundle was not evaluated"}
     if current.manifest.data["name"] != data.name:
-        return {"not_compared": f"{current.version} is of {current.manifest.data['name']}"}
+        return {"not_compared": f"{current.version} was made from {current.manifest.data['name']}"}
     if current.manifest.training["until"] > start:
-        return {"not_compared": f"{current.version} was trained on the weeks to measure"}
+        return {"not_compared": f"{current.version} was trained on the evaluation period"}
     try:
         then = LoadedBundle.of(current, data, start)
-        found = evaluate(data, then.models, then.snapshot)
+        evaluation = evaluate(data, then.models, then.snapshot)
     except DataError as error:
         return {"not_compared": str(error)}
-    theirs = {task: measured.means() for task, measured in found.tasks.items()}
-    rows: dict[str, Any] = {"current": current.version}
+    means = {task: results.means() for task, results in evaluation.tasks.items()}
+    comparison: dict[str, Any] = {"current": current.version}
     for task in TASKS:
-        new, old = metrics["tasks"][task][OURS][METRIC], theirs[task][OURS][METRIC]
-        rows[task] = {"new": new, "current": old}
+        new, old = metrics["tasks"][task][OURS][METRIC], means[task][OURS][METRIC]
+        comparison[task] = {"new": new, "current": old}
         if new < old * (1 - TOLERANCE):
             raise DataError(
-                f"not exported: {METRIC} in task {task} is {new:.4f}, of the current bundle "
-                f"{current.version} {old:.4f} (--force exports anyway)"
+                f"not exported: {METRIC} in task {task} is {new:.4f}, worse than {old:.4f} of the current "
+                f"bundle {current.version} (--force exports anyway)"
             )
-    return rows
+    return comparison

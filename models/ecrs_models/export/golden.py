@@ -1,6 +1,6 @@
-"""TODO ecrs_models.export.golden."""
+"""Golden examples: inputs with the outputs of the trained networks, to check that serving reproduces them."""
 
-import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
+import zlib  # noqa: F401  (must precede paddle, otherwise a later use of zlib segfaults)
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -25,24 +25,25 @@ GOLDEN_ROWS = 16
 
 
 def golden_rows(trained: TrainedModels, data: Dataset, snapshot: Snapshot) -> dict[str, Any]:
-    """Raw users and items, each model's ids for them and the trained network's outputs.
+    """Return the content of golden.json: users and items as records, the models' ids for them, and outputs.
 
-    Row n of the ranker is user n with item n, as of `now`. Among the rows: full, short and empty
-    histories, a new user by profile alone, a session without profile, unknown and never-seen values.
+    The outputs are those of the trained networks. Row n of the ranker is user n with item n, as of `now`. The
+    rows include full, short and empty histories, a new user with a profile only, a session without a profile,
+    and unknown and never-seen values.
     """
     users, items = golden_users(data, snapshot), golden_items(data)
     row = {sku: number for number, sku in enumerate(data.items["sku"])}
-    for n, user in enumerate(users[: GOLDEN_ROWS // 4]):  # items of the user's own, for the crosses
+    for n, user in enumerate(users[: GOLDEN_ROWS // 4]):  # their own items, so that user-item features occur
         items[n] = golden_item(data, row[user.history[n % len(user.history)].sku])
     encoder = trained.encoder
     inputs = RankerInputBuilder(encoder, snapshot.tables.catalogue, trained.quantiles, snapshot.statistics)
-    said: list[list[Provenance]] = [
+    provenance: list[list[Provenance]] = [
         [("repurchase", n + 1, 2.5), ("similar", 0, 0.3)] if n < GOLDEN_ROWS // 2 else []
         for n in range(len(items))
     ]
     ranked = [
-        inputs.ids(user, inputs.items([item]), ProvenanceTable.of([of], CHANNELS), snapshot.cutoff)
-        for user, item, of in zip(users, items, said, strict=True)
+        inputs.ids(user, inputs.items([item]), ProvenanceTable.of([sources], CHANNELS), snapshot.cutoff)
+        for user, item, sources in zip(users, items, provenance, strict=True)
     ]
     ids = {
         "user_tower": encoder.users(users),
@@ -55,7 +56,7 @@ def golden_rows(trained: TrainedModels, data: Dataset, snapshot: Snapshot) -> di
         "ranker": trained.ranker,
     }
     golden: dict[str, Any] = {"now": snapshot.cutoff, "users": [raw_user(user) for user in users]}
-    golden |= {"items": [asdict(item) for item in items], "provenance": said}
+    golden |= {"items": [asdict(item) for item in items], "provenance": provenance}
     for name, network in networks.items():
         outputs = network(paddle.to_tensor(ids[name])).numpy()
         golden[name] = {"ids": ids[name].tolist(), "outputs": outputs.tolist()}
@@ -63,7 +64,7 @@ def golden_rows(trained: TrainedModels, data: Dataset, snapshot: Snapshot) -> di
 
 
 def raw_user(user: User) -> dict[str, Any]:
-    """As JSON can hold it."""
+    """Convert a user to JSON values."""
     aggregates = {"skus": user.aggregates.skus, "numbers": user.aggregates.numbers.tolist()}
     history = [interaction._asdict() for interaction in user.history]
     return asdict(replace(user, aggregates=Aggregates(), history=())) | {
@@ -73,7 +74,7 @@ def raw_user(user: User) -> dict[str, Any]:
 
 
 def golden_users(data: Dataset, snapshot: Snapshot) -> list[User]:
-    """GOLDEN_ROWS users: the longest histories first, then the cases that break servers."""
+    """Return GOLDEN_ROWS users: those with the longest histories, then edge cases of serving."""
     log = data.log
     skus = data.items["sku"].to_list()
     longest = np.argsort(log.start[:-1] - log.start[1:], kind="stable")
@@ -101,13 +102,16 @@ def golden_users(data: Dataset, snapshot: Snapshot) -> list[User]:
 
 
 def golden_item(data: Dataset, row: int) -> Item:
-    """The item in row `row` of the data set."""
+    """Return the item in row `row` of the data set's table."""
     return Item(*data.items.row(row))
 
 
 def golden_items(data: Dataset) -> list[Item]:
-    """GOLDEN_ROWS items: some from across the catalogue, a new one of known brand, shop and category, and
-    unknown ones."""
+    """Return GOLDEN_ROWS items.
+
+    Most are spread across the catalogue. The others are new items: one of known brand, shop and category, one
+    whose attributes were never seen, and one whose attributes are unknown.
+    """
     rows = np.linspace(0, data.items.height - 1, GOLDEN_ROWS - 3).astype(int)
     known = [golden_item(data, int(row)) for row in rows]
     first = known[0]
@@ -120,8 +124,10 @@ def golden_items(data: Dataset) -> list[Item]:
 
 
 def check_golden_rows(model: SavedModel, golden: dict[str, Any]) -> None:
-    """DataError if the saved model's outputs are further than TOLERANCE from the golden ones."""
-    found = model(np.array(golden["ids"], dtype=np.int64))
-    off = float(np.abs(found - np.array(golden["outputs"], dtype=np.float32)).max())
-    if not off <= TOLERANCE:
-        raise DataError(f"the exported {model.signature.model} is {off:g} off its golden rows")
+    """Raise DataError if outputs of the saved model differ from the golden ones by more than TOLERANCE."""
+    outputs = model(np.array(golden["ids"], dtype=np.int64))
+    difference = float(np.abs(outputs - np.array(golden["outputs"], dtype=np.float32)).max())
+    if not difference <= TOLERANCE:
+        raise DataError(
+            f"the exported {model.signature.model} differs from its golden outputs by up to {difference:g}"
+        )

@@ -1,6 +1,6 @@
-"""A model of a bundle in Paddle Serving's layout."""
+"""Writes a model of a bundle in the directory layout of Paddle Serving."""
 
-import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
+import zlib  # noqa: F401  (must precede paddle, otherwise a later use of zlib segfaults)
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,19 @@ _FEED, _INT64, _FLOAT32 = "ids", 0, 1
 
 
 def save_model(network: Any, signature: ModelSignature, directory: Path) -> None:
-    """`inference.pdmodel`, `.pdiparams`, the server's and the client's `.prototxt`, `signature.json`; of
-    the trained network, in its served form."""
+    """Write a trained network, in its served form, to a new directory.
+
+    The files are `inference.pdmodel`, `inference.pdiparams`, the `.prototxt` of Paddle Serving's server and
+    client, and `signature.json`.
+    """
     directory.mkdir()
     spec = paddle.static.InputSpec([None, len(signature.columns)], "int64", name=signature.feed)
     network = serving_form(network)
     network.eval()
-    with unique_name.guard():  # the output's name does not depend on what was exported before
+    with unique_name.guard():  # so that the output's name does not depend on earlier exports in this process
         paddle.jit.save(network, str(directory / "inference"), input_spec=[spec])
     (directory / "inference.pdiparams.info").unlink(missing_ok=True)
-    if signature.model == "ranker":  # a tower's products, of one row, are faster without
+    if signature.model == "ranker":  # the user tower, called with one row, is faster without oneDNN
         multiply_by_onednn(directory / "inference.pdmodel")
     signature.save(directory)
     program = inference.Config(str(directory / "inference.pdmodel"), str(directory / "inference.pdiparams"))
@@ -35,7 +38,7 @@ def save_model(network: Any, signature: ModelSignature, directory: Path) -> None
 
 
 def serving_conf(signature: ModelSignature, output_name: str) -> str:
-    """Paddle Serving's GeneralModelConfig in text format; server and client read the same."""
+    """Return Paddle Serving's GeneralModelConfig in text format. Server and client read the same content."""
     return (
         f'feed_var {{\n  name: "{signature.feed}"\n  alias_name: "{signature.feed}"\n'
         f"  is_lod_tensor: false\n  feed_type: {_INT64}\n  shape: {len(signature.columns)}\n}}\n"

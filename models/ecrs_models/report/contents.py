@@ -1,10 +1,10 @@
-"""The full report of a bundle: everything that is measured, as report.json has it, and the lists.
+"""The full report of a bundle: measures everything, and writes the numbers and the recommendation lists.
 
 OUT/
-    report.html     to read (`page`)
+    report.html     the report as a page (`page`)
     report.json     the same numbers
-    recs-all.csv    ECRS's lists, with what users had
-    recs-new.csv    and without
+    recs-all.csv    ECRS's lists of task `all`, which may hold items that the user bought before
+    recs-new.csv    ECRS's lists of task `new`
 """
 
 import csv
@@ -55,36 +55,36 @@ CAVEAT = {
 
 @dataclass(frozen=True)
 class Report:
-    """`content` is JSON; `evaluation` has the lists."""
+    """A finished report. `content` holds the JSON values of report.json, `evaluation` the lists."""
 
     content: dict[str, Any]
     evaluation: Evaluation
     gates: list[slices.Gate]
 
 
-def report(bundle: Bundle, data: Dataset, shown: Progress | None = None, *, quick: bool = False) -> Report:
-    """Measure everything about a bundle; `quick` leaves out the baselines that need the extra `evaluate`.
+def report(bundle: Bundle, data: Dataset, progress: Progress | None = None, *, quick: bool = False) -> Report:
+    """Compute the full report of a bundle. `quick` leaves out the baselines that need the extra `evaluate`.
 
-    The answers that the export of the bundle measured are used again. Raises DataError if `data` is not the
-    bundle's, if nothing happens after its training, or if the extra is missing.
+    Answers that were computed at the bundle's export are reused. Raises DataError if `data` is not the
+    bundle's data set, if no warm user buys anything after its training, or if the extra is not installed.
     """
     started = time.monotonic()
-    shown = shown or Progress()
+    progress = progress or Progress()
     loaded = LoadedBundle.of(bundle, data)
     segment = profile_segments(loaded.snapshot.tables.users[:, 1:])
-    with evaluator(data, loaded.models, loaded.snapshot) as measured:
-        answers = measured.saved(bundle.path / ANSWERS) or measured.answers(shown)
-        period, step = measured.period, shown.step("baselines", 1)
+    with evaluator(data, loaded.models, loaded.snapshot) as run:
+        answers = run.saved(bundle.path / ANSWERS) or run.answers(progress)
+        period, step = run.period, progress.step("baselines", 1)
         more: dict[str, Recommender] = {SEGMENT: SegmentPopularity(period, segment)}
         if not quick:
             more |= collaborative_baselines(period)
-        found = measured.compare(answers, more)
+        evaluation = run.compare(answers, more)
         step.advance()
-        cold = cold_users(measured, loaded, segment, shown)
-        vectors = measured.user_vectors()
+        cold = cold_users(run, loaded, segment, progress)
+        vectors = run.user_vectors()
     gates = slices.gates(cold, POPULARITY)
-    step = shown.step("intervals", 1)
-    content = contents(loaded, found, cold, vectors)
+    step = progress.step("intervals", 1)
+    content = contents(loaded, evaluation, cold, vectors)
     step.advance()
     content["gates"] = [
         {"name": gate.name, "rival": gate.rival, "metric": slices.GATE_METRIC, "passed": gate.passed}
@@ -92,51 +92,54 @@ def report(bundle: Bundle, data: Dataset, shown: Progress | None = None, *, quic
         for gate in gates
     ]
     took_s = round(time.monotonic() - started, 1)
-    return Report({"about": about(loaded, found, quick, took_s), **content}, found, gates)
+    return Report({"about": about(loaded, evaluation, quick, took_s), **content}, evaluation, gates)
 
 
 def contents(
-    opened: LoadedBundle, found: Evaluation, cold: dict[str, RankingResults], user_vectors: np.ndarray
+    loaded: LoadedBundle, evaluation: Evaluation, cold: dict[str, RankingResults], user_vectors: np.ndarray
 ) -> dict[str, Any]:
-    """Everything that is measured, with its intervals."""
-    tasks, period = found.tasks, found.period
-    history = {task: sliced(slices.by_history(measured, period)) for task, measured in tasks.items()}
+    """Return all measurements of report.json, with their confidence intervals."""
+    tasks, period = evaluation.tasks, evaluation.period
+    history = {task: sliced(slices.by_history(results, period)) for task, results in tasks.items()}
+    of_new_products = sliced(new_products(evaluation))
     return {
-        "users": {task: len(measured.truth) for task, measured in tasks.items()},
-        "tasks": {task: nested(measured.intervals()) for task, measured in tasks.items()},
-        "better_than": {task: nested(measured.against()) for task, measured in tasks.items()},
-        "share_of_the_best_possible": {
-            task: as_dicts(measured.reached()) for task, measured in tasks.items()
-        },
-        "funnel": {task: funnel(values) for task, values in found.funnel.items()},
-        "index": index_loss(opened.bundle, user_vectors),
-        "slices": {"history": history, "cold": sliced(cold), "new_products": sliced(new_products(found))},
-        "beyond_accuracy": {task: beyond_accuracy(measured, period) for task, measured in tasks.items()},
-        "calibration": calibration(found.scored["all"]),
-        "reliability": reliability(found.scored["all"]),
+        "users": {task: len(results.truth) for task, results in tasks.items()},
+        "tasks": {task: nested(results.intervals()) for task, results in tasks.items()},
+        "better_than": {task: nested(results.against()) for task, results in tasks.items()},
+        "share_of_the_best_possible": {task: as_dicts(results.reached()) for task, results in tasks.items()},
+        "funnel": {task: funnel(values) for task, values in evaluation.funnel.items()},
+        "index": index_loss(loaded.bundle, user_vectors),
+        "slices": {"history": history, "cold": sliced(cold), "new_products": of_new_products},
+        "beyond_accuracy": {task: beyond_accuracy(results, period) for task, results in tasks.items()},
+        "calibration": calibration(evaluation.scored["all"]),
+        "reliability": reliability(evaluation.scored["all"]),
     }
 
 
 def collaborative_baselines(period: EvaluationPeriod) -> dict[str, Recommender]:
+    """Fit the collaborative filtering baselines. Raises DataError if the extra `evaluate` is missing."""
     try:
         from ecrs_models.evaluation import collaborative
     except ImportError as error:
         raise DataError(
-            f"the baselines need the extra `evaluate` ({error}); --quick does without them"
+            f"the baselines need the extra `evaluate` ({error}); --quick leaves them out"
         ) from error
     return {NEIGHBOURS: collaborative.item_neighbours(period), FACTORS: collaborative.factors(period)}
 
 
 def cold_users(
-    measured: Evaluator, opened: LoadedBundle, segment: np.ndarray, shown: Progress
+    run: Evaluator, loaded: LoadedBundle, segment: np.ndarray, progress: Progress
 ) -> dict[str, RankingResults]:
-    """`slices.cold` beside both popularities; and once more, for users with a known profile only."""
-    period, tables = measured.period, opened.snapshot.tables
+    """Return `slices.cold` with both popularity baselines.
+
+    A further slice, `known profile alone`, holds the users of `profile alone` who have a profile at all.
+    """
+    period, tables = run.period, loaded.snapshot.tables
     rivals: dict[str, Recommender] = {
         POPULARITY: baselines.Popularity(period),
         SEGMENT: SegmentPopularity(period, segment),
     }
-    cold = slices.cold(measured, rivals, shown)
+    cold = slices.cold(run, rivals, progress)
     known = (tables.users[:, 1:] != tables.unknown_user[1:]).any(axis=1)
     users = [user for user in period.truth if known[user]]
     if 0 < len(users) < len(period.truth):
@@ -144,19 +147,22 @@ def cold_users(
     return cold
 
 
-def new_products(found: Evaluation) -> dict[str, RankingResults]:
-    """Per task, lists of the whole catalogue, truth of new products alone."""
-    items = slices.new_products(found.period)
-    wanting = {task: measured.wanting(items) for task, measured in found.tasks.items()}
-    return {f"task {task}": measured for task, measured in wanting.items() if measured.truth}
+def new_products(evaluation: Evaluation) -> dict[str, RankingResults]:
+    """Return the results by task with the ground truth restricted to new products.
+
+    The lists are those of the whole catalogue. Tasks in which nobody bought a new product are left out.
+    """
+    items = slices.new_products(evaluation.period)
+    restricted = {task: results.wanting(items) for task, results in evaluation.tasks.items()}
+    return {f"task {task}": results for task, results in restricted.items() if results.truth}
 
 
-def beyond_accuracy(measured: RankingResults, period: EvaluationPeriod) -> dict[str, dict[str, Any]]:
-    """Recommender → coverage, a share of the catalogue, and novelty, bits, both of the first 20."""
+def beyond_accuracy(results: RankingResults, period: EvaluationPeriod) -> dict[str, dict[str, Any]]:
+    """Return recommender → coverage, a share of the catalogue, and novelty, in bits, of the first 20."""
     counts = np.bincount(period.fit.item, minlength=len(period.catalogue))
     share = np.maximum(counts, 1) / max(counts.sum(), 1)
     rows = {}
-    for name, lists in measured.lists.items():
+    for name, lists in results.lists.items():
         bits = np.array([metrics.novelty(items, share) for items in lists.values()])
         rows[name] = {
             "coverage": round(metrics.coverage(lists.values(), period.catalogue), 6),
@@ -166,11 +172,12 @@ def beyond_accuracy(measured: RankingResults, period: EvaluationPeriod) -> dict[
 
 
 def funnel(values: np.ndarray) -> dict[str, dict[str, float]]:
+    """Return stage → mean share with its interval. `values`, float64 (users, STAGES)."""
     return as_dicts(dict(zip(STAGES, bootstrap.intervals(values), strict=True)))
 
 
 def sliced(parts: dict[str, RankingResults]) -> dict[str, Any]:
-    """Slice → users, and recommender → metric → interval; by how much ECRS is better than each."""
+    """Return slice → number of users, intervals of all recommenders, and of ECRS minus each baseline."""
     return {
         name: {
             "users": len(part.truth),
@@ -182,24 +189,26 @@ def sliced(parts: dict[str, RankingResults]) -> dict[str, Any]:
 
 
 def nested(table: dict[str, dict[str, Interval]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Convert a table of intervals, such as recommender → metric → interval, to JSON values."""
     return {name: as_dicts(row) for name, row in table.items()}
 
 
 def as_dicts(row: dict[str, Interval]) -> dict[str, dict[str, float]]:
-    return {name: one.as_dict() for name, one in row.items()}
+    """Convert intervals by name to JSON values."""
+    return {name: interval.as_dict() for name, interval in row.items()}
 
 
-def about(opened: LoadedBundle, found: Evaluation, quick: bool, took_s: float) -> dict[str, Any]:
-    """What the numbers are of, so that they can be had again."""
-    data, manifest = opened.data, opened.bundle.manifest
+def about(loaded: LoadedBundle, evaluation: Evaluation, quick: bool, took_s: float) -> dict[str, Any]:
+    """Return the origin of the numbers: bundle, data, period, settings and versions, to reproduce them."""
+    data, manifest = loaded.data, loaded.bundle.manifest
     return {
-        "bundle": opened.bundle.version,
+        "bundle": loaded.bundle.version,
         "data": {key: data.about[key] for key in ("name", "source", "counts", "split")},
-        "caveat": "Generated data." if is_planted(data) else CAVEAT.get(data.name, ""),
-        "split": split_name(data, found.period.start),
-        "start": found.period.start,
-        "end": found.end,
-        "catalogue": int(found.period.catalogue.sum()),
+        "caveat": "Synthetic data." if is_planted(data) else CAVEAT.get(data.name, ""),
+        "split": split_name(data, evaluation.period.start),
+        "start": evaluation.period.start,
+        "end": evaluation.end,
+        "catalogue": int(evaluation.period.catalogue.sum()),
         "quick": quick,
         "seed": manifest.training["seed"],
         "training": manifest.training,
@@ -224,6 +233,7 @@ def about(opened: LoadedBundle, found: Evaluation, quick: bool, took_s: float) -
 
 
 def settings_of_baselines(quick: bool) -> dict[str, Any]:
+    """Return baseline → its settings. `quick` leaves out the collaborative ones."""
     settings: dict[str, Any] = {
         POPULARITY: {"days": baselines.POPULARITY_DAYS},
         SEGMENT: {"days": baselines.POPULARITY_DAYS, "prior_purchases": baselines.SEGMENT_PRIOR},
@@ -236,48 +246,47 @@ def settings_of_baselines(quick: bool) -> dict[str, Any]:
 
 
 def split_name(data: Dataset, start: int) -> str:
-    """Which of the data set's periods begins there."""
+    """Return the name of the evaluation period that begins at `start`."""
     split = data.split
-    return {split.valid_from: "tuning period", split.test_from: "test period"}.get(
-        start, "a period of its own"
-    )
+    return {split.valid_from: "tuning period", split.test_from: "test period"}.get(start, "custom period")
 
 
 def versions() -> dict[str, str]:
-    found = {"python": machine.python_version()}
+    """Return the versions of Python, ECRS and those of LIBRARIES that are installed."""
+    installed = {"python": machine.python_version()}
     for name in ("ecrs", *LIBRARIES):
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def write(made: Report, data: Dataset, out: Path) -> Path:
-    """Write OUT; the path of report.html."""
+    """Write the files of the report to `out`. Returns the path of report.html."""
     from ecrs_models.report.page import page
 
     out.mkdir(parents=True, exist_ok=True)
-    for task, measured in made.evaluation.tasks.items():
-        write_list(measured.lists[OURS], data, out / f"recs-{task}.csv")
+    for task, results in made.evaluation.tasks.items():
+        write_list(results.lists[OURS], data, out / f"recs-{task}.csv")
     (out / "report.json").write_text(json.dumps(made.content, indent=1) + "\n", encoding="utf-8")
     path = out / "report.html"
     path.write_text(page(made.content), encoding="utf-8")
     return path
 
 
-def write_lists(found: Evaluation, data: Dataset, directory: Path) -> Iterable[Path]:
-    """A CSV file a recommender and task; the files."""
+def write_lists(evaluation: Evaluation, data: Dataset, directory: Path) -> Iterable[Path]:
+    """Write one CSV file per recommender and task. Yields their paths."""
     directory.mkdir(parents=True, exist_ok=True)
-    for task, measured in found.tasks.items():
-        for name, lists in measured.lists.items():
+    for task, results in evaluation.tasks.items():
+        for name, lists in results.lists.items():
             path = directory / f"{task}-{'-'.join(re.findall(r'[a-z]+', name.lower()))}.csv"
             write_list(lists, data, path)
             yield path
 
 
 def write_list(lists: dict[int, np.ndarray], data: Dataset, path: Path) -> None:
-    """`user_id,sku_id,rank`, rank 1 the best, with the data's own ids."""
+    """Write lists as CSV: `user_id,sku_id,rank`, rank 1 the best, with the ids of the data set."""
     ids, skus = data.users["user_id"].to_list(), data.items["sku"].to_list()
     with open(path, "w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)

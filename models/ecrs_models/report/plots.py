@@ -1,4 +1,4 @@
-"""The report's plots, as SVG to put into a page: text stays text, nothing is fetched."""
+"""The report's plots, as SVG elements for embedding in a page. Text stays text; nothing is loaded."""
 
 import io
 from typing import Any
@@ -30,12 +30,12 @@ STYLE = {
 }
 
 Row = dict[str, float]
-"""`mean`, `low`, `high`."""
+"""A mean with its confidence interval: `mean`, `low`, `high`."""
 
 
 @matplotlib.rc_context(STYLE)
 def recommenders(panels: dict[str, dict[str, Row]], metric: str) -> str:
-    """Panel → recommender → interval, as dots with whiskers; ECRS stands out."""
+    """Plot panel → recommender → interval as dots with whiskers. ECRS is highlighted."""
     names = list(dict.fromkeys(name for rows in panels.values() for name in rows))[::-1]
     figure, axes = _figure(len(panels), height=0.9 + 0.3 * len(names), share="y")
     for axis, (title, rows) in zip(axes, panels.items(), strict=True):
@@ -54,7 +54,7 @@ def recommenders(panels: dict[str, dict[str, Row]], metric: str) -> str:
 
 @matplotlib.rc_context(STYLE)
 def funnel(panels: dict[str, dict[str, Row]]) -> str:
-    """Panel → stage → interval, as bars of the share of the truth that is left."""
+    """Plot panel → stage → interval as bars of the share of the ground truth that is left."""
     names = list(next(iter(panels.values())))[::-1]
     figure, axes = _figure(len(panels), height=0.9 + 0.28 * len(names), share="y")
     for axis, (title, rows) in zip(axes, panels.items(), strict=True):
@@ -68,12 +68,12 @@ def funnel(panels: dict[str, dict[str, Row]]) -> str:
         axis.set_xlim(0, 1.15)
         axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
         axis.grid(axis="x")
-    return _svg(figure, "The share of what users took that is left at each stage")
+    return _svg(figure, "Share of the ground truth that is left after each stage")
 
 
 @matplotlib.rc_context(STYLE)
 def by_slice(panels: dict[str, dict[str, Any]], metric: str) -> str:
-    """Panel → slice → `users`, `recommenders`; a line a recommender, over the slices."""
+    """Plot panel → slice → `users` and `recommenders`: one line per recommender, over the slices."""
     figure, axes = _figure(len(panels), height=3.1, share="")
     for axis, (title, parts) in zip(axes, panels.items(), strict=True):
         places = np.arange(len(parts))
@@ -108,21 +108,21 @@ def by_slice(panels: dict[str, dict[str, Any]], metric: str) -> str:
 
 @matplotlib.rc_context(STYLE)
 def reliability(curve: list[dict[str, float]]) -> str:
-    """Mean score against the share taken, both logarithmic, on the diagonal where scores are true."""
+    """Plot the share of candidates purchased over the mean score, both logarithmic, with the diagonal."""
     figure, (axis,) = _figure(1, height=3.4, width=4.6)
     points = np.array([[part["predicted"], part["taken"]] for part in curve])
     shown = points[(points > 0).all(axis=1)]
     if len(shown):
         ends = np.array([shown.min() / 1.5, min(shown.max() * 1.5, 1)])
-        axis.plot(ends, ends, color=PLAIN, linewidth=1, linestyle="--", label="said what is true")
-        axis.plot(*shown.T, "o-", color=ACCENT, markersize=4, label="a twentieth of the candidates each")
+        axis.plot(ends, ends, color=PLAIN, linewidth=1, linestyle="--", label="perfectly calibrated")
+        axis.plot(*shown.T, "o-", color=ACCENT, markersize=4, label="bins of 5 % of the candidates")
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.legend(frameon=False, loc="upper left")
     axis.set_xlabel("mean score")
-    axis.set_ylabel("share taken")
+    axis.set_ylabel("share purchased")
     axis.grid()
-    return _svg(figure, "Mean score and share taken")
+    return _svg(figure, "Mean score and share of candidates purchased")
 
 
 def _figure(panels: int, height: float, share: str = "", width: float = 9.4) -> tuple[Figure, list[Axes]]:
@@ -132,7 +132,7 @@ def _figure(panels: int, height: float, share: str = "", width: float = 9.4) -> 
 
 
 def _svg(figure: Figure, label: str) -> str:
-    """The figure's <svg> element."""
+    """Render a figure as an <svg> element with `label` as its accessible name."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     body = text.getvalue()

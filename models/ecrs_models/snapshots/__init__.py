@@ -1,1 +1,1 @@
-"""TODO snapshots."""
+"""Snapshots: everything the platform knows at a cutoff time, computed from the log before it."""

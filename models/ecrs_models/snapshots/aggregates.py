@@ -1,7 +1,7 @@
-"""What is known at a snapshot: aggregates of users, statistics of products, tables of the recall channels.
+"""User-item aggregates of all users, computed from a log.
 
-All of it is computed from the log before the snapshot and nothing else, so that the same functions give
-the tables of a bundle and those of the past snapshots that the ranker learns from.
+The log ends at the cutoff of a snapshot. The same functions compute the aggregates of a bundle and those of
+the past snapshots that the ranker learns from.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from ecrs_models.data.log import Log
 
 @dataclass(frozen=True)
 class AggregatesByUser:
-    """The aggregates of every user.
+    """The user-item aggregates of all users.
 
-    `item`, int32 (M,); `numbers`, float64 (M, AGGREGATE_COLUMNS). User u has rows [start[u], start[u + 1]),
-    newest action first.
+    `item`, int32 (M,); `numbers`, float64 (M, AGGREGATE_COLUMNS); `start`, int64 (users + 1,): user u has
+    rows [start[u], start[u + 1]), newest action first.
     """
 
     start: np.ndarray
@@ -26,12 +26,16 @@ class AggregatesByUser:
     numbers: np.ndarray
 
     def of(self, user: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return `item` and `numbers` of one user."""
         rows = slice(self.start[user], self.start[user + 1])
         return self.item[rows], self.numbers[rows]
 
 
 def aggregate_by_user(log: Log, items: int, limit: int = MAX_PRODUCTS) -> AggregatesByUser:
-    """The aggregates of all users at once, equal to `Aggregates.plus` over each one's actions."""
+    """Compute the aggregates of all users, equal to `Aggregates.plus` over each user's actions.
+
+    `items` is the number of items in the table. Per user, the `limit` items with the newest actions are kept.
+    """
     users = len(log.start) - 1
     orders = _orders(log, items)
     engagements = _engagements(log, items)
@@ -54,9 +58,9 @@ def aggregate_by_user(log: Log, items: int, limit: int = MAX_PRODUCTS) -> Aggreg
 
 
 def pair_times(log: Log, items: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct times at which each user acted on each item, in some rows of the log.
+    """Return the distinct times at which each user acted on each item, in the given rows of the log.
 
-    Returns `user * items + item`, int64, and Unix seconds, sorted by both.
+    The result is `user * items + item`, int64, and Unix seconds, sorted by both.
     """
     pair = log.user[rows].astype(np.int64) * items + log.item[rows]
     ts = log.ts[rows]
@@ -67,7 +71,7 @@ def pair_times(log: Log, items: int, rows: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _orders(log: Log, items: int) -> tuple[np.ndarray, np.ndarray]:
-    """User-item pairs with orders, and their first five AGGREGATE_COLUMNS."""
+    """Return the user-item pairs with orders, and their first five AGGREGATE_COLUMNS."""
     pair, ts = pair_times(log, items, log.order_rows())
     if not len(pair):
         return pair, np.zeros((0, 5))
@@ -75,12 +79,12 @@ def _orders(log: Log, items: int) -> tuple[np.ndarray, np.ndarray]:
     counts = np.diff(np.r_[begin, len(pair)])
     last = ts[begin + counts - 1]
     age = (np.repeat(last, counts) - ts).astype(np.float64)
-    decayed = [np.add.reduceat(np.exp(-age / fade), begin) for fade in (SHORT_S, LONG_S)]
+    decayed = [np.add.reduceat(np.exp(-age / time_constant), begin) for time_constant in (SHORT_S, LONG_S)]
     return pair[begin], np.stack([counts, ts[begin], last, *decayed], axis=1)
 
 
 def _engagements(log: Log, items: int) -> tuple[np.ndarray, np.ndarray]:
-    """User-item pairs with other actions, and their last three AGGREGATE_COLUMNS."""
+    """Return the user-item pairs with other actions, and their last three AGGREGATE_COLUMNS."""
     other = np.ones(len(log), dtype=bool)
     other[log.order_rows()] = False
     pair = log.user[other].astype(np.int64) * items + log.item[other]

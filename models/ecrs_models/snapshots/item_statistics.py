@@ -1,4 +1,4 @@
-"""Sales statistics of items, and their popularity, as of a cutoff."""
+"""Sales statistics and popularity of items at a cutoff time."""
 
 import numpy as np
 
@@ -11,7 +11,10 @@ HORIZONS_DAYS = (7, 28, 84)
 
 
 def item_statistics(log: Log, items: int, now: int) -> np.ndarray:
-    """float32, shape (items, len(STATISTICS)), as of `now`; NaN where a product was never bought."""
+    """Compute STATISTICS of all items as of `now`, Unix seconds, from a log that ends there.
+
+    Returns float32, shape (items, len(STATISTICS)); NaN for items that were never bought.
+    """
     pair, ts = pair_times(log, items, log.positive_rows())
     item = pair % items
     table = np.full((items, len(STATISTICS)), np.nan)
@@ -25,12 +28,12 @@ def item_statistics(log: Log, items: int, now: int) -> np.ndarray:
     table[:, 3] = _log_share(np.bincount(item, minlength=items))
     table[:, 4] = shares[0] - shares[1]
     buyers = np.bincount(item[first_of_pair], minlength=items)
-    again = np.zeros(items)
+    repeat_buyers = np.zeros(items)
     begin = np.flatnonzero(first_of_pair)
     counts = np.diff(np.r_[begin, len(pair)])
-    np.add.at(again, item[begin], counts > 1)
+    np.add.at(repeat_buyers, item[begin], counts > 1)
     table[:, 5] = np.log1p(buyers)
-    table[:, 6] = again / np.maximum(buyers, 1)
+    table[:, 6] = repeat_buyers / np.maximum(buyers, 1)
     table[:, 7] = _median_interval(item, ts, first_of_pair, items)
     recent = ts >= now - HORIZONS_DAYS[-1] * DAY_S
     sales = np.bincount(item[recent], minlength=items)
@@ -43,7 +46,10 @@ def item_statistics(log: Log, items: int, now: int) -> np.ndarray:
 
 
 def popular_counts(log: Log, items: int, now: int, days: int) -> np.ndarray:
-    """Purchases of each product in the last `days`, and, far below, in all the time before."""
+    """Return each item's purchases in the last `days` before `now`, float64 (items,).
+
+    All purchases count too, with a weight of 1e-6, to order items with equal recent sales.
+    """
     bought = log.positives()
     recent = bought.between(now - days * DAY_S, now)
     counts = np.bincount(recent.item, minlength=items).astype(np.float64)
@@ -51,20 +57,23 @@ def popular_counts(log: Log, items: int, now: int, days: int) -> np.ndarray:
 
 
 def _log_share(counts: np.ndarray) -> np.ndarray:
-    """log of the share of all, in millionths, plus one."""
+    """Return log(1 + share of the total in millionths)."""
     return np.log1p(counts * (1e6 / max(counts.sum(), 1)))
 
 
 def _median_interval(item: np.ndarray, ts: np.ndarray, first_of_pair: np.ndarray, items: int) -> np.ndarray:
-    """Days between a buyer's purchases of a product, the median over all; NaN if nobody came back."""
+    """Return each item's median number of days between purchases by the same user; NaN without any.
+
+    The arguments are sorted by user-item pair, then time; `first_of_pair` marks the first row of each pair.
+    """
     later = np.flatnonzero(~first_of_pair)
     median = np.full(items, np.nan)
     if not len(later):
         return median
-    of, gap = item[later], (ts[later] - ts[later - 1]) / DAY_S
-    order = np.lexsort((gap, of))
-    of, gap = of[order], gap[order]
-    begin = np.flatnonzero(np.r_[True, of[1:] != of[:-1]])
-    counts = np.diff(np.r_[begin, len(of)])
-    median[of[begin]] = gap[begin + (counts - 1) // 2]
+    item, interval = item[later], (ts[later] - ts[later - 1]) / DAY_S
+    order = np.lexsort((interval, item))
+    item, interval = item[order], interval[order]
+    begin = np.flatnonzero(np.r_[True, item[1:] != item[:-1]])
+    counts = np.diff(np.r_[begin, len(item)])
+    median[item[begin]] = interval[begin + (counts - 1) // 2]
     return median

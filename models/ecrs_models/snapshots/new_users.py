@@ -1,4 +1,4 @@
-"""TODO ecrs_models.snapshots.new_users."""
+"""Model input for known users who are treated as new, to train and evaluate the service of new users."""
 
 import numpy as np
 
@@ -9,11 +9,14 @@ from ecrs_models.snapshots.aggregates import aggregate_by_user
 from ecrs_models.snapshots.snapshot import Snapshot
 
 SESSION_LENGTH = 5
-"""Products of a new user's session."""
+"""Number of actions in the session of a new user."""
 
 
 def new_user_rows(snapshot: Snapshot, users: np.ndarray, session: np.ndarray) -> np.ndarray:
-    """User tower input of users as if they were new: profile, and the newest few products in a session."""
+    """Return the user tower input of users who are treated as new, int64 (N, USER_TOWER_COLUMNS).
+
+    The profile is known, and the newest SESSION_LENGTH items where `session`, bool (N,), is True.
+    """
     rows = snapshot.user_tower_input(users)
     rows[:, 0] = OUT_OF_VOCABULARY
     rows[~session, 1 + len(PROFILE_FIELDS) :] = PADDING
@@ -22,12 +25,15 @@ def new_user_rows(snapshot: Snapshot, users: np.ndarray, session: np.ndarray) ->
 
 
 def session_aggregates(snapshot: Snapshot, users: np.ndarray, session: np.ndarray) -> list[EncodedAggregates]:
-    """What is known of users as if they were new: the newest few actions where there is a session."""
+    """Return the aggregates of users who are treated as new.
+
+    They cover the newest SESSION_LENGTH actions where `session`, bool (N,), is True, and are empty elsewhere.
+    """
     catalogue = snapshot.tables.catalogue
     aggregates = aggregate_by_user(snapshot.log.newest(SESSION_LENGTH), len(catalogue))
-    pasts = []
-    for user, shown in zip(users.tolist(), session, strict=True):
+    encoded = []
+    for user, has_session in zip(users.tolist(), session, strict=True):
         item, numbers = aggregates.of(user)
-        item, numbers = (item, numbers) if shown else (item[:0], numbers[:0])
-        pasts.append(EncodedAggregates(item.astype(np.int64), catalogue.groups[item], numbers))
-    return pasts
+        item, numbers = (item, numbers) if has_session else (item[:0], numbers[:0])
+        encoded.append(EncodedAggregates(item.astype(np.int64), catalogue.groups[item], numbers))
+    return encoded

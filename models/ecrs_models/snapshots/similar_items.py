@@ -1,4 +1,4 @@
-"""The table of the similar channel: which items are bought together, by EASE."""
+"""The table of the similar-items channel: items bought by the same users, by the item-item model EASE."""
 
 import numpy as np
 from scipy.linalg import lapack
@@ -8,17 +8,18 @@ from ecrs_models.data.log import Log
 from ecrs_models.snapshots.aggregates import pair_times
 
 DENSE_CELLS = 100_000_000
-"""Up to this many cells, 400 MB, users by items is multiplied as a dense matrix: six times as fast."""
+"""Largest user-item matrix, in cells, that is multiplied as a dense one (400 MB): six times as fast."""
 
 
 def similar_items(
     log: Log, items: int, *, most: int, ridge: float, neighbours: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The neighbours of the `most` bought items, learned from which users bought which.
+    """Fit EASE on the user-item matrix of purchases, and return the neighbours of the most popular items.
 
-    `ridge` is the regularization as a share of the number of users. Returns `item`, int32, and `score`,
-    float32, both (items, neighbours), best first. Missing neighbours, and all those of items that are not
-    among the `most` bought, are -1 with score 0.
+    The model covers the `most` items with the most buyers, among those with at least two. `ridge` is the L2
+    regularisation as a share of the number of users who bought anything. Returns `item`, int32, and `score`,
+    float32, both (items, neighbours), best first. Missing neighbours, and all neighbours of items that the
+    model does not cover, are -1 with score 0.
     Source: Steck, "Embarrassingly shallow autoencoders for sparse data", WWW 2019.
     """
     users = len(log.start) - 1
@@ -34,24 +35,25 @@ def similar_items(
         return table, scores
     column = np.full(items, -1)
     column[kept] = np.arange(len(kept))
-    inside = column[item] >= 0
-    gram = _gram(user[inside], column[item[inside]], users, len(kept))
+    covered = column[item] >= 0
+    gram = _gram(user[covered], column[item[covered]], users, len(kept))
     gram[np.diag_indices(len(kept))] += ridge * len(np.unique(user))
     inverse = _inverse(gram)
     weights = inverse / -np.diag(inverse)
     np.fill_diagonal(weights, 0)
     width = min(neighbours, len(kept) - 1)
     best = np.argpartition(-weights, width - 1, axis=1)[:, :width]
-    found = np.take_along_axis(weights, best, axis=1)
-    order = np.argsort(-found, axis=1, kind="stable")
-    best, found = np.take_along_axis(best, order, axis=1), np.take_along_axis(found, order, axis=1)
-    table[kept, :width] = np.where(found > 0, kept[best], -1)
-    scores[kept, :width] = np.maximum(found, 0)
+    best_weights = np.take_along_axis(weights, best, axis=1)
+    order = np.argsort(-best_weights, axis=1, kind="stable")
+    best = np.take_along_axis(best, order, axis=1)
+    best_weights = np.take_along_axis(best_weights, order, axis=1)
+    table[kept, :width] = np.where(best_weights > 0, kept[best], -1)
+    scores[kept, :width] = np.maximum(best_weights, 0)
     return table, scores
 
 
 def _gram(user: np.ndarray, item: np.ndarray, users: int, items: int) -> np.ndarray:
-    """The number of users who bought both items: float32 (items, items)."""
+    """Return the number of users who bought both items: float32 (items, items)."""
     if users * items <= DENSE_CELLS:
         dense = np.zeros((users, items), dtype=np.float32)
         dense[user, item] = 1
@@ -61,7 +63,7 @@ def _gram(user: np.ndarray, item: np.ndarray, users: int, items: int) -> np.ndar
 
 
 def _inverse(matrix: np.ndarray) -> np.ndarray:
-    """The inverse of a positive definite matrix, float32, by Cholesky: five times as fast as numpy's."""
+    """Invert a positive definite float32 matrix by Cholesky decomposition, five times as fast as numpy."""
     factor, failed = lapack.spotrf(np.asfortranarray(matrix), lower=1, overwrite_a=1)
     if failed:
         raise np.linalg.LinAlgError(f"not positive definite: leading minor {failed}")

@@ -1,7 +1,7 @@
-"""A snapshot: all that is known just before it, and the users' candidates as recall would propose them.
+"""A snapshot: everything the platform knows at a cutoff time, and the candidates that retrieval would return.
 
-Training looks at past snapshots, evaluation at the one where training ended, export at the end of the
-data; all by the classes that serve.
+Training uses past snapshots, evaluation the one at the end of training, export the one at the end of the
+data. All of them use the classes that serving uses.
 """
 
 from dataclasses import dataclass, replace
@@ -26,10 +26,11 @@ from ecrs_models.snapshots.similar_items import similar_items
 
 @dataclass(frozen=True)
 class ChannelSettings:
-    """How the recall channels' tables are made.
+    """Settings of the retrieval channels' tables.
 
-    `popular_days`: what counts as recent sales; `similar_items`: the most bought products are the ones
-    that have neighbours; `similar_ridge`: regularisation, as a share of the users; `neighbours` a product.
+    `popular_days`: number of days whose sales count as recent; `similar_items`: number of items that have
+    neighbours, those with the most buyers; `similar_ridge`: regularisation as a share of the number of users;
+    `neighbours`: number of neighbours per item.
     """
 
     popular_days: int = 14
@@ -39,12 +40,16 @@ class ChannelSettings:
 
 
 NO_CURVES = np.zeros((len(CHANNELS), DEPTH), dtype=np.float32)
+"""Placeholder for the position-precision curves where they are not yet known."""
 
 
 @dataclass(frozen=True)
 class EncodedTables:
-    """The data set's tables as ids: `users`, `Encoder.user_table`; `items`, `Encoder.item_table`;
-    `unknown_user`, int64 (1 + PROFILE_FIELDS,), a user of whom nothing is known."""
+    """The data set's tables as vocabulary ids.
+
+    `users`: `Encoder.user_table`; `items`: `Encoder.item_table`; `unknown_user`, int64 (1 +
+    PROFILE_FIELDS,): the row of a user about whom nothing is known.
+    """
 
     users: np.ndarray
     items: np.ndarray
@@ -53,6 +58,7 @@ class EncodedTables:
 
     @classmethod
     def of(cls, data: Dataset, encoder: Encoder) -> "EncodedTables":
+        """Encode the tables of a data set."""
         items = encoder.item_table(data.items.to_dict())
         catalogue = Catalogue.of(data.items["sku"].to_list(), items)
         unknown_user = np.array(encoder.user_row(User()))
@@ -61,7 +67,10 @@ class EncodedTables:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """`cutoff`, Unix seconds; `log`, all before it; what follows from that."""
+    """Everything the platform knows at `cutoff`, Unix seconds.
+
+    `log`: the actions before the cutoff; `aggregates`, `statistics` and `generator` are computed from it.
+    """
 
     cutoff: int
     log: Log
@@ -79,7 +88,7 @@ class Snapshot:
         settings: ChannelSettings,
         curves: np.ndarray = NO_CURVES,
     ) -> "Snapshot":
-        """`log` may go on after `cutoff`: what came later is left out."""
+        """Compute the snapshot at `cutoff`. Later actions in `log` are ignored."""
         log, items = log.before(cutoff), len(tables.catalogue)
         counts = popular_counts(log, items, cutoff, settings.popular_days)
         popular = popular_channel(tables.catalogue, counts / max(counts.sum(), 1))
@@ -96,21 +105,23 @@ class Snapshot:
         )
 
     def with_curves(self, curves: np.ndarray) -> "Snapshot":
+        """Return a copy that blends by other position-precision curves, float32 (CHANNELS, DEPTH)."""
         return replace(self, generator=replace(self.generator, curves=curves))
 
     @cached_property
     def sold(self) -> np.ndarray:
-        """bool, (items,): what was ever bought."""
+        """True for items that were bought before the cutoff: bool (items,)."""
         sold = np.zeros(len(self.tables.catalogue), dtype=bool)
         sold[self.log.item[self.log.positive_rows()]] = True
         return sold
 
     def user_tower_input(self, users: np.ndarray) -> np.ndarray:
-        """User tower input of some users, int64 (N, USER_TOWER_COLUMNS)."""
-        sku_ids = np.append(self.tables.items[:, 0], PADDING)  # ABSENT, -1, finds the PADDING
+        """Return the user tower input of the given users, int64 (N, USER_TOWER_COLUMNS)."""
+        sku_ids = np.append(self.tables.items[:, 0], PADDING)  # so that index -1, ABSENT, yields PADDING
         return np.concatenate([self.tables.users[users], sku_ids[self.log.latest(users)]], axis=1)
 
     def encoded_aggregates(self, user: int) -> EncodedAggregates:
+        """Return the aggregates of one user, with the items' brands, shops and categories."""
         item, numbers = self.aggregates.of(user)
         item = item.astype(np.int64)
         return EncodedAggregates(item, self.tables.catalogue.groups[item], numbers)
@@ -118,22 +129,27 @@ class Snapshot:
     def blend(
         self, past: EncodedAggregates, vector: ScoredItems, n: int, *, new_only: bool = False
     ) -> BlendedCandidates:
-        interest = Interest.of(past.item, past.numbers, self.cutoff)
-        asked = self.generator.user_context(interest, past.item, new_only=new_only)
-        return self.generator.blend(asked, vector, n)
+        """Blend the candidates of all channels for a user with aggregates `past`, as retrieval does.
 
-    def features(self, past: EncodedAggregates, proposals: BlendedCandidates) -> np.ndarray:
-        """`ranking_features` of the candidates, float32 (N, FEATURES)."""
-        item = proposals.item
+        `vector` holds the results of the vector channel. Returns at most `n` candidates. With `new_only`,
+        items that the user bought before are left out.
+        """
+        interest = Interest.of(past.item, past.numbers, self.cutoff)
+        context = self.generator.user_context(interest, past.item, new_only=new_only)
+        return self.generator.blend(context, vector, n)
+
+    def features(self, past: EncodedAggregates, candidates: BlendedCandidates) -> np.ndarray:
+        """Compute `ranking_features` of the candidates, float32 (N, FEATURES)."""
+        item = candidates.item
         groups = self.tables.catalogue.groups[item]
-        candidates = EncodedCandidates(
-            item, groups, self.statistics[item], proposals.positions, proposals.scores
+        encoded = EncodedCandidates(
+            item, groups, self.statistics[item], candidates.positions, candidates.scores
         )
-        return ranking_features(past, candidates, self.cutoff)
+        return ranking_features(past, encoded, self.cutoff)
 
 
 class NearestItems:
-    """The vector channel over the products of `allowed`, exactly, as faiss serves it."""
+    """The vector channel: exact nearest-neighbour search with faiss over `allowed`, bool (items,)."""
 
     def __init__(self, vectors: np.ndarray, allowed: np.ndarray) -> None:
         self._item = np.flatnonzero(allowed)
@@ -141,5 +157,6 @@ class NearestItems:
         self._index.add(np.ascontiguousarray(vectors[self._item]))
 
     def __call__(self, user_vectors: np.ndarray, n: int = DEPTH) -> list[ScoredItems]:
+        """Return the `n` nearest items of each user vector with their squared distances, nearest first."""
         distances, rows = self._index.search(np.ascontiguousarray(user_vectors), min(n, len(self._item)))
         return [ScoredItems(self._item[row], distance) for row, distance in zip(rows, distances, strict=True)]

@@ -1,10 +1,12 @@
-"""Data of JData's shape with planted tastes: of any size, by a seed, in bounded memory.
+"""Generates synthetic data shaped like JData 2019: of any size, reproducible by a seed, in bounded memory.
 
-Users come in sessions, which lie within an hour; sessions and orders are made for all days at once,
-the other actions day by day. What is planted is told in docs/reference/data.md.
+Purchases are drawn from the model in `planted`. Users act in sessions, each within one hour. Sessions and
+orders are drawn for all days together, the other actions day by day. docs/reference/data.md describes the
+data.
 
-What a user bought before a period of the split is all that is repeated in that period: so each
-purchase of it has the same distribution, and the best ranking for it is exactly known.
+In an evaluation period of the split, repeat purchases repeat only purchases made before that period.
+Therefore all purchases of a user in the period are independent draws from one distribution, and the best
+possible ranking for the period is known exactly.
 """
 
 import json
@@ -45,23 +47,24 @@ from ecrs_models.synthetic.planted import (
 
 HOUR_S = 3600
 ROWS_PER_SESSION = 12
+"""Mean number of actions in a session."""
 SESSION_SHAPE = 0.6
-"""Of the gamma distribution of a session's length."""
+"""Shape of the gamma distribution of the number of actions in a session."""
 GAP_S = 15
-"""Between two actions, less in a long session."""
+"""Time between two actions of a session; less in long sessions, which must end within the hour."""
 LINKED_TO_ORDER = {ActionType.VIEW: 0.12, ActionType.FOLLOW: 0.4, ActionType.CART: 0.5}
-"""How probably an action in a session with an order is of a product ordered in it, before the order."""
+"""Probability, per order in the session, that an action precedes an order and is of the ordered product."""
 LINKED = 0.21
-"""The share of all actions whose product is an order's, measured; planting the categories needs it."""
+"""Share of all actions that are of an ordered product: a measured value, which `Tastes.of` needs."""
 MOST_ORDERS = 0.6
-"""Of a session's actions."""
+"""Largest expected share of orders in a session's actions."""
 
 VIEW, ORDER, COMMENT = (int(kind) for kind in (ActionType.VIEW, ActionType.ORDER, ActionType.COMMENT))
 
 
 @dataclass(frozen=True)
 class World:
-    """What does not change with time."""
+    """The part of the generative model that does not change over time."""
 
     figures: Figures
     tastes: Tastes
@@ -70,6 +73,7 @@ class World:
 
     @classmethod
     def plant(cls, users: int, products: int, seed: int) -> "World":
+        """Draw a catalogue and users with their preferences."""
         figures = Figures.load()
         tastes = Tastes.of(figures, LINKED)
         catalogue = PlantedCatalogue.plant(np.random.default_rng([seed, 1]), products, figures)
@@ -79,7 +83,11 @@ class World:
 
 @dataclass(frozen=True)
 class Sessions:
-    """In the order of time: `user`, `day`, `hour`, `rows`: int, shape (sessions,)."""
+    """The sessions, sorted by time.
+
+    `user`: row of the user; `day`, `hour`: when it takes place, in local time; `rows`: number of its actions;
+    integers, shape (sessions,).
+    """
 
     user: np.ndarray
     day: np.ndarray
@@ -92,10 +100,11 @@ class Sessions:
 
 @dataclass(frozen=True)
 class Orders:
-    """`item`, shape (orders,): rows of the catalogue, session by session.
+    """The orders of all sessions.
 
-    Session s has the orders [start[s], start[s + 1]). `own`: the orders by user, then time; those that
-    the session's user made before it are own[first[s]:until[s]].
+    `item`, int64, shape (orders,): rows of the catalogue, session by session; session s has the orders
+    [start[s], start[s + 1]). `own`, int64, shape (orders,): the numbers of the orders sorted by user, then
+    time. The user of session s made the orders own[first[s]:until[s]] before that session.
     """
 
     item: np.ndarray
@@ -106,15 +115,15 @@ class Orders:
 
 
 def generate_data(out: Path, *, users: int, products: int, actions: int, seed: int) -> dict[str, int]:
-    """Write a data set of these numbers of users, products and actions to `out`, and its truth; the counts.
+    """Write a synthetic data set of the given size, and its ground truth, to `out`. Returns its counts.
 
-    The same numbers and seed give the same bytes. DataError if a number is too small.
+    The same sizes and seed give the same bytes. Raises DataError if a size is too small.
     """
     _check(users, products, actions)
     world = World.plant(users, products, seed)
     first = world.figures.first_second
     split = Split.suggest(first, first + world.figures.days * DAY_S - 1)
-    periods = [(moment - first) // DAY_S for moment in (split.valid_from, split.test_from)]
+    periods = [(start - first) // DAY_S for start in (split.valid_from, split.test_from)]
     sessions = plant_sessions(np.random.default_rng([seed, 3]), world, actions)
     orders = plant_orders(np.random.default_rng([seed, 4]), world, sessions, periods)
     with replacing(out) as draft:
@@ -125,39 +134,46 @@ def generate_data(out: Path, *, users: int, products: int, actions: int, seed: i
         for day in range(world.figures.days):
             parts.write(day_of_actions(np.random.default_rng([seed, 6, day]), world, sessions, orders, day))
         counts = {"users": users, "products": products, "actions": parts.join(draft / ACTIONS)[0]}
-        _write_texts(draft, world, seed, split, counts, out.name)
+        _write_metadata(draft, world, seed, split, counts, out.name)
     return counts
 
 
 def plant_sessions(rng: np.random.Generator, world: World, actions: int) -> Sessions:
-    """Sessions that have `actions` rows together: every user has one at least, active ones many."""
+    """Draw sessions that have `actions` actions in total. Active users have more sessions than others.
+
+    Every user gets at least one session; sessions of one user in the same hour are merged, and those without
+    actions dropped.
+    """
     people, figures = world.people, world.figures
     users = len(people.sex)
-    more = max(0.0, actions / users / ROWS_PER_SESSION - 1)
-    count = 1 + rng.poisson(more * people.activity)
+    extra = max(0.0, actions / users / ROWS_PER_SESSION - 1)
+    count = 1 + rng.poisson(extra * people.activity)
     user = np.repeat(np.arange(users, dtype=np.int32), count)
     day = rng.integers(0, figures.days, len(user), dtype=np.int16)
     hour = rng.choice(24, len(user), p=figures.hour_share("view")).astype(np.int8)
     order = np.lexsort((user, hour, day))
     user, day, hour = user[order], day[order], hour[order]
-    other = np.r_[True, (np.diff(user) != 0) | (np.diff(hour) != 0) | (np.diff(day) != 0)]
-    user, day, hour = user[other], day[other], hour[other]
-    of_sex = world.tastes.rows / world.figures.sex_share
-    of_day = figures.type_share.sum(axis=1)
-    weight = rng.gamma(SESSION_SHAPE, size=len(user)) * of_sex[people.sex[user]] * of_day[day]
+    first = np.r_[True, (np.diff(user) != 0) | (np.diff(hour) != 0) | (np.diff(day) != 0)]
+    user, day, hour = user[first], day[first], hour[first]
+    by_sex = world.tastes.rows / world.figures.sex_share
+    by_day = figures.type_share.sum(axis=1)
+    weight = rng.gamma(SESSION_SHAPE, size=len(user)) * by_sex[people.sex[user]] * by_day[day]
     rows = _divided(rng.permutation(len(user)), weight, actions)
     kept = rows > 0
     return Sessions(user[kept], day[kept], hour[kept], rows[kept])
 
 
 def plant_orders(rng: np.random.Generator, world: World, sessions: Sessions, periods: list[int]) -> Orders:
-    """How many orders each session has, and of what; `periods`: the first days of the split's periods."""
+    """Draw the number of orders of each session, and their products.
+
+    `periods` holds the first days of the two evaluation periods.
+    """
     people, figures = world.people, world.figures
     share = figures.type_share[:, ORDER - 1] / figures.type_share.sum(axis=1)
     by_hour = figures.hour_share("order") / figures.hour_share("view")
     sources, rate = world.tastes.slot_probabilities(people.sex, people.slots)
-    chance = share[sessions.day] * by_hour[sessions.hour] * rate[sessions.user]
-    count = rng.binomial(sessions.rows, np.minimum(chance, MOST_ORDERS))
+    probability = share[sessions.day] * by_hour[sessions.hour] * rate[sessions.user]
+    count = rng.binomial(sessions.rows, np.minimum(probability, MOST_ORDERS))
     session = np.repeat(np.arange(len(sessions)), count)
     user = sessions.user[session]
 
@@ -180,29 +196,31 @@ def draw_orders(
     repeatable: np.ndarray,
     sources: np.ndarray,
 ) -> np.ndarray:
-    """The products of orders by user, then time: rows of the catalogue, shape (orders,).
+    """Draw the products of orders that are sorted by user, then time: rows of the catalogue, shape (orders,).
 
-    `first`, `repeatable`, shape (orders,): an order may repeat one of [first, first + repeatable).
-    `sources`, shape (users, SLOTS + 1): where a purchase by taste comes from.
+    `user`, shape (orders,): the user of each order. `first`, `repeatable`, shape (orders,): an order may
+    repeat one of the orders [first, first + repeatable). `sources`, shape (users, SLOTS + 1): where a user's
+    purchases by preference come from, as returned by `Tastes.slot_probabilities`.
     """
-    until = np.cumsum(sources, axis=1)
-    slot = (rng.random(len(user))[:, None] >= until[user, :-1]).sum(axis=1)
+    cumulative = np.cumsum(sources, axis=1)
+    slot = (rng.random(len(user))[:, None] >= cumulative[user, :-1]).sum(axis=1)
     item = draw_by_taste(rng, world, user, slot, world.tastes.ordered())
     repeats = (rng.random(len(user)) < world.people.repeat[user]) & (repeatable > 0)
-    of = np.where(
+    original = np.where(
         repeats, first + (rng.random(len(user)) * repeatable).astype(np.int64), np.arange(len(user))
     )
-    while not np.array_equal(of, of[of]):  # a repeat of a repeat …
-        of = of[of]
-    return item[of]
+    while not np.array_equal(original, original[original]):  # resolve repeats of repeats
+        original = original[original]
+    return item[original]
 
 
 def draw_by_taste(
     rng: np.random.Generator, world: World, user: np.ndarray, slot: np.ndarray, shares: np.ndarray
 ) -> np.ndarray:
-    """A product for each of `user`, from the preferred category `slot`, or, where that is SLOTS, from any.
+    """Draw a product for each of `user`, shape (N,): rows of the catalogue, shape (N,).
 
-    `shares`, shape (3, categories): how a sex likes them. Rows of the catalogue, shape (N,).
+    `slot`, shape (N,), is the number of the preferred category to draw from, or SLOTS for any category; then
+    the category is drawn from `shares`, shape (3, categories), the distributions by sex.
     """
     people, catalogue = world.people, world.catalogue
     preferred = np.minimum(slot, SLOTS - 1)
@@ -219,17 +237,17 @@ def draw_by_taste(
 def day_of_actions(
     rng: np.random.Generator, world: World, sessions: Sessions, orders: Orders, day: int
 ) -> pl.DataFrame:
-    """All actions of a day in the order of time, with ACTION_SCHEMA."""
+    """Draw all actions of a day. Returns them sorted by time, with ACTION_SCHEMA."""
     begin, end = np.searchsorted(sessions.day, [day, day + 1])
     rows = sessions.rows[begin:end]
     session = np.repeat(np.arange(begin, end), rows)
-    ordered = np.diff(orders.start)[session]
+    order_count = np.diff(orders.start)[session]
     number = np.arange(len(session)) - np.repeat(np.cumsum(rows) - rows, rows)
-    kind = _types(rng, world.figures.type_share[day], number < ordered)
-    item, moment = _products(rng, world, sessions, orders, session, kind, number)
+    kind = _types(rng, world.figures.type_share[day], number < order_count)
+    item, position = _products(rng, world, sessions, orders, session, kind, number)
 
-    order = np.lexsort((moment, session))
-    item, kind = item[order], kind[order]  # session and number stay: sessions are whole
+    order = np.lexsort((position, session))
+    item, kind = item[order], kind[order]  # session and number are the same in this order
     gap = np.minimum(GAP_S, (HOUR_S - 1) / np.maximum(rows, 1))
     start = rng.random(len(rows)) * (HOUR_S - gap * rows)
     ts = np.repeat(sessions.hour[begin:end] * float(HOUR_S) + start, rows) + number * np.repeat(gap, rows)
@@ -249,46 +267,52 @@ def _products(
     kind: np.ndarray,
     number: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The product of each action of a day, and when in its session it comes, from 0 to 1."""
-    size, user = len(session), sessions.user[session]
-    by_taste = rng.choice(SLOTS + 1, size, p=(*(AFFINITY * np.array(SLOT_WEIGHTS)), 1 - AFFINITY))
-    item = draw_by_taste(rng, world, user, by_taste, world.tastes.seen)
-    moment = rng.random(size)
+    """Draw the product of each action of a day, and its relative position in its session, from 0 to 1.
 
-    mine = kind == ORDER
-    item[mine] = orders.item[orders.start[session[mine]] + number[mine]]
-    moment[mine] = np.sqrt(moment[mine])
+    By default, products are drawn by preference. Orders have the products of `orders`; some actions before
+    an order are of the ordered product, by LINKED_TO_ORDER; comments are about the user's orders of earlier
+    sessions.
+    """
+    size, user = len(session), sessions.user[session]
+    slot = rng.choice(SLOTS + 1, size, p=(*(AFFINITY * np.array(SLOT_WEIGHTS)), 1 - AFFINITY))
+    item = draw_by_taste(rng, world, user, slot, world.tastes.seen)
+    position = rng.random(size)
+
+    is_order = kind == ORDER
+    item[is_order] = orders.item[orders.start[session[is_order]] + number[is_order]]
+    position[is_order] = np.sqrt(position[is_order])
 
     count = np.diff(orders.start)[session]
-    chance = np.zeros(len(ActionType))
-    for which, probability in LINKED_TO_ORDER.items():
-        chance[which] = probability
+    probability = np.zeros(len(ActionType))
+    for action_type, value in LINKED_TO_ORDER.items():
+        probability[action_type] = value
     linked = np.flatnonzero(
-        (count > 0) & (rng.random(size) < np.minimum(1, chance[kind] * np.maximum(1, count)))
+        (count > 0) & (rng.random(size) < np.minimum(1, probability[kind] * np.maximum(1, count)))
     )
     chosen = (rng.random(len(linked)) * count[linked]).astype(np.int64)
-    start = np.searchsorted(session, session[linked])  # a session's orders are its first rows
-    item[linked], moment[linked] = item[start + chosen], moment[linked] * moment[start + chosen]
+    start = np.searchsorted(session, session[linked])  # the orders of a session are its first rows
+    item[linked], position[linked] = item[start + chosen], position[linked] * position[start + chosen]
 
     until, first = orders.until[session], orders.first[session]
-    told = np.flatnonzero((kind == COMMENT) & (until > first))
-    earlier = first[told] + (rng.random(len(told)) * (until - first)[told]).astype(np.int64)
-    item[told] = orders.item[orders.own[earlier]]
-    return item, moment
+    comments = np.flatnonzero((kind == COMMENT) & (until > first))
+    earlier = first[comments] + (rng.random(len(comments)) * (until - first)[comments]).astype(np.int64)
+    item[comments] = orders.item[orders.own[earlier]]
+    return item, position
 
 
 def _types(rng: np.random.Generator, share: np.ndarray, ordered: np.ndarray) -> np.ndarray:
-    """A type for each action, int8: ORDER where `ordered`, else another, by their `share` of the day."""
+    """Return the type of each action, int8: ORDER where `ordered`, else another one drawn by its `share`."""
     others = np.delete(np.arange(1, len(share) + 1), ORDER - 1)
-    chance = share[others - 1] / share[others - 1].sum()
-    return np.where(ordered, ORDER, rng.choice(others, len(ordered), p=chance)).astype(np.int8)
+    probability = share[others - 1] / share[others - 1].sum()
+    return np.where(ordered, ORDER, rng.choice(others, len(ordered), p=probability)).astype(np.int8)
 
 
 def _repeatable(user: np.ndarray, before: np.ndarray, period: np.ndarray) -> np.ndarray:
-    """How many of the user's first orders an order may repeat.
+    """Return how many of the user's orders, from the first one on, each order may repeat: shape (orders,).
 
-    `before`, those of earlier sessions, or, in a period of the split, those before it. `period`: 0
-    before the split's periods, then 1 and 2. All have the shape (orders,).
+    These are the orders of earlier sessions, `before`, or, in an evaluation period, the orders before that
+    period. `period` is 0 before the evaluation periods, then 1 and 2. All arguments have the shape
+    (orders,).
     """
     for number in (1, 2):
         earlier = np.bincount(user[period < number], minlength=user.max(initial=0) + 1)[user]
@@ -297,7 +321,7 @@ def _repeatable(user: np.ndarray, before: np.ndarray, period: np.ndarray) -> np.
 
 
 def _earlier(sessions: Sessions, count: np.ndarray) -> np.ndarray:
-    """How many orders the user has before each session; `count`: those in it."""
+    """Return how many orders the user made before each session. `count` holds those in each session."""
     by_user = np.argsort(sessions.user, kind="stable")
     total = np.cumsum(count[by_user]) - count[by_user]
     first = np.searchsorted(sessions.user[by_user], sessions.user[by_user])
@@ -307,9 +331,9 @@ def _earlier(sessions: Sessions, count: np.ndarray) -> np.ndarray:
 
 
 def _divided(order: np.ndarray, weight: np.ndarray, total: int) -> np.ndarray:
-    """`total` divided by `weight`, rounded so that the sum is exact, along `order`: int32."""
-    until = np.cumsum(weight[order])
-    bounds = np.floor(until / until[-1] * total + 0.5)
+    """Divide `total` by `weight`: int32. Rounding proceeds along `order`, so that the sum is exact."""
+    cumulative = np.cumsum(weight[order])
+    bounds = np.floor(cumulative / cumulative[-1] * total + 0.5)
     rows = np.empty(len(weight), dtype=np.int32)
     rows[order] = np.diff(bounds, prepend=0)
     return rows
@@ -319,11 +343,11 @@ def _check(users: int, products: int, actions: int) -> None:
     categories = Figures.load().raw["categories"]
     if users < 1 or actions < 1 or products < categories:
         raise DataError(
-            f"at least 1 user, 1 action and a product for each of {categories} categories are needed"
+            f"at least 1 user, 1 action, and a product for each of {categories} categories are required"
         )
 
 
-def _write_texts(
+def _write_metadata(
     draft: Path, world: World, seed: int, split: Split, counts: dict[str, int], name: str
 ) -> None:
     truth = {

@@ -1,7 +1,9 @@
-"""How good recommendations of generated data can be: a ranking by the true probabilities.
+"""The oracle: a recommender that ranks by the true purchase probabilities of synthetic data.
 
-In a period of the split, a user's purchases are drawn one like the other (`prepare.generate`). So no
-ranking finds more of them, on average, than that by the probability of a purchase, in both tasks.
+Within an evaluation period of the split, a user's purchases are independent draws from one distribution
+(`ecrs_models.synthetic.generate`). The ranking by the probabilities of that distribution is therefore the
+best possible: at every list length and in both tasks, no other ranking contains more of the purchases on
+average.
 """
 
 import json
@@ -16,15 +18,15 @@ from ecrs_models.synthetic.planted import SLOTS, TRUTH, TRUTH_PRODUCTS, TRUTH_US
 
 
 def is_planted(data: Dataset) -> bool:
-    """Whether the data set is generated, so that its truth is known."""
+    """True if the data set is synthetic, so that its purchase probabilities are known."""
     return (data.path / TRUTH).is_file()
 
 
 class Oracle:
-    """A recommender of `length` items that knows the planted tastes and what was `bought`.
+    """Recommends the `length` items that the user is most likely to purchase in the evaluation period.
 
-    `bought`: user number → the items of the user's purchases before the period, with repeats.
-    DataError if the data set is not generated.
+    `bought` maps a user's row to the items of the user's purchases before the period, with repeats. Raises
+    DataError if the data set is not synthetic.
     """
 
     def __init__(self, data: Dataset, bought: Callable[[int], np.ndarray], length: int) -> None:
@@ -33,23 +35,27 @@ class Oracle:
             users = pl.read_parquet(data.path / TRUTH_USERS)
             items = pl.read_parquet(data.path / TRUTH_PRODUCTS)
         except FileNotFoundError as error:
-            raise DataError(f"{data.path} is not generated: there is no {error.filename}") from None
+            raise DataError(f"{data.path} is not a synthetic data set: {error.filename} is missing") from None
         self._bought, self._length = bought, length
         self._sex, self._repeat = users["sex"].to_numpy(), users["repeat"].to_numpy().astype(np.float64)
         self._slots = users.select(f"category_{slot}" for slot in range(SLOTS)).to_numpy()
         self._brands = users.select(f"brand_{slot}" for slot in range(SLOTS)).to_numpy()
         self._category, self._brand = items["category"].to_numpy(), items["brand"].to_numpy()
         self._weight = items["weight"].to_numpy()
-        self._in_brand = self._weight / np.bincount(self._brand, self._weight)[self._brand]
-        self._any = np.array(self._truth["ordered"])[:, self._category] * self._weight
-        self._best = [np.argsort(-row, kind="stable") for row in self._any]
+        self._weight_in_brand = self._weight / np.bincount(self._brand, self._weight)[self._brand]
+        self._any_category = np.array(self._truth["ordered"])[:, self._category] * self._weight
+        self._best = [np.argsort(-row, kind="stable") for row in self._any_category]
         self._by_category = _Groups(self._category, self._weight)
         self._by_brand = _Groups(self._brand, self._weight)
 
     def __call__(self, user: int, new: bool) -> np.ndarray:
-        """The likeliest items, best first; with `new`, of those that the user did not have."""
+        """Return the most likely items, best first. With `new`, items that the user bought are left out.
+
+        Only items that can be in the result are scored: the most likely ones for the user's sex, of each
+        preferred category and of each preferred brand, and those the user bought.
+        """
         bought = self._bought(user)
-        head = self._length + (len(bought) if new else 0)  # as many may be taken out
+        head = self._length + (len(bought) if new else 0)  # up to len(bought) items are removed below
         groups = [self._by_category.head(category, head) for category in self._slots[user]]
         groups += [self._by_brand.head(brand, head) for brand in self._brands[user]]
         items = np.unique(np.concatenate([self._best[self._sex[user]][:head], bought, *groups]))
@@ -58,36 +64,45 @@ class Oracle:
         return items[np.argsort(-self.probabilities(user, items), kind="stable")][: self._length]
 
     def probabilities(self, user: int, items: np.ndarray) -> np.ndarray:
-        """That the user's next purchase in the period is each of `items`: float64, sum 1 over all items."""
+        """Return the probability that a purchase of the user in the period is of each of `items`.
+
+        float64, shape of `items`; the sum over all items of the catalogue is 1.
+        """
         sources = self._sources(user)
-        chance = sources[-1] * self._any[self._sex[user], items]
+        by_preference = sources[-1] * self._any_category[self._sex[user], items]
         loyalty = self._truth["loyalty"]
         for slot in range(SLOTS):
-            here = (1 - loyalty) * (self._category[items] == self._slots[user, slot]) * self._weight[items]
-            mine = loyalty * (self._brand[items] == self._brands[user, slot]) * self._in_brand[items]
-            chance += sources[slot] * (here + mine)
+            in_category = self._category[items] == self._slots[user, slot]
+            of_brand = self._brand[items] == self._brands[user, slot]
+            any_brand = (1 - loyalty) * in_category * self._weight[items]
+            own_brand = loyalty * of_brand * self._weight_in_brand[items]
+            by_preference += sources[slot] * (any_brand + own_brand)
         bought = self._bought(user)
         if not len(bought):
-            return chance
+            return by_preference
         own, counts = np.unique(bought, return_counts=True)
-        place = np.minimum(np.searchsorted(own, items), len(own) - 1)
-        again = np.where(own[place] == items, counts[place] / len(bought), 0.0)
-        return (1 - self._repeat[user]) * chance + self._repeat[user] * again
+        index = np.minimum(np.searchsorted(own, items), len(own) - 1)
+        repeated = np.where(own[index] == items, counts[index] / len(bought), 0.0)
+        return (1 - self._repeat[user]) * by_preference + self._repeat[user] * repeated
 
     def _sources(self, user: int) -> np.ndarray:
-        """Where a purchase by taste comes from: each preferred category, then any; sum 1."""
+        """Return the probability that a purchase by preference comes from each slot, then from any category.
+
+        float64, shape (SLOTS + 1,), sum 1; as `Tastes.slot_probabilities`.
+        """
         affinity, weights = self._truth["affinity"], np.array(self._truth["slot_weights"])
-        liked = affinity * weights * np.array(self._truth["conversion"])[self._slots[user]]
-        either = np.append(liked, (1 - affinity) * self._truth["order_rate"][self._sex[user]])
-        return either / either.sum()
+        preferred = affinity * weights * np.array(self._truth["conversion"])[self._slots[user]]
+        rates = np.append(preferred, (1 - affinity) * self._truth["order_rate"][self._sex[user]])
+        return rates / rates.sum()
 
 
 class _Groups:
-    """Items by group, the heaviest first."""
+    """The items of each group, in descending order of weight."""
 
     def __init__(self, group: np.ndarray, weight: np.ndarray) -> None:
         self._order = np.lexsort((-weight, group))
         self._start = np.searchsorted(group[self._order], np.arange(group.max() + 2))
 
     def head(self, group: int, length: int) -> np.ndarray:
+        """Return the first `length` items of a group."""
         return self._order[self._start[group] : self._start[group + 1]][:length]

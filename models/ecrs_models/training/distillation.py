@@ -1,7 +1,7 @@
-"""The teacher model: boosted trees whose predictions the ranker learns beside the labels.
+"""Distillation: the teacher model, boosted trees whose predictions the ranker learns beside the labels.
 
-Trees are better than a network at tables of numbers, but cannot be served as one more Paddle model. A network
-that also learns their predictions comes close to them.
+On tables of numbers, trees are better than a network, but they cannot be served as one more Paddle model. A
+network that also learns their predictions comes close to them.
 Source: Ke et al., "DeepGBM: a deep learning framework distilled by GBDT", KDD 2019.
 """
 
@@ -30,9 +30,9 @@ PARAMETERS = {
 def teacher_predictions(
     examples: RankingExamples, rounds: int, seed: int, advance: Callable[[], None]
 ) -> np.ndarray:
-    """Fit trees to the examples and return their predictions for them: probabilities, float32 (N,).
+    """Fit the teacher model and return its predictions for the same examples: probabilities, float32 (N,).
 
-    `advance` is called after each of the `rounds`.
+    `rounds` is the number of trees; `advance` is called after each of them.
     """
     features = examples.levels.astype(np.float32)
     data = lightgbm.Dataset(features, examples.label, weight=examples.weight)
@@ -41,7 +41,7 @@ def teacher_predictions(
     predictions = np.zeros(len(features))
 
     def keep(scores: np.ndarray, _: lightgbm.Dataset) -> tuple[str, float, bool]:
-        """Called each round with the predictions for the training data, so they need not be made again."""
+        """Copy the predictions, which lightgbm computes each round; predicting again would take longer."""
         predictions[:] = scores
         return "none", 0.0, True
 

@@ -1,4 +1,4 @@
-"""What each model is trained on, step by step."""
+"""The training jobs of the two-tower model and the ranker: which batch each step is trained on."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from ecrs_models.training.two_tower import TwoTower
 
 
 class TowerJob:
-    """Trains the towers on `epoch_rows` of the log, at most `rows` per epoch."""
+    """Trains the two-tower model on `epoch_rows` of the log, at most `rows`, drawn anew for each epoch."""
 
     def __init__(
         self,
@@ -34,15 +34,17 @@ class TowerJob:
         self._examples, self._seed = examples, settings.seed
         self._limit, self._size = rows, settings.tower_batch
         self._epoch, self._rows = -1, np.zeros(0, dtype=np.int64)
-        self._per_epoch = -(-len(self._plan(0)) // self._size)
+        self._per_epoch = -(-len(self._rows_of(0)) // self._size)
         self.steps = epochs * self._per_epoch
 
     def batch(self, step: int) -> tuple[TowerBatch, int]:
+        """Return the input of a step and its number of log rows."""
         epoch, part = divmod(step, self._per_epoch)
-        rows = self._plan(epoch)[part * self._size : (part + 1) * self._size]
+        rows = self._rows_of(epoch)[part * self._size : (part + 1) * self._size]
         return tower_batch(self._examples, rows, np.random.default_rng((self._seed, 1, step))), len(rows)
 
-    def _plan(self, epoch: int) -> np.ndarray:
+    def _rows_of(self, epoch: int) -> np.ndarray:
+        """Return the log rows of an epoch in the order of training. Only the last epoch's are kept."""
         if epoch != self._epoch:
             rng = np.random.default_rng((self._seed, 0, epoch))
             self._epoch = epoch
@@ -71,6 +73,7 @@ class RankerJob:
         self.steps = settings.ranker_epochs * self._per_epoch
 
     def batch(self, step: int) -> tuple[RankerBatch, int]:
+        """Return the input of a step and its number of examples."""
         epoch, part = divmod(step, self._per_epoch)
         if epoch != self._epoch:
             rng = np.random.default_rng((self._seed, 2, epoch))

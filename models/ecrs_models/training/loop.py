@@ -1,8 +1,8 @@
-"""The training loop: shows how far it is, can be killed at any time, and continues bit for bit."""
+"""The training loop. It reports progress, can be killed at any time, and continues with identical results."""
 
 import math
 import time
-import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
+import zlib  # noqa: F401  (must precede paddle, otherwise a later use of zlib segfaults)
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ WEIGHT_DECAY = 0.01
 
 
 class TrainingJob(Protocol):
-    """The training of one model. A step depends on the seed and its number alone."""
+    """The training of one model. The batch of a step depends only on the seed and the step's number."""
 
     name: str
     network: Any
@@ -23,17 +23,17 @@ class TrainingJob(Protocol):
     steps: int
 
     def batch(self, step: int) -> tuple[Any, int]:
-        """The network's input for a step, and its number of rows."""
+        """Return the network's input for a step, and its number of rows."""
 
 
 def fit(job: TrainingJob, out: Path, progress: Step, checkpoint_s: float) -> None:
-    """Run the job's steps, from its checkpoint if there is one, and write its weights.
+    """Run the job's steps, from its checkpoint if there is one, and write the weights to `out`.
 
-    A checkpoint is written every `checkpoint_s` seconds. The learning rate falls by a cosine from `job.rate`
-    to 0.
+    A checkpoint is written every `checkpoint_s` seconds. The learning rate decays from `job.rate` to 0 along
+    a cosine.
     """
     checkpoint = out / f"{job.name}.checkpoint"
-    with unique_name.guard():  # the optimizer's state names are made at its first step
+    with unique_name.guard():  # covers the first step, at which the optimizer names its state
         optimizer = paddle.optimizer.AdamW(
             job.rate, parameters=job.network.parameters(), weight_decay=WEIGHT_DECAY
         )
@@ -60,12 +60,12 @@ def fit(job: TrainingJob, out: Path, progress: Step, checkpoint_s: float) -> Non
 
 
 def weights_path(out: Path, name: str) -> Path:
-    """The file of a trained model's weights."""
+    """Return the path of the weights of model `name`."""
     return out / f"{name}.pdparams"
 
 
 def load_weights(out: Path, name: str, network: Any) -> None:
-    """Put the weights of model `name` into a network. Raises FileNotFoundError."""
+    """Load the weights of model `name` into a network. Raises FileNotFoundError."""
     path = weights_path(out, name)
     if not path.exists():
         raise FileNotFoundError(2, "no such file", str(path))
@@ -73,7 +73,7 @@ def load_weights(out: Path, name: str, network: Any) -> None:
 
 
 def _resume(checkpoint: Path, network: Any, optimizer: Any) -> int:
-    """Put the checkpoint's state into network and optimizer. Returns the next step."""
+    """Load the checkpoint, if it exists, into network and optimizer. Returns the next step."""
     if not checkpoint.is_file():
         return 0
     state = paddle.load(str(checkpoint))

@@ -1,6 +1,6 @@
-"""The networks of a training: created with their initial weights, and run over tables."""
+"""Creates the networks of a training with initial weights, and runs them in batches."""
 
-import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
+import zlib  # noqa: F401  (must precede paddle, otherwise a later use of zlib segfaults)
 
 import numpy as np
 import paddle
@@ -15,15 +15,15 @@ from ecrs_models.training.two_tower import TwoTower
 
 
 def new_networks(encoder: Encoder, settings: TrainingSettings) -> tuple[TwoTower, Ranker]:
-    """Both networks with initial weights, equal for the same seed and vocabulary sizes."""
-    with unique_name.guard():  # the optimizer's state names parameters, counted from 0
+    """Create both networks. The initial weights are equal for the same seed and vocabulary sizes."""
+    with unique_name.guard():  # parameters, by whose names the optimizer saves its state, are numbered from 0
         paddle.seed(settings.seed)
         two_tower = TwoTower(encoder.cardinality(USER_TOWER_COLUMNS), encoder.cardinality(ITEM_TOWER_COLUMNS))
         return two_tower, RANKERS[settings.ranker](ranker_cardinality(encoder))
 
 
 def in_batches(network: nn.Layer, ids: np.ndarray, size: int = 4096) -> np.ndarray:
-    """The network's outputs for int64 (N, columns): float32 (N, width)."""
+    """Run a network on ids, int64 (N, columns), in batches of `size` rows. Returns float32 (N, width)."""
     with paddle.no_grad():
         parts = [
             network(paddle.to_tensor(ids[start : start + size])).numpy() for start in range(0, len(ids), size)

@@ -1,22 +1,23 @@
-"""Trains the models of a bundle. A run that was interrupted continues where it stopped.
+"""Trains the models of a bundle. An interrupted run continues where it stopped.
 
-The early towers learn up to the earliest of the ranker's snapshots: their vectors retrieve candidates at past
-snapshots and must not know what came after. The served towers continue from them to the end of the data, in
-a worker process, while the ranker trains in this one.
+There are two sets of towers. The early towers are trained on the log before the earliest of the ranker's
+snapshots, because their vectors retrieve the candidates of these snapshots and must not contain information
+from later actions. The served towers start from the weights of the early towers and are trained on all of
+the log, in a worker process, while the ranker is trained in this one.
 
 OUT/
     train.json               settings, and the fingerprint of the data
     vocabulary/*.txt
     early_towers.pdparams two_tower.pdparams ranker.pdparams
-    examples.npz quantiles.json curves.npy      the ranker's examples, and what follows from them
+    examples.npz quantiles.json curves.npy      the ranker's examples, quantiles, position-precision curves
     teacher.npy                                 the teacher model's predictions for the examples
-    *.checkpoint                                while a model trains
+    *.checkpoint                                while a model is trained
 """
 
 import hashlib
 import json
 import shutil
-import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
+import zlib  # noqa: F401  (must precede paddle, otherwise a later use of zlib segfaults)
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,17 +52,21 @@ from ecrs_models.training.worker import TrainingWorker
 ABOUT = "train.json"
 MODELS = ("early_towers", "two_tower", "ranker")
 EXAMPLES = ("examples.npz", "quantiles.json", "curves.npy")
-"""Files of the ranker's examples. Once the last one exists, the others are complete."""
+"""Files of the ranker's examples. Once the last one exists, all are complete."""
 TEACHER = "teacher.npy"
 WARM_TOWERS = "warm_towers"
-"""Weights of a warm start that the served towers continue from, instead of the early towers'."""
+"""Weights from which the served towers start after a warm start, instead of those of the early towers."""
 QUANTILE_ROWS = 200_000
-"""Examples whose features the quantiles are estimated from."""
+"""Number of examples from whose features the quantiles are estimated."""
 
 
 @dataclass(frozen=True)
 class TrainedModels:
-    """A finished training: its settings and both networks."""
+    """A finished training.
+
+    `about`: content of train.json; `curves`, float32 (CHANNELS, DEPTH): position-precision curves; `digest`:
+    a hash of settings and weights; `path`: the training's directory.
+    """
 
     settings: TrainingSettings
     about: dict[str, Any]
@@ -82,12 +87,13 @@ def train(
     start: WarmStart | None = None,
     checkpoint_s: float = 10.0,
 ) -> None:
-    """Train the models into `out`, continuing an earlier run with the same settings.
+    """Train the models in `out`, continuing an earlier run with the same settings.
 
-    With `start`, training begins with the weights of an earlier bundle, and the towers learn from the actions
-    since its end. A kill loses at most `checkpoint_s` seconds of each model, and examples that were not
-    complete. Raises DataError if there are no actions before `settings.until`, if they are too few to learn
-    ranking, or if `out` cannot be written.
+    With `start`, training begins with the weights of an earlier bundle, and the towers are trained only on
+    actions since the end of that bundle's training. A killed run loses at most `checkpoint_s` seconds of
+    each model, and the ranker's examples if they were not complete. Raises DataError if there are no actions
+    before `settings.until`, if the log is too short for the ranker's snapshots, or if `out` cannot be
+    written.
     """
     with writing_to(out):
         _train(data, out, settings, start, checkpoint_s)
@@ -106,18 +112,18 @@ def _train(
     tables = EncodedTables.of(data, encoder)
     run = _Run(log, tables, encoder, cutoffs, settings, out, start, checkpoint_s)
     with (
-        progress() as shown,
+        progress() as display,
         workers(len(log), TrainingWorker, log, tables, encoder, settings, out) as helpers,
     ):
-        run.early_towers_and_examples(shown, helpers)
-        run.teacher(shown)
-        towers = run.towers(shown, helpers)
-        run.ranker(shown)
+        run.early_towers_and_examples(display, helpers)
+        run.teacher(display)
+        towers = run.towers(display, helpers)
+        run.ranker(display)
         towers()
 
 
 class _Run:
-    """The steps of one training; each does nothing if its files exist."""
+    """The steps of one training. Each step does nothing if its output files exist."""
 
     def __init__(
         self,
@@ -135,27 +141,27 @@ class _Run:
         self._start, self._checkpoint_s = start, checkpoint_s
         self._since = start.until if start else 0
 
-    def early_towers_and_examples(self, shown: Progress, helpers: Workers) -> None:
-        """The workers compute the snapshots' tables while this process trains the early towers."""
+    def early_towers_and_examples(self, progress: Progress, helpers: Workers) -> None:
+        """Train the early towers while the workers compute the snapshots' tables; then build the examples."""
         complete = (self._out / EXAMPLES[-1]).exists()
         prepared = [] if complete else self._each(helpers, "prepare")
         if not weights_path(self._out, "early_towers").exists():
-            self._fit_early_towers(shown)
+            self._fit_early_towers(progress)
         if not complete:
-            step = shown.step("examples", 4 * len(self._cutoffs))
+            step = progress.step("examples", 4 * len(self._cutoffs))
             self._gather(prepared, helpers, step)
 
-    def teacher(self, shown: Progress) -> None:
-        """Train the teacher, if the settings have one. Its trees use every core, so nothing else runs."""
+    def teacher(self, progress: Progress) -> None:
+        """Train the teacher model, if the settings have one. It uses every core, so nothing else runs."""
         path, rounds = self._out / TEACHER, self._settings.teacher_rounds
         if not rounds or path.exists() or weights_path(self._out, "ranker").exists():
             return
-        step = shown.step("teacher", rounds)
+        step = progress.step("teacher", rounds)
         draft = path.with_name(f".{TEACHER}")
         np.save(draft, teacher_predictions(self._examples(), rounds, self._settings.seed, step.advance))
         draft.replace(path)
 
-    def towers(self, shown: Progress, helpers: Workers) -> Any:
+    def towers(self, progress: Progress, helpers: Workers) -> Any:
         """Start training the served towers in a worker. Returns a function that waits for them."""
         if weights_path(self._out, "two_tower").exists():
             return lambda: None
@@ -165,14 +171,14 @@ class _Run:
             two_tower, _ = new_networks(self._encoder, self._settings)
             self._start.load_into("two_tower", two_tower, self._encoder)
             paddle.save(two_tower.state_dict(), str(weights_path(self._out, start)))
-        step = shown.step("two_tower", 1)
+        step = progress.step("two_tower", 1)
         arguments = ("two_tower", start, self._settings.until, self._settings.tower_epochs)
         future = helpers.call(0, "fit_towers", *arguments, self._since, self._checkpoint_s)
         future.add_done_callback(lambda _: step.advance())
         return future.result
 
-    def ranker(self, shown: Progress) -> None:
-        """Train the ranker on labels mixed with the teacher's predictions."""
+    def ranker(self, progress: Progress) -> None:
+        """Train the ranker on targets that mix the labels with the teacher model's predictions."""
         if weights_path(self._out, "ranker").exists():
             return
         _, network = new_networks(self._encoder, self._settings)
@@ -184,9 +190,9 @@ class _Run:
             share = self._settings.teacher_share
             targets = share * np.load(self._out / TEACHER) + (1 - share) * targets
         job = RankerJob(network, examples, targets, self._tables, self._settings)
-        fit(job, self._out, shown.step("ranker", job.steps), self._checkpoint_s)
+        fit(job, self._out, progress.step("ranker", job.steps), self._checkpoint_s)
 
-    def _fit_early_towers(self, shown: Progress) -> None:
+    def _fit_early_towers(self, progress: Progress) -> None:
         two_tower, _ = new_networks(self._encoder, self._settings)
         if self._start:
             self._start.load_into("early_towers", two_tower, self._encoder)
@@ -194,27 +200,30 @@ class _Run:
         examples = TowerExamples(log, self._tables.users, self._tables.items, self._since)
         epochs, rows = self._settings.early_epochs, self._settings.early_rows
         job = TowerJob("early_towers", two_tower, examples, self._settings, epochs, rows)
-        fit(job, self._out, shown.step("early_towers", job.steps), self._checkpoint_s)
+        fit(job, self._out, progress.step("early_towers", job.steps), self._checkpoint_s)
 
     def _gather(self, prepared: Sequence[Any], helpers: Workers, step: Step) -> None:
-        """Build the ranker's examples at every snapshot, and write them."""
+        """Build the ranker's examples at every snapshot, and write them.
 
-        def each(method: str, *arguments: Any) -> list[Any]:
-            return results(self._each(helpers, method, *arguments))
+        `prepared` are the futures of the workers' `prepare`.
+        """
 
-        def results(futures: Sequence[Any]) -> list[Any]:
-            found = []
+        def call(method: str, *arguments: Any) -> list[Any]:
+            return wait(self._each(helpers, method, *arguments))
+
+        def wait(futures: Sequence[Any]) -> list[Any]:
+            results = []
             for future in futures:
-                found.append(future.result())
+                results.append(future.result())
                 step.advance()
-            return found
+            return results
 
-        results(prepared)
-        hits, filled = zip(*each("retrieve", "early_towers"), strict=True)
+        wait(prepared)
+        hits, filled = zip(*call("retrieve", "early_towers"), strict=True)
         curves = position_precision(sum(hits), sum(filled))
-        features = np.concatenate(each("draw", curves, QUANTILE_ROWS // len(self._cutoffs)))
+        features = np.concatenate(call("draw", curves, QUANTILE_ROWS // len(self._cutoffs)))
         quantiles = Quantiles.fit(features)
-        examples = RankingExamples.concatenate(each("encode", quantiles))
+        examples = RankingExamples.concatenate(call("encode", quantiles))
         np.savez(self._out / "examples.npz", **vars(examples))
         quantiles.save(self._out / "quantiles.json")
         draft = self._out / ".curves.npy"
@@ -222,7 +231,7 @@ class _Run:
         draft.replace(self._out / EXAMPLES[-1])
 
     def _each(self, helpers: Workers, method: str, *arguments: Any) -> list[Any]:
-        """Call a method for every snapshot; a snapshot always goes to the same worker."""
+        """Call a method of the workers for every snapshot. A snapshot always goes to the same worker."""
         return [
             helpers.call(number, method, cutoff, *arguments) for number, cutoff in enumerate(self._cutoffs)
         ]
@@ -232,10 +241,10 @@ class _Run:
 
 
 def past_cutoffs(log: Log, settings: TrainingSettings) -> list[int]:
-    """Cutoffs of the ranker's snapshots, latest first.
+    """Return the cutoffs of the ranker's snapshots, latest first, a label window apart.
 
-    Each leaves a label window after it, and at least a window and a quarter of the log before it. Raises
-    DataError if there is none.
+    A whole label window follows each cutoff, and at least a window's length and a quarter of the log precede
+    it. Raises DataError if the log is too short for one snapshot.
     """
     first = int(log.ts.min())
     earliest = first + max(settings.window_s, (settings.until - first) // 4)
@@ -244,7 +253,9 @@ def past_cutoffs(log: Log, settings: TrainingSettings) -> list[int]:
     if not cutoffs:
         days = (settings.until - first) / DAY_S
         least = 2 * settings.window_s / DAY_S
-        raise DataError(f"{days:.0f} days of actions are too few for the ranker: at least {least:.0f}")
+        raise DataError(
+            f"{days:.0f} days of actions are too few for the ranker: it needs at least {least:.0f}"
+        )
     return cutoffs
 
 
@@ -262,15 +273,15 @@ def load(out: Path) -> TrainedModels:
             digest.update(weights_path(out, name).read_bytes())
             network.eval()
     except FileNotFoundError as error:
-        raise DataError(f"{error.filename} is missing: run `ecrs train` to its end first") from error
+        raise DataError(f"{error.filename} is missing: run `ecrs train` to completion first") from error
     return TrainedModels(settings, about, encoder, two_tower, ranker, quantiles, curves, digest.digest(), out)
 
 
 def fit_encoder(data: Dataset, until: int) -> Encoder:
-    """Vocabularies of the users and items that occur before `until`.
+    """Build vocabularies of the users and items with actions before `until`.
 
-    Entries of the tables that do not occur stay out of vocabulary: nothing would train their embeddings,
-    while the out-of-vocabulary embedding is trained for such entries.
+    All other users and items are out of vocabulary: no example would train embeddings of their own, whereas
+    the out-of-vocabulary embedding is trained for such cases.
     """
     log = data.log.before(until)
     users, items = data.users[np.unique(log.user)], data.items[np.unique(log.item)]
@@ -279,7 +290,7 @@ def fit_encoder(data: Dataset, until: int) -> Encoder:
 
 
 def fingerprint(data: Dataset) -> str:
-    """sha256 of the data set's files."""
+    """Return the sha256 of the data set's files, in hexadecimal."""
     digest = hashlib.sha256()
     for name in (USERS, PRODUCTS, ACTIONS):
         with open(data.path / name, "rb") as file:
@@ -288,7 +299,7 @@ def fingerprint(data: Dataset) -> str:
 
 
 def _claim(out: Path, about: dict[str, Any]) -> None:
-    """Make `out` this training's directory: files of a training with other settings are removed."""
+    """Prepare the directory of a training. Files of a training with other settings or data are deleted."""
     path = out / ABOUT
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != about:
         for name in (*MODELS, WARM_TOWERS):

@@ -1,12 +1,12 @@
-"""The rankers: DeepFM, and DCN-V2 behind the same input and output.
+"""The rankers: DeepFM, and DCN-V2 with the same input and output.
 
-Input is one int64 matrix of RANKER_COLUMNS: ids of vocabularies, then each feature's level. A level is
-read twice, as a number and, coarser, as one of BINS embeddings.
+The input is one int64 matrix of RANKER_COLUMNS: vocabulary ids, then each feature's quantile level. A level
+is used twice: as a number and, at a lower resolution, as one of BINS embeddings.
 Sources: Guo et al., "DeepFM: a factorization-machine based neural network for CTR prediction", IJCAI
 2017; Wang et al., "DCN V2: improved deep & cross network", WWW 2021.
 """
 
-import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
+import zlib  # noqa: F401  (must precede paddle, otherwise a later use of zlib segfaults)
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
@@ -24,31 +24,31 @@ DIM = 8
 HIDDEN = (128, 64)
 DROPOUT = 0.3
 BIN = 16
-"""Levels that share an embedding."""
+"""Number of levels that share an embedding."""
 BINS = (LEVELS - 1) // BIN + 2
 CROSSES, RANK = 2, 32
-"""Layers of DCN-V2's cross network, and the rank of each one's matrix."""
+"""Number of layers of DCN-V2's cross network, and the rank of their weight matrices."""
 
 
 def _offsets(sizes: Sequence[int]) -> np.ndarray:
-    """Where each column's rows begin in the table that they share, int64."""
+    """Return the first row of each column in an embedding table that all columns share, int64."""
     return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
 
 
 _BIN = (np.arange(LEVELS) + (BIN - 1)) // BIN
 _NUMBER = (np.arange(LEVELS) * (2.0 / (LEVELS - 1)) - 1.0).astype(np.float32)
-"""A level's bin, and its number."""
+"""The bin and the number, from -1 to 1, of each level."""
 _BIN_OFFSETS = _offsets([BINS] * len(FEATURES))
 
 
 class Ranker(nn.Layer, ABC):
-    """ids, int64 (N, RANKER_COLUMNS) → float32 (N, 1), the probability that the user buys the item."""
+    """Maps ids, int64 (N, RANKER_COLUMNS), to the probability that the user buys the item, float32 (N, 1)."""
 
     def __init__(self, cardinality: Sequence[int]) -> None:
         super().__init__()
         self.vocabularies = len(cardinality) - len(FEATURES)
         sizes = cardinality[: self.vocabularies]
-        # Not persistable: they belong to the vocabularies that the network was made for, not to its weights.
+        # Not persistable: the offsets follow from the vocabularies, so they are not saved with the weights.
         self.register_buffer("offsets", paddle.to_tensor(_offsets(sizes)), persistable=False)
         self.register_buffer("bin_offsets", paddle.to_tensor(_BIN_OFFSETS), persistable=False)
         self.ids = _embedding(sum(sizes), DIM)
@@ -60,18 +60,22 @@ class Ranker(nn.Layer, ABC):
         self.deep = nn.Sequential(*layers)
 
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
+        """Return the probability that the user buys the item, float32 (N, 1)."""
         levels = ids[:, self.vocabularies :]
         bins = (levels + (BIN - 1)) // BIN + self.bin_offsets
         numbers = paddle.cast(levels, "float32") * (2.0 / (LEVELS - 1)) - 1.0
         return functional.sigmoid(self.logit(ids[:, : self.vocabularies] + self.offsets, bins, numbers))
 
     def loss(self, batch: RankerBatch) -> paddle.Tensor:
-        """Mean cross-entropy of the targets, weighted for the negatives not drawn, so that the score is a
-        probability."""
+        """Return the mean cross-entropy with the targets.
+
+        The examples' weights compensate for negatives that were not drawn, so that the score is a calibrated
+        probability.
+        """
         for layer in self.deep:
             if isinstance(layer, _Dropout):
                 layer.rng = batch.rng
-        # As in `forward`, by numpy on small integers: a third of a step's time less.
+        # The same as in `forward`, in numpy on small integers, which shortens a step by a third.
         ids = batch.ids[:, : self.vocabularies] + self.offsets.numpy()
         levels = batch.ids[:, self.vocabularies :]
         logits = self.logit(*map(paddle.to_tensor, (ids, _BIN[levels] + _BIN_OFFSETS, _NUMBER[levels])))
@@ -82,23 +86,23 @@ class Ranker(nn.Layer, ABC):
 
     @abstractmethod
     def logit(self, ids: paddle.Tensor, bins: paddle.Tensor, numbers: paddle.Tensor) -> paddle.Tensor:
-        """The score before the sigmoid, float32 (N, 1).
+        """Return the score before the sigmoid, float32 (N, 1).
 
-        `ids`, int64 (N, PAIR_COLUMNS), and `bins`, int64 (N, FEATURES), rows of the embedding tables;
-        `numbers`, float32 (N, FEATURES), the levels from -1 to 1.
+        `ids`, int64 (N, PAIR_COLUMNS), and `bins`, int64 (N, FEATURES): rows of the embedding tables;
+        `numbers`, float32 (N, FEATURES): the levels scaled to -1 to 1.
         """
 
     def embedded(
         self, ids: paddle.Tensor, bins: paddle.Tensor, numbers: paddle.Tensor
     ) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Embeddings of the ids, (N, PAIR_COLUMNS, DIM), and the deep network's input, (N, width)."""
-        of_ids = self.ids(ids)
-        inputs = [paddle.flatten(of_ids, 1), paddle.flatten(self.bins(bins), 1), numbers]
-        return of_ids, paddle.concat(inputs, axis=1)
+        """Return the ids' embeddings, (N, PAIR_COLUMNS, DIM), and the deep network's input, (N, width)."""
+        embeddings = self.ids(ids)
+        inputs = [paddle.flatten(embeddings, 1), paddle.flatten(self.bins(bins), 1), numbers]
+        return embeddings, paddle.concat(inputs, axis=1)
 
 
 class _Dropout(nn.Layer):
-    """Dropout with numpy's random numbers, which take a quarter of the time of Paddle's on a CPU."""
+    """Dropout with numpy's random numbers, which on a CPU take a quarter of the time of Paddle's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +116,7 @@ class _Dropout(nn.Layer):
 
 
 class DeepFM(Ranker):
-    """First order, pairs of the vocabularies' embeddings, and a deep network over everything."""
+    """DeepFM: first-order terms, pairwise products of the ids' embeddings, and a deep network."""
 
     def __init__(self, cardinality: Sequence[int]) -> None:
         super().__init__(cardinality)
@@ -122,15 +126,17 @@ class DeepFM(Ranker):
         self.out = nn.Linear(HIDDEN[-1], 1)
 
     def logit(self, ids: paddle.Tensor, bins: paddle.Tensor, numbers: paddle.Tensor) -> paddle.Tensor:
-        of_ids, inputs = self.embedded(ids, bins, numbers)
-        total = paddle.sum(of_ids, axis=1)
-        pairs = 0.5 * paddle.sum(total * total - paddle.sum(of_ids * of_ids, axis=1), axis=1, keepdim=True)
+        """Return the score before the sigmoid, float32 (N, 1)."""
+        embeddings, inputs = self.embedded(ids, bins, numbers)
+        total = paddle.sum(embeddings, axis=1)
+        squares = paddle.sum(embeddings * embeddings, axis=1)
+        pairs = 0.5 * paddle.sum(total * total - squares, axis=1, keepdim=True)
         first = paddle.sum(self.first(ids), axis=1) + paddle.sum(self.first_bins(bins), axis=1)
         return first + self.numbers(numbers) + pairs + self.out(self.deep(inputs))
 
 
 class DCN(Ranker):
-    """Explicit crosses of low rank beside a deep network."""
+    """DCN-V2: explicit feature crosses with low-rank matrices, in parallel with a deep network."""
 
     def __init__(self, cardinality: Sequence[int]) -> None:
         super().__init__(cardinality)
@@ -139,9 +145,10 @@ class DCN(Ranker):
         self.out = nn.Linear(self.width + HIDDEN[-1], 1)
 
     def logit(self, ids: paddle.Tensor, bins: paddle.Tensor, numbers: paddle.Tensor) -> paddle.Tensor:
+        """Return the score before the sigmoid, float32 (N, 1)."""
         _, inputs = self.embedded(ids, bins, numbers)
         crossed = inputs
-        for down, up in zip(self.down, self.up):  # noqa: B905 - Paddle's export knows no `strict`
+        for down, up in zip(self.down, self.up):  # noqa: B905 - Paddle's export does not support `strict`
             crossed = inputs * up(down(crossed)) + crossed
         return self.out(paddle.concat([crossed, self.deep(inputs)], axis=1))
 

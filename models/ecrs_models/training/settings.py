@@ -1,4 +1,4 @@
-"""The settings of a training."""
+"""The settings of a training, and their quick variant."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,18 +9,22 @@ from ecrs_models.training.ranking_examples import CandidateSettings
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What decides the weights, besides the data.
+    """Everything that determines the weights, besides the data.
 
     `until`: end of the data, Unix seconds, excluded.
-    `window_s`: length of a label window, and the distance of two snapshots.
-    `early_epochs`, `tower_epochs`, `ranker_epochs`: passes over the data. Without `tower_epochs` the early
+    `window_s`: length of a label window in seconds, which is also the distance between snapshots.
+    `early_epochs`, `tower_epochs`, `ranker_epochs`: passes over the data. With 0 `tower_epochs`, the early
     towers are served.
-    `early_rows`, `tower_rows`: most log rows per pass of the early and of the served towers.
-    `teacher_rounds`: trees of the teacher model; 0 trains without one.
-    `teacher_share`: weight of the teacher's prediction in a target; the rest is the label's.
+    `early_rows`, `tower_rows`: largest number of log rows per pass of the early and of the served towers.
+    `tower_batch`, `ranker_batch`: examples per step.
+    `tower_rate`, `ranker_rate`: initial learning rates.
+    `teacher_rounds`: number of trees of the teacher model; with 0, there is no distillation.
+    `teacher_share`: weight of the teacher's prediction in the target; the label has the rest.
+    `ranker`: name of the network, a key of RANKERS.
     `start`: version of the bundle that the weights start from; empty for new weights.
-    `snapshots`: past snapshots that the ranker learns from; fewer if the data are short.
-    `is_quick`: whether these are the settings of `quick`.
+    `snapshots`: number of past snapshots that the ranker is trained on; fewer if the log is short.
+    `is_quick`: True for the settings of `quick`.
+    `tables`, `candidates`: settings of the retrieval channels and of the ranker's examples.
     """
 
     until: int
@@ -51,9 +55,10 @@ class TrainingSettings:
         return cls(**{**raw, "tables": tables, "candidates": candidates})
 
     def quick(self) -> "TrainingSettings":
-        """For a first bundle within a minute: no teacher, one set of towers, fewer snapshots and examples.
+        """Return settings for a first bundle within a minute, for trying out the platform.
 
-        docs/reference/quality.md compares it with the full training.
+        They train without a teacher model, only one set of towers, and with fewer snapshots and examples.
+        docs/reference/quality.md compares the results with those of the full training.
         """
         return replace(
             self,

@@ -1,11 +1,11 @@
-"""The two-tower DNN: users and items to vectors of unit length whose inner product is the taste.
+"""The two-tower model: maps users and items to unit vectors whose inner product predicts preference.
 
-Source: Covington et al., RecSys 2016, for the shape of the user side; Yi et al., "Sampling-bias-
-corrected neural modeling for large corpus item recommendations", RecSys 2019, for the in-batch
-softmax with logQ correction.
+Sources: Covington et al., RecSys 2016, for the structure of the user tower; Yi et al.,
+"Sampling-bias-corrected neural modeling for large corpus item recommendations", RecSys 2019, for the
+in-batch sampled softmax with logQ correction.
 """
 
-import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
+import zlib  # noqa: F401  (must precede paddle, otherwise a later use of zlib segfaults)
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,15 +18,16 @@ from ecrs.features.encoding import PADDING
 from ecrs_models.training.sampling import TowerBatch, false_negatives
 
 DIM = 32
-"""Width of a vector, and of the sku and user embeddings."""
+"""Length of a user or item vector, and of the sku and user embeddings."""
 FIELD_DIM = 16
 HIDDEN = 128
 TEMPERATURE = 0.07
+"""Temperature of the softmax."""
 _EXCLUDED = -1e9
 
 
 class ItemTower(nn.Layer):
-    """ids, int64 (N, 4: sku, brand, shop, category) → float32 (N, DIM), unit length."""
+    """Maps ids, int64 (N, 4: sku, brand, shop, category), to unit vectors, float32 (N, DIM)."""
 
     def __init__(self, sku: nn.Embedding, cardinality: Sequence[int]) -> None:
         super().__init__()
@@ -35,16 +36,19 @@ class ItemTower(nn.Layer):
         self.mlp = _mlp(DIM + FIELD_DIM * len(self.fields))
 
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
+        """Return the item vectors, float32 (N, DIM)."""
         sku = self.sku(ids[:, 0])
         fields = [table(ids[:, column]) for column, table in enumerate(self.fields, 1)]
         return _unit(self.mlp(paddle.concat([sku, *fields], axis=1)) + sku)
 
 
 class UserTower(nn.Layer):
-    """ids, int64 (N, user id, six profile fields, HISTORY_LENGTH skus) → float32 (N, DIM), unit length.
+    """Maps ids, int64 (N, USER_TOWER_COLUMNS), to unit vectors, float32 (N, DIM).
 
-    The history is pooled, padding apart, in the item tower's sku table, the newest with a weight of their
-    own; added to the output too, it makes the plain inner product "items like what you took" the start.
+    The columns are user id, six profile fields, and HISTORY_LENGTH skus. The skus' embeddings, from the table
+    of the item tower, are averaged without padding, with a learned weight per position. The mean is also
+    added to the output, so that training starts from an inner product that prefers items similar to the
+    history.
     """
 
     def __init__(self, sku: nn.Embedding, cardinality: Sequence[int]) -> None:
@@ -59,6 +63,7 @@ class UserTower(nn.Layer):
         self.mlp = _mlp(2 * DIM + FIELD_DIM * len(PROFILE_FIELDS))
 
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
+        """Return the user vectors, float32 (N, DIM)."""
         user = self.user(ids[:, 0])
         profile = [table(ids[:, column]) for column, table in enumerate(self.profile, 1)]
         history = ids[:, 1 + len(PROFILE_FIELDS) :]
@@ -69,7 +74,7 @@ class UserTower(nn.Layer):
 
 
 class TwoTower(nn.Layer):
-    """Both towers over one sku table, and the loss that trains them."""
+    """Both towers with a shared sku embedding table, and their loss."""
 
     def __init__(self, user_cardinality: Sequence[int], item_cardinality: Sequence[int]) -> None:
         super().__init__()
@@ -78,6 +83,7 @@ class TwoTower(nn.Layer):
         self.item_tower = ItemTower(sku, item_cardinality)
 
     def loss(self, batch: TowerBatch) -> paddle.Tensor:
+        """Return the in-batch sampled softmax loss of a batch, with logQ correction."""
         users = paddle.gather(self.user_tower(paddle.to_tensor(batch.users)), paddle.to_tensor(batch.user))
         items = self.item_tower(paddle.to_tensor(batch.items))
         logits = paddle.matmul(users, items, transpose_y=True) / TEMPERATURE
@@ -85,12 +91,12 @@ class TwoTower(nn.Layer):
 
 
 def in_batch_softmax(logits: paddle.Tensor, log_q: np.ndarray, excluded: np.ndarray) -> paddle.Tensor:
-    """Mean cross-entropy of each row's own item, the column of its number, among the batch's items.
+    """Return the mean cross-entropy of the softmax over a batch's items, with column i the positive of row i.
 
-    `logits`, float32 (N, N + M), row i's user with column j's item; `log_q`, float32 (N + M,), is
-    subtracted from each item's column: popular items are drawn as negatives more often than others
-    and would be scored down for that alone (Yi et al., RecSys 2019, eq. 4). `excluded`, bool
-    (N, N + M): pairs that are no negatives.
+    `logits`, float32 (N, N + M): the score of row i's user with column j's item. `log_q`, float32 (N + M,),
+    is subtracted from the columns: popular items occur as negatives more often than others, and would get
+    lower scores for that reason alone (Yi et al., RecSys 2019, eq. 4). `excluded`, bool (N, N + M): pairs
+    that do not count as negatives.
     """
     shift = np.where(excluded, np.float32(_EXCLUDED), -log_q)
     return functional.cross_entropy(logits + paddle.to_tensor(shift), paddle.arange(logits.shape[0]))

@@ -1,4 +1,4 @@
-"""Start a training from a bundle: its weights, moved to the ids of today's vocabularies."""
+"""Warm start: a training that starts from a bundle's weights, remapped to the ids of new vocabularies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,14 +14,18 @@ from ecrs.features.encoding import FIRST_KNOWN, OUT_OF_VOCABULARY, PAIR_COLUMNS,
 from ecrs_models.errors import DataError
 
 WEIGHTS_DIR = "weights"
-"""Directory of a bundle: what a later training starts from; serving does not read it."""
+"""Directory of a bundle with the weights that a later training starts from. Serving does not read it."""
 
 State = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """An earlier training's weights, by the ids of its own `encoder`; `until`: what it has seen."""
+    """The weights of an earlier training.
+
+    `until`: the end of its data, Unix seconds; `ranker`: the name of its ranker; `encoder`: its
+    vocabularies, to whose ids the weights belong; `states`: model → name of a parameter → values.
+    """
 
     version: str
     until: int
@@ -31,24 +35,28 @@ class WarmStart:
 
     @classmethod
     def of(cls, bundle: Bundle) -> "WarmStart":
-        """DataError if the bundle does not carry weights."""
+        """Read the weights of a bundle. Raises DataError if it does not contain any."""
         directory = bundle.path / WEIGHTS_DIR
         if not directory.is_dir():
-            raise DataError(f"{bundle.path}: no {WEIGHTS_DIR}/ to start from")
+            raise DataError(f"{bundle.path}: no {WEIGHTS_DIR}/ directory to start from")
         states = {path.stem: _load(path) for path in sorted(directory.glob("*.pdparams"))}
         training = bundle.manifest.training
         return cls(bundle.version, training["until"], training["ranker"], bundle.encoder, states)
 
     def load_into(self, name: str, network: Any, encoder: Encoder) -> None:
-        """Put model `name`'s weights into a network made for `encoder`; newcomers begin as the unknown."""
-        given = {}
+        """Load the weights of model `name` into a network that was created for `encoder`.
+
+        Ids that the earlier training does not have start with the out-of-vocabulary embedding. Parameters of
+        a different shape keep their initial values.
+        """
+        loaded = {}
         for key, value in network.state_dict().items():
             weights = self.states[name].get(key)
             if weights is not None and key in _TABLES:
                 weights = remapped_table(weights, _TABLES[key], self.encoder, encoder)
             if weights is not None and list(weights.shape) == list(value.shape):
-                given[key] = weights
-        network.set_state_dict(given)
+                loaded[key] = weights
+        network.set_state_dict(loaded)
 
 
 _TABLES: dict[str, Sequence[str]] = {
@@ -60,29 +68,36 @@ _TABLES: dict[str, Sequence[str]] = {
     "ids.weight": PAIR_COLUMNS,
     "first.weight": PAIR_COLUMNS,
 }
-"""Embedding tables, and the vocabularies whose ids they have rows for, one after the other."""
+"""Embedding table → the vocabularies for whose ids it has rows, one after the other."""
 
 
 def remapped_table(table: np.ndarray, names: Sequence[str], old: Encoder, new: Encoder) -> np.ndarray:
-    """An embedding table, float32 (rows, width), by the ids of the new vocabularies `names`."""
+    """Return an embedding table, float32 (rows, width), with its rows in the order of the new vocabularies.
+
+    `names` are the vocabularies whose ids the table has rows for. Ids that are not in the old ones get the
+    out-of-vocabulary row.
+    """
     parts, begin = [], 0
     for name in names:
-        was, now = old.vocabularies[name], new.vocabularies[name]
-        rows = np.tile(table[begin + OUT_OF_VOCABULARY], (len(now), 1))
-        from_rows, to_rows = shared_ids(was, now)
+        old_vocabulary, new_vocabulary = old.vocabularies[name], new.vocabularies[name]
+        rows = np.tile(table[begin + OUT_OF_VOCABULARY], (len(new_vocabulary), 1))
+        from_rows, to_rows = shared_ids(old_vocabulary, new_vocabulary)
         rows[to_rows] = table[begin + from_rows]
         parts.append(rows)
-        begin += len(was)
+        begin += len(old_vocabulary)
     return np.concatenate(parts)
 
 
 def shared_ids(old: Vocabulary, new: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
-    """Ids in both vocabularies of what both know, padding and out of vocabulary among them; int64 (N,)."""
-    both = [value for value in new.ids if value in old.ids]
-    fixed = list(range(FIRST_KNOWN))
+    """Return the old and the new ids of the values in both vocabularies, int64 (N,) each.
+
+    Padding and out of vocabulary are included.
+    """
+    shared = [value for value in new.ids if value in old.ids]
+    reserved = list(range(FIRST_KNOWN))
     return (
-        np.array(fixed + [old.ids[value] for value in both]),
-        np.array(fixed + [new.ids[value] for value in both]),
+        np.array(reserved + [old.ids[value] for value in shared]),
+        np.array(reserved + [new.ids[value] for value in shared]),
     )
 
 
@@ -91,7 +106,7 @@ def _load(path: Path) -> State:
 
 
 def warm_start_settings(settings: Any, start: WarmStart) -> Any:
-    """A training's settings when it starts from a bundle: little to learn, so little time to take."""
+    """Return the settings of a training that starts from a bundle: fewer epochs and snapshots are enough."""
     return replace(
         settings,
         start=start.version,

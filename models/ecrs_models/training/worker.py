@@ -1,4 +1,4 @@
-"""The part of a training that runs in worker processes: examples of past snapshots, and the towers."""
+"""The part of a training that runs in worker processes: the ranker's examples, and the served towers."""
 
 from functools import partial
 from pathlib import Path
@@ -24,9 +24,11 @@ from ecrs_models.training.settings import TrainingSettings
 
 
 class TrainingWorker:
-    """Builds the examples of some snapshots step by step, keeping what it has of each, and trains towers.
+    """Builds the ranker's examples at some of the snapshots, and trains the served towers.
 
-    A snapshot is named by its cutoff. `log` ends where the training's data end.
+    The examples of a snapshot are built in four calls, `prepare`, `retrieve`, `draw` and `encode`, between
+    which the worker keeps the intermediate results. Snapshots are identified by their cutoff. `log` ends
+    where the data of the training end.
     """
 
     def __init__(
@@ -39,11 +41,14 @@ class TrainingWorker:
         self._draws: dict[int, Draw] = {}
 
     def prepare(self, cutoff: int) -> None:
-        """Compute the snapshot's tables. Needs no towers."""
+        """Compute the snapshot. Does not need the towers."""
         self._snapshots[cutoff] = Snapshot.of(self._log, cutoff, self._tables, self._settings.tables)
 
     def retrieve(self, cutoff: int, towers: str) -> tuple[np.ndarray, np.ndarray]:
-        """Find what every channel proposes to the example users. Returns `SnapshotExamples.channel_hits`."""
+        """Run every channel for the example users, with the vectors of model `towers`.
+
+        Returns `SnapshotExamples.channel_hits`.
+        """
         settings = self._settings
         two_tower, _ = new_networks(self._encoder, settings)
         load_weights(self._out, towers, two_tower)
@@ -62,19 +67,19 @@ class TrainingWorker:
         return examples.channel_hits()
 
     def draw(self, cutoff: int, curves: np.ndarray, sample: int) -> np.ndarray:
-        """Draw examples. Returns the features of at most `sample` of them."""
+        """Draw the snapshot's examples. Returns the features of at most `sample` of them."""
         rng = np.random.default_rng((self._settings.seed, 5, cutoff))
         self._draws[cutoff] = drawn = self._examples.pop(cutoff).draw(curves, self._settings.candidates, rng)
         return drawn.features[rng.permutation(len(drawn.features))[:sample]]
 
     def encode(self, cutoff: int, quantiles: Quantiles) -> RankingExamples:
-        """The examples with their features as levels."""
+        """Return the examples with their features as quantile levels."""
         return self._draws.pop(cutoff).encoded(quantiles, self._settings.candidates.negatives)
 
     def fit_towers(
         self, name: str, start: str, until: int, epochs: int, since: int, checkpoint_s: float
     ) -> None:
-        """Train the towers `name`, beginning with the weights `start`, on the log from `since` to `until`."""
+        """Train the towers `name`, starting with the weights `start`, on the log from `since` to `until`."""
         two_tower, _ = new_networks(self._encoder, self._settings)
         load_weights(self._out, start, two_tower)
         examples = TowerExamples(self._log.before(until), self._tables.users, self._tables.items, since)
