@@ -1,6 +1,6 @@
-"""Bad input: requests that no client of ours would send, and the law for whatever comes back.
+"""Invalid requests, as a broken or hostile client may send them, and the rules that every reply must follow.
 
-`hurt` goes by the wire's own descriptors, so that a field which is added is hurt as well.
+`hurt` works on the protobuf descriptors, so that it covers new fields too.
 """
 
 import math
@@ -13,15 +13,15 @@ from google.protobuf.message import Message
 from hypothesis import strategies as st
 
 CODES = {200, 400, 500, 503, 504}
-TEXT_CHARS = 1_000
-"""Nobody reads a longer reason."""
+MAX_TEXT_CHARS = 1_000
+"""Longest text of an error."""
 INTERNALS = ("Traceback", "Error(", "Exception", "<class", ".py", "google.protobuf", "numpy", "ecrs.")
 
 HUGE = 100_000
-MOST_BYTES = 5_000_000
-"""Of a repeated field: more than gRPC takes, and not so much that the test is about memory."""
+MAX_BYTES = 5_000_000
+"""Largest size of a repeated field: more than gRPC accepts, but not so much that memory becomes the limit."""
 TEXTS = (
-    *("1", "8888", "99654", "5.0", "-1", "0", "70"),  # what is known, in a place that is not its own
+    *("1", "8888", "99654", "5.0", "-1", "0", "70"),  # valid values of other fields
     *("nan", "inf", "-inf", "1e999", "[1]", "null", "None", "__import__('os')", "' or 1=1", "../../etc"),
     *(" ", "\0", "\n", "\r\n", "\x7f", "\u2028", "\ufeff", "\U0010ffff", "e\u0301" * 50, "-" * 200),
     *("a:b", "a,b", "a;b", "1##user_info", "ecrs##bundle", "##", "1##product_info##", "%s%n", "{}", '"'),
@@ -30,7 +30,7 @@ TEXTS = (
 
 
 def floats(width: int) -> st.SearchStrategy[float]:
-    """Of the wire's width; NaN, the infinities and -0.0 among them."""
+    """Return floats of `width` bits, including NaN, the infinities and -0.0."""
     extreme = [math.nan, math.inf, -math.inf, -0.0, 3.4e38, -3.4e38, 5e-324, -1.0, *([1e308] * (width == 64))]
     return st.sampled_from(extreme) | st.floats(width=width)  # type: ignore[arg-type]
 
@@ -55,7 +55,7 @@ _NUMBERS = {
 
 @st.composite
 def hurt(draw: st.DrawFn, ordinary: Message) -> Message:
-    """A copy of a request in order, in which one to three things are bad."""
+    """Return a copy of a valid request with one to three invalid values."""
     request = type(ordinary)()
     request.CopyFrom(ordinary)
     for _ in range(draw(st.integers(1, 3))):
@@ -76,32 +76,32 @@ def _hurt(draw: st.DrawFn, message: Message) -> None:
 
 
 def _hurt_list(draw: st.DrawFn, field: FieldDescriptor, values: Any) -> None:
-    """One of the values is bad, or there are none, or far too many."""
-    of_messages = field.type == FieldDescriptor.TYPE_MESSAGE
+    """Make one of the values invalid, remove them all, or repeat one far too often."""
+    is_message = field.type == FieldDescriptor.TYPE_MESSAGE
     if values and draw(st.booleans()):
-        place = draw(st.integers(0, len(values) - 1))
-        if of_messages:
-            _hurt(draw, values[place])
+        index = draw(st.integers(0, len(values) - 1))
+        if is_message:
+            _hurt(draw, values[index])
         else:
-            values[place] = draw(_bad(field))
+            values[index] = draw(_bad(field))
         return
-    if of_messages:
-        one = values[0] if values else values.add()
+    if is_message:
+        value = values[0] if values else values.add()
     else:
-        one = values[0] if values and draw(st.booleans()) else draw(_bad(field))
-    most = MOST_BYTES // one.ByteSize() if of_messages and one.ByteSize() else 10_000
-    if isinstance(one, str) and one:
-        most = MOST_BYTES // len(one.encode())
-    many = [one] * min(draw(st.sampled_from([0, 2, 1_001, 10_000])), most)
+        value = values[0] if values and draw(st.booleans()) else draw(_bad(field))
+    maximum = MAX_BYTES // value.ByteSize() if is_message and value.ByteSize() else 10_000
+    if isinstance(value, str) and value:
+        maximum = MAX_BYTES // len(value.encode())
+    repeated_values = [value] * min(draw(st.sampled_from([0, 2, 1_001, 10_000])), maximum)
     del values[:]
-    values.extend(many)
+    values.extend(repeated_values)
 
 
 def _bad_number(packed: bytes) -> st.SearchStrategy[bytes]:
-    """Bytes that are float64 values: one is bad, or an end is missing."""
-    place = st.integers(0, len(packed) // 8 - 1).map(lambda number: 8 * number)
-    bad = st.tuples(place, floats(64).map(lambda number: struct.pack("<d", number)))
-    return bad.map(lambda at: packed[: at[0]] + at[1] + packed[at[0] + 8 :]) | place.map(
+    """Return packed float64 values in which one is extreme, or of which the end is cut off."""
+    offset = st.integers(0, len(packed) // 8 - 1).map(lambda number: 8 * number)
+    bad = st.tuples(offset, floats(64).map(lambda number: struct.pack("<d", number)))
+    return bad.map(lambda at: packed[: at[0]] + at[1] + packed[at[0] + 8 :]) | offset.map(
         lambda end: packed[:end]
     )
 
@@ -112,20 +112,20 @@ def _bad(field: FieldDescriptor) -> st.SearchStrategy[Any]:
 
 
 def faults(reply: Message) -> list[str]:
-    """What is wrong with a reply, whatever was asked: nothing, if it keeps the law."""
+    """Return how a reply breaks the rules that hold for every request; empty if it does not."""
     code, text = reply.error.code, reply.error.text
-    found = []
+    problems = []
     if code not in CODES:
-        found.append(f"code {code}")
+        problems.append(f"code {code}")
     if (code == 200) == bool(text):
-        found.append(f"code {code} with the text {text!r}")
+        problems.append(f"code {code} with the text {text!r}")
     if code == 500 and "server get" not in text:
-        found.append(f"500 is for unknown users and products, not for: {text[:200]}")
-    elif code != 500 and len(text) > TEXT_CHARS:
-        found.append(f"a reason of {len(text):,} characters")
-    found += [f"{name!r} in the reason: {text[:300]}" for name in INTERNALS if name in text]
-    found += [f"{name} is {number}" for name, number in _floats(reply) if not math.isfinite(number)]
-    return found
+        problems.append(f"500 is for unknown users and products, not for: {text[:200]}")
+    elif code != 500 and len(text) > MAX_TEXT_CHARS:
+        problems.append(f"a reason of {len(text):,} characters")
+    problems += [f"{name!r} in the reason: {text[:300]}" for name in INTERNALS if name in text]
+    problems += [f"{name} is {number}" for name, number in _floats(reply) if not math.isfinite(number)]
+    return problems
 
 
 MAY_BE_NAN = ("item_info.ProvenanceTable.scores",)
@@ -133,11 +133,11 @@ FLOATS = (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE)
 
 
 def _floats(message: Message) -> Iterator[tuple[str, float]]:
-    """All floats but where NaN says that there is no such number."""
+    """Yield all floats by field name, except in fields where NaN stands for a missing number."""
     for field, value in message.ListFields():
         values = value if field.is_repeated else [value]
         if field.type == FieldDescriptor.TYPE_MESSAGE:
-            for one in values:
-                yield from _floats(one)
+            for nested in values:
+                yield from _floats(nested)
         elif field.type in FLOATS and field.full_name not in MAY_BE_NAN:
             yield from ((field.name, number) for number in values)
