@@ -35,7 +35,7 @@ def floats(width: int) -> st.SearchStrategy[float]:
     return st.sampled_from(extreme) | st.floats(width=width)  # type: ignore[arg-type]
 
 
-def whole(low: int, high: int) -> st.SearchStrategy[int]:
+def integers(low: int, high: int) -> st.SearchStrategy[int]:
     edges = [low, low + 1, 0, 1, 2, high // 2, high - 1, high, min(1_700_000_000_000, high)]
     return st.sampled_from(edges) | st.integers(low, high)
 
@@ -44,11 +44,11 @@ _NUMBERS = {
     FieldDescriptor.TYPE_BOOL: st.booleans(),
     FieldDescriptor.TYPE_FLOAT: floats(32),
     FieldDescriptor.TYPE_DOUBLE: floats(64),
-    FieldDescriptor.TYPE_UINT32: whole(0, 2**32 - 1),
-    FieldDescriptor.TYPE_INT32: whole(-(2**31), 2**31 - 1),
-    FieldDescriptor.TYPE_ENUM: whole(-(2**31), 2**31 - 1),
-    FieldDescriptor.TYPE_INT64: whole(-(2**63), 2**63 - 1),
-    FieldDescriptor.TYPE_UINT64: whole(0, 2**64 - 1),
+    FieldDescriptor.TYPE_UINT32: integers(0, 2**32 - 1),
+    FieldDescriptor.TYPE_INT32: integers(-(2**31), 2**31 - 1),
+    FieldDescriptor.TYPE_ENUM: integers(-(2**31), 2**31 - 1),
+    FieldDescriptor.TYPE_INT64: integers(-(2**63), 2**63 - 1),
+    FieldDescriptor.TYPE_UINT64: integers(0, 2**64 - 1),
     FieldDescriptor.TYPE_BYTES: st.binary(max_size=200),
 }
 

@@ -57,9 +57,9 @@ async def test_unknown_user_is_none(profiles: ItemStore) -> None:
 
 
 async def test_items_keep_requested_order_and_unknown_ones_are_none(profiles: ItemStore) -> None:
-    found = await profiles.items(["12048", "no such item", "1", "12048"], 1.0)
-    assert [item and item.sku for item in found] == ["12048", None, "1", "12048"]
-    assert found[2] == parse_item("1:3456:6980:70")
+    stored = await profiles.items(["12048", "no such item", "1", "12048"], 1.0)
+    assert [item and item.sku for item in stored] == ["12048", None, "1", "12048"]
+    assert stored[2] == parse_item("1:3456:6980:70")
 
 
 async def test_empty_request_returns_no_items(profiles: ItemStore) -> None:
@@ -93,11 +93,11 @@ async def test_removed_item_is_unknown_and_loses_its_stock_mark(profiles: ItemSt
 async def test_stock_can_be_marked_and_unmarked_and_unknown_items_are_returned(profiles: ItemStore) -> None:
     skus = ["12048", "never there", "1"]
     assert await profiles.set_stock(skus, in_stock=False, timeout_s=1.0) == ["never there"]
-    found = await profiles.items(["12048", "99654", "1"], 1.0)
-    assert [item and item.out_of_stock for item in found] == [True, False, True]
+    stored = await profiles.items(["12048", "99654", "1"], 1.0)
+    assert [item and item.out_of_stock for item in stored] == [True, False, True]
     assert await profiles.set_stock(["12048"], in_stock=True, timeout_s=1.0) == []
-    found = await profiles.items(["12048", "1"], 1.0)
-    assert [item and item.out_of_stock for item in found] == [False, True]
+    stored = await profiles.items(["12048", "1"], 1.0)
+    assert [item and item.out_of_stock for item in stored] == [False, True]
     assert await profiles.set_stock(["never there"], in_stock=False, timeout_s=1.0) == ["never there"]
     await profiles.put([Item("1")], 1.0)
     (item,) = await profiles.items(["1"], 1.0)

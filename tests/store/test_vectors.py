@@ -46,14 +46,14 @@ async def vectors(request: pytest.FixtureRequest, tiny: Bundle) -> AsyncIterator
 async def restore(vectors: VectorStore, tiny: Bundle) -> None:
     """Restore the tiny bundle's vectors in a store that outlives the test, faster than seeding it again."""
     skus, table = tiny_vectors(tiny)
-    found = set((await vectors.search(table[0], 1000, 5.0)).skus)
-    if added := found - set(skus):
+    present = set((await vectors.search(table[0], 1000, 5.0)).skus)
+    if added := present - set(skus):
         await vectors.remove(tiny.version, sorted(added), 5.0)
     await vectors.upsert(tiny.version, skus, table, [0] * len(skus), 5.0)
 
     async def restored() -> bool:
-        found = await vectors.search(table[7], 1000, 5.0)
-        return len(found) == len(skus) and found.distance[found.skus.index(skus[7])] < 1e-5
+        neighbours = await vectors.search(table[7], 1000, 5.0)
+        return len(neighbours) == len(skus) and neighbours.distance[neighbours.skus.index(skus[7])] < 1e-5
 
     await eventually(restored)
 
@@ -69,18 +69,18 @@ async def test_neighbours_match_brute_force_by_squared_l2(vectors: VectorStore, 
     skus, table = tiny_vectors(tiny)
     query = table[:5].mean(axis=0)
     distances = np.square(table - query).sum(axis=1)
-    found = await vectors.search(query, 100, 5.0)
-    assert found.distance == pytest.approx(np.sort(distances)[:100], abs=1e-5)
-    assert found.distance == pytest.approx(
-        [float(distances[skus.index(sku)]) for sku in found.skus], abs=1e-5
+    neighbours = await vectors.search(query, 100, 5.0)
+    assert neighbours.distance == pytest.approx(np.sort(distances)[:100], abs=1e-5)
+    assert neighbours.distance == pytest.approx(
+        [float(distances[skus.index(sku)]) for sku in neighbours.skus], abs=1e-5
     )
-    assert len(set(found.skus)) == 100
+    assert len(set(neighbours.skus)) == 100
 
 
 async def test_search_for_more_than_exist_returns_all(vectors: VectorStore, tiny: Bundle) -> None:
     skus, table = tiny_vectors(tiny)
-    found = await vectors.search(table[0], 1000, 5.0)
-    assert sorted(found.skus) == sorted(skus)
+    neighbours = await vectors.search(table[0], 1000, 5.0)
+    assert sorted(neighbours.skus) == sorted(skus)
 
 
 async def test_store_returns_version_and_count(vectors: VectorStore, tiny: Bundle) -> None:
@@ -104,9 +104,9 @@ async def test_item_with_replaced_vector_is_found_only_at_the_new_one(
     for vector in (-table[7], -table[9]):
         await vectors.upsert(tiny.version, [skus[7]], vector[None], [0], 5.0)
         await assert_found_within_a_second(vectors, vector, skus[7])
-    found = await vectors.search(table[7], 1000, 5.0)
-    assert len(found) == len(set(found.skus)) == len(table)
-    assert found.distance[found.skus.index(skus[7])] == pytest.approx(
+    neighbours = await vectors.search(table[7], 1000, 5.0)
+    assert len(neighbours) == len(set(neighbours.skus)) == len(table)
+    assert neighbours.distance[neighbours.skus.index(skus[7])] == pytest.approx(
         float(np.square(table[7] + table[9]).sum()), abs=1e-5
     )
 
@@ -117,8 +117,8 @@ async def test_removed_item_is_not_found_until_it_is_added_again(vectors: Vector
     await vectors.remove(tiny.version, [skus[7], 'it\'s "new"', "never there"], 5.0)
 
     async def gone() -> bool:
-        found = await vectors.search(table[7], 1000, 5.0)
-        return sorted(found.skus) == sorted(set(skus) - {skus[7]})
+        neighbours = await vectors.search(table[7], 1000, 5.0)
+        return sorted(neighbours.skus) == sorted(set(skus) - {skus[7]})
 
     await eventually(gone, limit_s=1.0)
     await vectors.upsert(tiny.version, [skus[7]], table[7:8], [0], 5.0)
@@ -130,19 +130,19 @@ async def test_cold_start_search_finds_only_cold_start_items(vectors: VectorStor
     assert len(await vectors.search_cold_start(table[7], 10, 5.0)) == 0
     await vectors.upsert(tiny.version, ["far", "near", skus[5]], table[[8, 7, 6]], [3, 4, 0], 5.0)
 
-    async def found() -> list[tuple[str, int]]:
+    async def search() -> list[tuple[str, int]]:
         return cold_start_items(await vectors.search_cold_start(table[7], 10, 5.0))
 
-    async def both() -> bool:
-        return await found() == [("near", 4), ("far", 3)]
+    async def both_are_found() -> bool:
+        return await search() == [("near", 4), ("far", 3)]
 
-    async def one() -> bool:
-        return await found() == [("far", 9)]
+    async def only_far_is_left() -> bool:
+        return await search() == [("far", 9)]
 
-    await eventually(both, limit_s=1.0)
+    await eventually(both_are_found, limit_s=1.0)
     await vectors.remove(tiny.version, ["near"], 5.0)
     await vectors.upsert(tiny.version, ["far"], table[7:8], [9], 5.0)
-    await eventually(one, limit_s=1.0)
+    await eventually(only_far_is_left, limit_s=1.0)
 
 
 async def test_vectors_of_another_version_are_refused(vectors: VectorStore, tiny: Bundle) -> None:
@@ -157,15 +157,15 @@ async def test_vectors_of_another_version_are_refused(vectors: VectorStore, tiny
 async def assert_found_within_a_second(vectors: VectorStore, vector: np.ndarray, sku: str) -> None:
     """Assert that within a second `sku` is the nearest to `vector`, at distance 0."""
 
-    async def found() -> bool:
+    async def is_nearest() -> bool:
         nearest = await vectors.search(vector, 3, 5.0)
         return nearest.skus[0] == sku and abs(nearest.distance[0]) < 1e-5
 
-    await eventually(found, limit_s=1.0)
+    await eventually(is_nearest, limit_s=1.0)
 
 
-def cold_start_items(found: Neighbours) -> list[tuple[str, int]]:
-    return list(zip(found.skus, found.cold_start_category.tolist(), strict=True))
+def cold_start_items(neighbours: Neighbours) -> list[tuple[str, int]]:
+    return list(zip(neighbours.skus, neighbours.cold_start_category.tolist(), strict=True))
 
 
 def append_bytes(path: Path, content: bytes) -> None:
@@ -181,8 +181,8 @@ async def test_faiss_changes_survive_a_restart(tiny: Bundle, tmp_path: Path) -> 
     with FaissVectors.load(tiny, tmp_path / "items") as again:
         await assert_found_within_a_second(again, -table[7], "new")
         assert cold_start_items(await again.search_cold_start(table[0], 9, 5.0)) == [("new", 5)]
-        found = await again.search(table[0], 1000, 5.0)
-        assert sorted(found.skus) == sorted({*skus, "new"} - {skus[5]})
+        neighbours = await again.search(table[0], 1000, 5.0)
+        assert sorted(neighbours.skus) == sorted({*skus, "new"} - {skus[5]})
     newer = as_version(tiny)
     with FaissVectors.load(newer, tmp_path / "items") as other:
         assert await other.count(5.0) == len(table)  # a new bundle starts from its own catalogue
@@ -241,8 +241,8 @@ async def test_index_of_a_large_catalogue_finds_nearly_all_neighbours(
         recall = []
         for query in table[3::1000]:
             true = np.argsort(np.square(table - query).sum(axis=1))[:100]
-            found = await store.search(query, 100, 5.0)
-            recall.append(len(set(found.skus) & {str(n) for n in true}) / 100)
+            neighbours = await store.search(query, 100, 5.0)
+            recall.append(len(set(neighbours.skus) & {str(n) for n in true}) / 100)
         assert np.mean(recall) >= 0.985  # for other queries than those that the index was tuned on
 
         await store.upsert("v", ["new", "7"], np.stack([-table[7], -table[8]]), [1, 0], 5.0)

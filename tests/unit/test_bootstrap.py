@@ -26,9 +26,9 @@ def test_users_are_drawn_with_replacement() -> None:
 
 def test_samples_depend_on_seed_only() -> None:
     values = np.random.default_rng(3).random((30, 1))
-    one, same = (bootstrap.resampled_means(values, samples=10) for _ in range(2))
-    assert np.array_equal(one, same)
-    assert not np.array_equal(one, bootstrap.resampled_means(values, samples=10, seed=9))
+    first, second = (bootstrap.resampled_means(values, samples=10) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, bootstrap.resampled_means(values, samples=10, seed=9))
 
 
 def test_interval_bounds_are_percentiles() -> None:

@@ -27,8 +27,8 @@ def observed(dependency: str) -> dict[str, float]:
 
 
 async def test_answer_in_time_is_returned_and_counted() -> None:
-    assert await bounded(1.0, "A store", answer(7), dependency="one that answers") == 7
-    assert observed("one that answers") == {"ok": 1}
+    assert await bounded(1.0, "A store", answer(7), dependency="a store that answers") == 7
+    assert observed("a store that answers") == {"ok": 1}
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ async def test_answer_in_time_is_returned_and_counted() -> None:
 async def test_failures_become_faults_and_are_counted_by_outcome(
     delay_s: float, fault: Exception | None, raised: Exception, outcome: str
 ) -> None:
-    dependency = f"one that ends as {outcome}"
+    dependency = f"a store that ends as {outcome}"
     with pytest.raises(type(raised)) as caught:
         await bounded(
             0.01, "A store", answer(0, fault, delay_s), dependency=dependency, unavailable_on=(OSError,)
@@ -54,10 +54,10 @@ async def test_failures_become_faults_and_are_counted_by_outcome(
 
 async def test_cancelled_call_is_counted_as_cancelled() -> None:
     waiting = asyncio.create_task(
-        bounded(60.0, "A store", answer(0, delay_s=60), dependency="one whose caller cancels")
+        bounded(60.0, "A store", answer(0, delay_s=60), dependency="a store whose caller cancels")
     )
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert observed("one whose caller cancels") == {"cancelled": 1}
+    assert observed("a store whose caller cancels") == {"cancelled": 1}

@@ -78,7 +78,7 @@ def test_training_uses_split_of_data_set(tmp_path: Path) -> None:
 
 
 def test_shop_of_tutorial_is_built_into_a_bundle(tmp_path: Path) -> None:
-    """It has only six users, so that at some snapshots no user returned."""
+    """The tutorial's shop has only six users, so that at some snapshots no user returned."""
     tutorial = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text()
     files = re.findall(r"^cat > (myshop/\S+) <<'EOF'\n(.*?)^EOF$", tutorial, re.MULTILINE | re.DOTALL)
     (tmp_path / "myshop").mkdir()

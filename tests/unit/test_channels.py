@@ -81,8 +81,8 @@ def test_popular_is_limited_to_the_most_sold(
 ) -> None:
     monkeypatch.setattr("ecrs.recall.channels.MAX_POPULAR", 2)
     limited = replace(generator.popular, sellers=most_sold(generator.popular.share))
-    found = replace(generator, popular=limited).single_channel("popular", interest({}), no_items(), 9)
-    assert found.item.tolist() == [5, 3]
+    scored = replace(generator, popular=limited).single_channel("popular", interest({}), no_items(), 9)
+    assert scored.item.tolist() == [5, 3]
 
 
 def test_blended_candidates_are_ordered_by_precision_with_provenance(generator: CandidateGenerator) -> None:

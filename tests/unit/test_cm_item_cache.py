@@ -23,11 +23,11 @@ class RecordingStore(FakeProfiles):
 
     async def items(self, skus: Sequence[str], timeout_s: float) -> list[Item | None]:
         self.requests.append(list(skus))
-        found = await super().items(skus, timeout_s)
+        records = await super().items(skus, timeout_s)
         self.read.set()
         if self.gate:
             await self.gate.wait()
-        return found
+        return records
 
 
 def new_cache(store: RecordingStore, age_s: float = 3600.0) -> ItemCache:

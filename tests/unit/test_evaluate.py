@@ -147,7 +147,7 @@ def answer(items: list[int], channel: int, scores: list[float]) -> OfflineAnswer
 
 
 def test_funnel_gives_share_left_at_each_stage() -> None:
-    """Of five positives, 9 was never sold; 1, 3, 4 are retrieved, 4 is no candidate; 7 was forgotten."""
+    """Positive 9 was never sold; 1, 3 and 4 are retrieved; 4 is no candidate; 7 left the aggregates."""
     sold = np.ones(10, dtype=bool)
     sold[9] = False
     offline_answer = answer([1, 2, 3, 4], 1, [0.1, 0.2, 0.3])

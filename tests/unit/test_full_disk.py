@@ -1,4 +1,4 @@
-"""On a disk that is really full, existing files stay intact and one error line gives the reason.
+"""On a disk that is really full, existing files stay intact, and one line of error text gives the reason.
 
 The small disks are tmpfs mounts, which require root.
 """

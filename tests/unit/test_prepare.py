@@ -210,9 +210,9 @@ def test_line_is_bad_exactly_if_there_is_a_reason(texts: list[str]) -> None:
     """The check of whole blocks and the explanation of single lines agree; otherwise `_reason` raises."""
     names = tuple(files.ACTION_SCHEMA)
     for number, line in lines._lines("\n".join(texts).encode(), 1).rows():
-        one = pl.DataFrame({"number": [number], "line": [line]})
+        block = pl.DataFrame({"number": [number], "line": [line]})
         report = lines.BadLines(Path("actions.csv"))
-        if files.check_actions(one, names, report, strict=False).height:
+        if files.check_actions(block, names, report, strict=False).height:
             files._explain_action(line, names)
         else:
             assert report.first[0][1]

@@ -61,7 +61,7 @@ class FakeStages:
     async def candidates(self, user: UserInfo, n: int, query: Query, timeout_s: float) -> Candidates:
         self._receive("recall", to_user(user))
         self.received["n"] = n
-        entries = [[("vector", place, 0.5), ("popular", 0, 0.1)] for place in range(1, len(SKUS) + 1)]
+        entries = [[("vector", position, 0.5), ("popular", 0, 0.1)] for position in range(1, len(SKUS) + 1)]
         provenance = ProvenanceTable.of(entries, ["popular", "vector"])
         return Candidates(SKUS[:n], provenance.take(slice(n)), "v1", self.missing)
 
