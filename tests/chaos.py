@@ -33,7 +33,7 @@ USERS = ("1", "8888", *map(str, range(101, 120)))
 """Ids of users in the tiny bundle."""
 FULL_ANSWERS_REQUIRED = 10
 """Number of consecutive full answers that count as full service."""
-KEPT = {"item: last read"}
+OPTIONAL_FALLBACKS = {"item: last read"}
 """Fallbacks that may stay unused while the profile store is down: cm caches records for ECRS_ITEM_AGE_S."""
 RESULTS = Path(__file__).parents[1] / "artifacts" / "chaos" / "chaos.json"
 
@@ -64,7 +64,7 @@ class Case:
     recovered_s: float
     errors: list[str]
 
-    def besides(self, wanted: Set[str]) -> int:
+    def count_other_fallbacks(self, wanted: Set[str]) -> int:
         """Return how often fallbacks other than `wanted` were used."""
         return sum(count for fallback, count in self.degraded.items() if fallback not in wanted)
 
@@ -80,12 +80,12 @@ class Load:
     @contextmanager
     def on(cls, gateway: str, users: Sequence[str], deadline_s: float = DEADLINE_S) -> Iterator["Load"]:
         load = cls(deadline_s)
-        with calling(gateway, users, deadline_s, load.calls.append):
+        with make_calls(gateway, users, deadline_s, load.calls.append):
             yield load
 
     @classmethod
     @contextmanager
-    def elsewhere(cls, command: Sequence[str]) -> Iterator["Load"]:
+    def in_subprocess(cls, command: Sequence[str]) -> Iterator["Load"]:
         """Run `command`, which executes this module as a program, perhaps in a container, as the load."""
         load = cls(DEADLINE_S)
         with (
@@ -124,7 +124,7 @@ class Load:
 
 
 @contextmanager
-def calling(
+def make_calls(
     gateway: str, users: Sequence[str], deadline_s: float, tell: Callable[[Call], object]
 ) -> Iterator[None]:
     """Make calls at RATE while the context lasts; `tell` is called with each one that has ended."""
@@ -160,7 +160,7 @@ def calling(
             thread.join()
 
 
-def suffer(
+def run_case(
     load: Load,
     part: str,
     fault: str,
@@ -193,7 +193,7 @@ def suffer(
 
 
 @contextmanager
-def written(profile: str) -> Iterator[list[Case]]:
+def reported_cases(profile: str) -> Iterator[list[Case]]:
     """Yield a list to add cases to; at the end they are printed as a table and written to RESULTS."""
     cases: list[Case] = []
     yield cases
@@ -206,7 +206,7 @@ def written(profile: str) -> Iterator[list[Case]]:
         print(" | ".join(str(row[name]) for name in COLUMNS))
 
 
-def teller(file: TextIO) -> Callable[[Call], None]:
+def line_writer(file: TextIO) -> Callable[[Call], None]:
     """Return a function that writes a call as one line of JSON; threads may call it concurrently."""
     one_at_a_time = threading.Lock()
 
@@ -219,7 +219,7 @@ def teller(file: TextIO) -> Callable[[Call], None]:
 
 def main() -> None:
     gateway, *users = sys.argv[1:]
-    with calling(gateway, users, DEADLINE_S, teller(sys.stdout)):
+    with make_calls(gateway, users, DEADLINE_S, line_writer(sys.stdout)):
         sys.stdin.read()
 
 

@@ -67,11 +67,11 @@ class FakeProfiles:
 
 @dataclass
 class FakeVectors:
-    """A vector store in memory that searches by brute force; `held` is the version of its bundle."""
+    """A vector store in memory that searches by brute force; `bundle_version` is that of its bundle."""
 
     skus: list[str]
     vectors: np.ndarray
-    held: str = "20260101_000000_00000000"
+    bundle_version: str = "20260101_000000_00000000"
     trouble: Trouble = field(default_factory=Trouble)
     cold_start_category: dict[str, int] = field(default_factory=dict)
 
@@ -96,7 +96,7 @@ class FakeVectors:
 
     async def version(self, timeout_s: float) -> str:
         await self.trouble.apply(timeout_s)
-        return self.held
+        return self.bundle_version
 
     async def count(self, timeout_s: float) -> int:
         return len(self.skus)
@@ -118,7 +118,7 @@ class FakeVectors:
 
     async def remove(self, version: str, skus: Sequence[str], timeout_s: float) -> None:
         await self.trouble.apply(timeout_s)
-        check_version(self.held, version)
+        check_version(self.bundle_version, version)
         kept = [row for row, sku in enumerate(self.skus) if sku not in set(skus)]
         self.skus, self.vectors = [self.skus[row] for row in kept], self.vectors[kept]
         self.cold_start_category = {

@@ -66,14 +66,14 @@ class Platform:
     """The running services.
 
     Their event loop runs on a thread of its own, so the methods here block as a client in another process
-    would. `ordinary` maps each of METHODS to a valid request with all its fields, `targets` the names of
-    TargetSettings to the services' addresses.
+    would. `valid_requests` maps each of METHODS to a valid request with all its fields, `targets` the names
+    of TargetSettings to the services' addresses.
     """
 
     def __init__(self, bundle: Bundle, redis_url: str, items_dir: Path) -> None:
         self.bundle = bundle
         self.redis_url = redis_url
-        self.ordinary: dict[str, Message] = {}
+        self.valid_requests: dict[str, Message] = {}
         self.targets: dict[str, str] = {}
         self._items_dir = items_dir
         self._loop = asyncio.new_event_loop()
@@ -89,7 +89,7 @@ class Platform:
             thread = threading.Thread(target=platform._loop.run_forever, daemon=True)
             thread.start()
             platform._run(platform._start())
-            platform.ordinary = platform._ordinary()
+            platform.valid_requests = platform._valid_requests()
             yield platform
             platform._run(platform._stack.aclose())
             platform._loop.call_soon_threadsafe(platform._loop.stop)
@@ -124,7 +124,7 @@ class Platform:
         assert code is grpc.StatusCode.OK, reply
         return reply
 
-    def answers_as_ever(self, method: str) -> None:
+    def assert_answers_correctly(self, method: str) -> None:
         """Assert that the service of this method still answers a valid request correctly."""
         probe = next(methods[0] for methods in SERVICES.values() if method in methods)
         request, right = PROBES[probe]
@@ -158,7 +158,7 @@ class Platform:
         service = await app.build(built, stack)
         return await stack.enter_async_context(server.running_service(service, built))
 
-    def _ordinary(self) -> dict[str, Message]:
+    def _valid_requests(self) -> dict[str, Message]:
         log = {"log_id": "any"}
         user = self.ask(UM, UserModelRequest(user_id="8888")).user_info
         retrieval = RecallRequest(user_info=user, recall_type="repurchase", request_num=9, now=NOW, **log)

@@ -31,7 +31,7 @@ def tiny_vectors(bundle: Bundle) -> tuple[list[str], np.ndarray]:
 async def vectors(request: pytest.FixtureRequest, tiny: Bundle) -> AsyncIterator[VectorStore]:
     """A store that holds the tiny bundle's vectors."""
     if request.param == "fake":
-        yield FakeVectors(*tiny_vectors(tiny), held=tiny.version)
+        yield FakeVectors(*tiny_vectors(tiny), bundle_version=tiny.version)
     elif request.param == "faiss":
         with FaissVectors.load(tiny) as store:
             yield store

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.chaos import Call, Load, teller
+from tests.chaos import Call, Load, line_writer
 
 
 class SlowFile(io.StringIO):
@@ -21,12 +21,12 @@ class SlowFile(io.StringIO):
 
 def test_concurrent_calls_are_written_as_separate_lines() -> None:
     file = SlowFile()
-    tell = teller(file)
+    tell = line_writer(file)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: tell(Call(float(number), 0.1, True, ())), range(100)))
     assert sorted(json.loads(line)["at"] for line in file.getvalue().splitlines()) == list(range(100))
 
 
 def test_malformed_output_of_load_process_raises() -> None:
-    with pytest.raises(json.JSONDecodeError), Load.elsewhere([sys.executable, "-c", "print('{}{}')"]):
+    with pytest.raises(json.JSONDecodeError), Load.in_subprocess([sys.executable, "-c", "print('{}{}')"]):
         pass

@@ -1,6 +1,6 @@
 """Invalid requests, as a broken or hostile client may send them, and the rules that every reply must follow.
 
-`hurt` works on the protobuf descriptors, so that it covers new fields too.
+`corrupted` works on the protobuf descriptors, so that it covers new fields too.
 """
 
 import math
@@ -54,34 +54,34 @@ _NUMBERS = {
 
 
 @st.composite
-def hurt(draw: st.DrawFn, ordinary: Message) -> Message:
+def corrupted(draw: st.DrawFn, valid: Message) -> Message:
     """Return a copy of a valid request with one to three invalid values."""
-    request = type(ordinary)()
-    request.CopyFrom(ordinary)
+    request = type(valid)()
+    request.CopyFrom(valid)
     for _ in range(draw(st.integers(1, 3))):
-        _hurt(draw, request)
+        _corrupt(draw, request)
     return request
 
 
-def _hurt(draw: st.DrawFn, message: Message) -> None:
+def _corrupt(draw: st.DrawFn, message: Message) -> None:
     field = draw(st.sampled_from(list(message.DESCRIPTOR.fields)))
     value = getattr(message, field.name)
     if field.is_repeated:
-        _hurt_list(draw, field, value)
+        _corrupt_list(draw, field, value)
     elif field.type == FieldDescriptor.TYPE_MESSAGE:
-        _hurt(draw, value)
+        _corrupt(draw, value)
     else:
         packed = bytes(value) if field.type == FieldDescriptor.TYPE_BYTES else b""
         setattr(message, field.name, draw(_bad_number(packed) if packed else _bad(field)))
 
 
-def _hurt_list(draw: st.DrawFn, field: FieldDescriptor, values: Any) -> None:
+def _corrupt_list(draw: st.DrawFn, field: FieldDescriptor, values: Any) -> None:
     """Make one of the values invalid, remove them all, or repeat one far too often."""
     is_message = field.type == FieldDescriptor.TYPE_MESSAGE
     if values and draw(st.booleans()):
         index = draw(st.integers(0, len(values) - 1))
         if is_message:
-            _hurt(draw, values[index])
+            _corrupt(draw, values[index])
         else:
             values[index] = draw(_bad(field))
         return
@@ -111,7 +111,7 @@ def _bad(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     return st.sampled_from(TEXTS) | st.text(max_size=20) if text else _NUMBERS[field.type]
 
 
-def faults(reply: Message) -> list[str]:
+def violations(reply: Message) -> list[str]:
     """Return how a reply breaks the rules that hold for every request; empty if it does not."""
     code, text = reply.error.code, reply.error.text
     problems = []
