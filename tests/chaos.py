@@ -1,8 +1,8 @@
-"""Break a part of a running platform under steady load, mend it, and tell what the shop's users saw.
+"""Break a part of a running platform under steady load, repair it, and report what the shop's users observed.
 
     python -m tests.chaos dns:///gateway:8930 USER…
 
-is the load alone: a line of JSON a call, until standard input ends.
+generates the load only: it prints a line of JSON per call, until standard input ends.
 """
 
 import json
@@ -25,16 +25,16 @@ from ecrs.contract.as_pb2_grpc import ASServiceStub
 from ecrs.rpc.client import OPTIONS
 
 RATE = 10
-"""Calls a second, whatever becomes of those before."""
+"""Calls per second, whether or not earlier ones have ended."""
 DEADLINE_S = 1.0
 SLOW_S = 0.3
-"""How late a slow part is."""
+"""Delay of a slow part's answers."""
 USERS = ("1", "8888", *map(str, range(101, 120)))
-"""Known to the tiny bundle."""
-CLEAN = 10
-"""So many full answers in a row are full service."""
-KEPT = {"item: last read"}
-"""Need not stand in when the profile store is away: cm keeps records for ECRS_ITEM_AGE_S."""
+"""Ids of users in the tiny bundle."""
+FULL_ANSWERS_REQUIRED = 10
+"""Number of consecutive full answers that count as full service."""
+OPTIONAL_FALLBACKS = {"item: last read"}
+"""Fallbacks that may stay unused while the profile store is down: cm caches records for ECRS_ITEM_AGE_S."""
 RESULTS = Path(__file__).parents[1] / "artifacts" / "chaos" / "chaos.json"
 
 COLUMNS = ("part", "fault", "calls", "valid", "in_deadline", "degraded", "recovered_s")
@@ -42,7 +42,7 @@ COLUMNS = ("part", "fault", "calls", "valid", "in_deadline", "degraded", "recove
 
 @dataclass(frozen=True)
 class Call:
-    """When it was made, time.monotonic(), which all containers of a machine share; how it ended."""
+    """One call: its start by time.monotonic(), which all containers of a machine share, and its outcome."""
 
     at: float
     took_s: float
@@ -53,7 +53,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Case:
-    """What one fault did: counts of calls, and seconds from mending to full service."""
+    """The effect of one fault: counts of calls, and seconds from the repair to full service."""
 
     part: str
     fault: str
@@ -64,14 +64,14 @@ class Case:
     recovered_s: float
     errors: list[str]
 
-    def besides(self, wanted: Set[str]) -> int:
-        """How often something else than `wanted` stood in."""
+    def count_other_fallbacks(self, wanted: Set[str]) -> int:
+        """Return how often fallbacks other than `wanted` were used."""
         return sum(count for fallback, count in self.degraded.items() if fallback not in wanted)
 
 
 @dataclass
 class Load:
-    """Calls for users in turn, at RATE, by a client that keeps to the platform's advice to clients."""
+    """Calls for the users in turn, at RATE, by a client configured as the platform advises its clients."""
 
     deadline_s: float
     calls: list[Call] = field(default_factory=list)
@@ -80,13 +80,13 @@ class Load:
     @contextmanager
     def on(cls, gateway: str, users: Sequence[str], deadline_s: float = DEADLINE_S) -> Iterator["Load"]:
         load = cls(deadline_s)
-        with calling(gateway, users, deadline_s, load.calls.append):
+        with make_calls(gateway, users, deadline_s, load.calls.append):
             yield load
 
     @classmethod
     @contextmanager
-    def elsewhere(cls, command: Sequence[str]) -> Iterator["Load"]:
-        """By a process of its own, in a container maybe, that runs this module as a program."""
+    def in_subprocess(cls, command: Sequence[str]) -> Iterator["Load"]:
+        """Run `command`, which executes this module as a program, perhaps in a container, as the load."""
         load = cls(DEADLINE_S)
         with (
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
@@ -94,12 +94,12 @@ class Load:
         ):
             assert process.stdin is not None
             assert process.stdout is not None
-            heard = pool.submit(load._listen, process.stdout)
+            reading = pool.submit(load._listen, process.stdout)
             try:
                 yield load
             finally:
                 process.stdin.close()
-            heard.result()
+            reading.result()
 
     def _listen(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -107,41 +107,47 @@ class Load:
             self.calls.append(Call(**call | {"degraded": tuple(call["degraded"])}))
 
     def full_service(self, since: float, limit_s: float) -> float:
-        """Seconds from `since` to the first of CLEAN full answers in a row, the newest; AssertionError past
-        the limit."""
+        """Wait until the newest FULL_ANSWERS_REQUIRED calls got full answers.
+
+        Returns the seconds from `since` to the first of these calls. Raises AssertionError after `limit_s`.
+        """
         while True:
             newest = sorted((call for call in self.calls if call.at >= since), key=lambda call: call.at)
-            newest = newest[-CLEAN:]
-            if len(newest) == CLEAN and all(call.valid and not call.degraded for call in newest):
+            newest = newest[-FULL_ANSWERS_REQUIRED:]
+            if len(newest) == FULL_ANSWERS_REQUIRED and all(
+                call.valid and not call.degraded for call in newest
+            ):
                 return newest[0].at - since
-            last = newest[-1] if newest else "no call"
-            assert time.monotonic() - since < limit_s, f"no full service after {limit_s} s: {last}"
+            newest_call = newest[-1] if newest else "no call"
+            assert time.monotonic() - since < limit_s, f"no full service after {limit_s} s: {newest_call}"
             time.sleep(0.1)
 
 
 @contextmanager
-def calling(
+def make_calls(
     gateway: str, users: Sequence[str], deadline_s: float, tell: Callable[[Call], object]
 ) -> Iterator[None]:
-    """Calls at RATE for the time of the context; each is told of when it has ended."""
+    """Make calls at RATE while the context lasts; `tell` is called with each one that has ended."""
     ended = threading.Event()
     with grpc.insecure_channel(gateway, options=OPTIONS) as channel, ThreadPoolExecutor(4 * RATE) as pool:
         stub = ASServiceStub(channel)
 
         def call(user: str) -> None:
-            begun = time.monotonic()
+            started = time.monotonic()
             try:
                 reply = stub.as_call(ASRequest(user_id=user), timeout=deadline_s, wait_for_ready=True)
                 valid = reply.error.code == 200 and len(reply.item_infos) > 0
-                degraded = tuple(f"{one.stage}: {one.fallback}" for one in reply.degraded)
+                degraded = tuple(
+                    f"{degradation.stage}: {degradation.fallback}" for degradation in reply.degraded
+                )
                 error = "" if valid else str(reply.error)
-            except grpc.RpcError as failed:
-                valid, degraded, error = False, (), f"{failed.code().name}: {failed.details()}"
-            tell(Call(begun, time.monotonic() - begun, valid, degraded, error))
+            except grpc.RpcError as rpc_error:
+                valid, degraded, error = False, (), f"{rpc_error.code().name}: {rpc_error.details()}"
+            tell(Call(started, time.monotonic() - started, valid, degraded, error))
 
         def keep_calling() -> None:
-            begun, number = time.monotonic(), 0
-            while not ended.wait(max(0.0, begun + number / RATE - time.monotonic())):
+            started, number = time.monotonic(), 0
+            while not ended.wait(max(0.0, started + number / RATE - time.monotonic())):
                 pool.submit(call, users[number % len(users)])
                 number += 1
 
@@ -154,7 +160,7 @@ def calling(
             thread.join()
 
 
-def suffer(
+def run_case(
     load: Load,
     part: str,
     fault: str,
@@ -164,44 +170,44 @@ def suffer(
     hold_s: float = 3.0,
     recovery_limit_s: float,
 ) -> Case:
-    """Do `damage`, hold it, `mend` it, wait for full service."""
+    """Do `damage`, wait `hold_s`, `mend` it, and wait for full service."""
     load.full_service(time.monotonic(), recovery_limit_s)
-    begun = time.monotonic()
+    started = time.monotonic()
     try:
         damage()
         time.sleep(hold_s)
     finally:
         mend()
     recovered_s = load.full_service(time.monotonic(), recovery_limit_s)
-    calls = [call for call in load.calls if call.at >= begun]
+    calls = [call for call in load.calls if call.at >= started]
     return Case(
         part,
         fault,
         len(calls),
         sum(call.valid for call in calls),
         sum(call.took_s <= load.deadline_s for call in calls),
-        dict(Counter(one for call in calls for one in call.degraded)),
+        dict(Counter(fallback for call in calls for fallback in call.degraded)),
         round(recovered_s, 2),
         sorted({call.error for call in calls if call.error}),
     )
 
 
 @contextmanager
-def written(profile: str) -> Iterator[list[Case]]:
-    """Cases to add to; at the end they are printed as a table, and written to RESULTS."""
+def reported_cases(profile: str) -> Iterator[list[Case]]:
+    """Yield a list to add cases to; at the end they are printed as a table and written to RESULTS."""
     cases: list[Case] = []
     yield cases
     rows = [asdict(case) for case in cases]
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps(before | {profile: rows}, indent=1) + "\n")
+    profiles = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps(profiles | {profile: rows}, indent=1) + "\n")
     print("\n" + " | ".join(COLUMNS))
     for row in rows:
         print(" | ".join(str(row[name]) for name in COLUMNS))
 
 
-def teller(file: TextIO) -> Callable[[Call], None]:
-    """Writes a line of JSON a call, whole, whichever threads make the calls."""
+def line_writer(file: TextIO) -> Callable[[Call], None]:
+    """Return a function that writes a call as one line of JSON; threads may call it concurrently."""
     one_at_a_time = threading.Lock()
 
     def tell(call: Call) -> None:
@@ -213,7 +219,7 @@ def teller(file: TextIO) -> Callable[[Call], None]:
 
 def main() -> None:
     gateway, *users = sys.argv[1:]
-    with calling(gateway, users, DEADLINE_S, teller(sys.stdout)):
+    with make_calls(gateway, users, DEADLINE_S, line_writer(sys.stdout)):
         sys.stdin.read()
 
 

@@ -4,7 +4,7 @@ from hypothesis import settings
 from ecrs.bundle import Bundle
 from tests.tiny import tiny_bundle
 
-# The same examples each time: no change fails by another's bad luck. `make fuzz` looks for more.
+# The same examples in every run, so that a change fails only for its own faults. `make fuzz` tries more.
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("fuzz", max_examples=2_000, deadline=None, print_blob=True)
 settings.load_profile("ci")
@@ -12,5 +12,5 @@ settings.load_profile("ci")
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle of a small shop, trained once for the whole run."""
+    """A bundle of a small shop, trained once per test session."""
     return Bundle.open(tiny_bundle(tmp_path_factory.mktemp("tiny")))

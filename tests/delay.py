@@ -1,9 +1,10 @@
-"""A TCP proxy between callers and a part that makes what the part says late, while its connections last.
+"""A TCP proxy that delays what a part sends to its callers, on connections that stay open.
 
     python delay.py --host 127.0.0.1 --control 7000 um=7001:127.0.0.1:8910 redis=7002:redis:6379
 
-A line `um 0.3` to the control port makes every byte that um says from now on 0.3 s late, and is answered
-with `ok`; `um 0` mends it. Standard library alone: in the compose profile it runs in a container.
+A line `um 0.3` sent to the control port delays every byte that um sends from now on by 0.3 s, and is answered
+with `ok`; `um 0` ends the delay. It uses the standard library only, because in the compose profile it runs in
+a container.
 """
 
 import argparse
@@ -16,35 +17,38 @@ CHUNK = 65_536
 
 
 class Route:
-    """From a port here to a part; any number of connections."""
+    """Forwards any number of connections to one part, whose answers it delays by `delay_s`."""
 
     def __init__(self, host: str, port: int) -> None:
         self.delay_s = 0.0
         self._target = (host, port)
 
     async def carry(self, caller: StreamReader, to_caller: StreamWriter) -> None:
-        """One connection, until either end closes it."""
+        """Forward one connection until either end closes it."""
         try:
             part, to_part = await asyncio.open_connection(*self._target)
         except OSError:
             to_caller.close()
             return
-        ways = [
+        pumps = [
             asyncio.create_task(self._pump(caller, to_part, late=False)),
             asyncio.create_task(self._pump(part, to_caller, late=True)),
         ]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
             to_part.close()
             to_caller.close()
 
     async def _pump(self, source: StreamReader, sink: StreamWriter, *, late: bool) -> None:
-        """Until the source ends. What waits to be passed on does not keep what follows from being read: the
-        delay is added once, however many pieces an answer comes in."""
+        """Forward bytes until the source ends.
+
+        Reading goes on while earlier bytes wait for their time, so that an answer in many pieces is delayed
+        once.
+        """
         clock = asyncio.get_running_loop().time
         waiting: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 
@@ -72,22 +76,22 @@ class Route:
 
 
 def set_delay(control: tuple[str, int], part: str, seconds: float) -> None:
-    """Tell the proxy whose control address this is how late `part` is from now on."""
+    """Delay the answers of `part` by `seconds` from now on; `control` is the proxy's control address."""
     with socket.create_connection(control, timeout=5) as connection:
         connection.sendall(f"{part} {seconds}\n".encode())
         assert connection.recv(16) == b"ok\n", f"the proxy does not know {part}"
 
 
 async def serve(host: str, control: int, routes: dict[str, tuple[int, Route]]) -> None:
-    async def obey(reader: StreamReader, writer: StreamWriter) -> None:
-        if line := await reader.readline():  # nothing: a health check
+    async def handle_command(reader: StreamReader, writer: StreamWriter) -> None:
+        if line := await reader.readline():  # an empty connection is a health check
             part, seconds = line.decode().split()
             routes[part][1].delay_s = float(seconds)
             writer.write(b"ok\n")
         writer.close()
 
     servers = [await asyncio.start_server(route.carry, host, port) for port, route in routes.values()]
-    servers.append(await asyncio.start_server(obey, host, control))
+    servers.append(await asyncio.start_server(handle_command, host, control))
     print("ready", flush=True)
     await asyncio.gather(*(server.serve_forever() for server in servers))
 

@@ -1,4 +1,4 @@
-"""Stores that keep everything in this process: the third implementation of each interface."""
+"""Fake stores and models that keep everything in memory."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from ecrs.storage.vectors import Neighbours, check_version
 
 @dataclass
 class Trouble:
-    """What a fake store does instead of answering: raise `fault`, or take `delay_s`."""
+    """How a fake store fails: it raises `fault`, or answers after `delay_s`."""
 
     fault: Fault | None = None
     delay_s: float = 0.0
 
-    async def strike(self, timeout_s: float) -> None:
+    async def apply(self, timeout_s: float) -> None:
         if self.fault:
             raise self.fault
         if self.delay_s > timeout_s:
@@ -30,60 +30,63 @@ class Trouble:
 
 @dataclass
 class FakeProfiles:
+    """A profile store in memory; `seeded` is the version of the bundle that it holds."""
+
     users: dict[str, User] = field(default_factory=dict)
     products: dict[str, Item] = field(default_factory=dict)
     seeded: str | None = "20260101_000000_00000000"
     trouble: Trouble = field(default_factory=Trouble)
 
     async def user(self, user_id: str, timeout_s: float) -> User | None:
-        await self.trouble.strike(timeout_s)
+        await self.trouble.apply(timeout_s)
         return self.users.get(user_id)
 
     async def items(self, skus: Sequence[str], timeout_s: float) -> list[Item | None]:
-        await self.trouble.strike(timeout_s)
+        await self.trouble.apply(timeout_s)
         return [self.products.get(sku) for sku in skus]
 
     async def put(self, items: Sequence[Item], timeout_s: float) -> None:
-        await self.trouble.strike(timeout_s)
+        await self.trouble.apply(timeout_s)
         for item in items:
             self.products[item.sku] = item
 
     async def remove(self, skus: Sequence[str], timeout_s: float) -> list[str]:
-        await self.trouble.strike(timeout_s)
+        await self.trouble.apply(timeout_s)
         return [sku for sku in skus if self.products.pop(sku, None) is None]
 
     async def set_stock(self, skus: Sequence[str], *, in_stock: bool, timeout_s: float) -> list[str]:
-        await self.trouble.strike(timeout_s)
+        await self.trouble.apply(timeout_s)
         for sku in set(skus) & self.products.keys():
             self.products[sku] = replace(self.products[sku], out_of_stock=not in_stock)
         return [sku for sku in skus if sku not in self.products]
 
     async def version(self, timeout_s: float) -> str | None:
-        await self.trouble.strike(timeout_s)
+        await self.trouble.apply(timeout_s)
         return self.seeded
 
 
 @dataclass
 class FakeVectors:
+    """A vector store in memory that searches by brute force; `bundle_version` is that of its bundle."""
+
     skus: list[str]
     vectors: np.ndarray
-    held: str = "20260101_000000_00000000"
+    bundle_version: str = "20260101_000000_00000000"
     trouble: Trouble = field(default_factory=Trouble)
-
     cold_start_category: dict[str, int] = field(default_factory=dict)
 
     async def search(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
-        await self.trouble.strike(timeout_s)
+        await self.trouble.apply(timeout_s)
         return self._nearest(vector, range(len(self.skus)), n)
 
     async def search_cold_start(self, vector: np.ndarray, n: int, timeout_s: float) -> Neighbours:
-        await self.trouble.strike(timeout_s)
+        await self.trouble.apply(timeout_s)
         return self._nearest(
             vector, [row for row, sku in enumerate(self.skus) if sku in self.cold_start_category], n
         )
 
-    def _nearest(self, vector: np.ndarray, among: Sequence[int], n: int) -> Neighbours:
-        rows = np.array(among, dtype=np.int64)
+    def _nearest(self, vector: np.ndarray, candidates: Sequence[int], n: int) -> Neighbours:
+        rows = np.array(candidates, dtype=np.int64)
         distances = np.square(self.vectors[rows] - vector).sum(axis=1)
         order = np.argsort(distances, kind="stable")[:n]
         skus = [self.skus[row] for row in rows[order]]
@@ -92,8 +95,8 @@ class FakeVectors:
         )
 
     async def version(self, timeout_s: float) -> str:
-        await self.trouble.strike(timeout_s)
-        return self.held
+        await self.trouble.apply(timeout_s)
+        return self.bundle_version
 
     async def count(self, timeout_s: float) -> int:
         return len(self.skus)
@@ -114,8 +117,8 @@ class FakeVectors:
         }
 
     async def remove(self, version: str, skus: Sequence[str], timeout_s: float) -> None:
-        await self.trouble.strike(timeout_s)
-        check_version(self.held, version)
+        await self.trouble.apply(timeout_s)
+        check_version(self.bundle_version, version)
         kept = [row for row, sku in enumerate(self.skus) if sku not in set(skus)]
         self.skus, self.vectors = [self.skus[row] for row in kept], self.vectors[kept]
         self.cold_start_category = {
@@ -125,12 +128,12 @@ class FakeVectors:
 
 @dataclass
 class FakeModel:
-    """Answers `outputs(ids)`."""
+    """A model whose output is `outputs(ids)`."""
 
     signature: ModelSignature
     outputs: object
     trouble: Trouble = field(default_factory=Trouble)
 
     async def infer(self, ids: np.ndarray, timeout_s: float) -> np.ndarray:
-        await self.trouble.strike(timeout_s)
+        await self.trouble.apply(timeout_s)
         return np.asarray(self.outputs(self.signature.check(ids)), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The golden rows of a bundle as the domain's users, items and provenance."""
+"""The golden rows of a bundle as users, items and provenance of the domain."""
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def golden_provenance(bundle: Bundle) -> ProvenanceTable:
 
 
 def golden_ranker_ids(bundle: Bundle) -> list[list[int]]:
-    """The ranker's input, encoded anew from the raw rows, user n with item n."""
+    """Return the ranker's input encoded from the raw golden rows; row n is user n with item n."""
     inputs = load_ranker_inputs(bundle)
     items, provenance = golden_items(bundle), golden_provenance(bundle)
     return [

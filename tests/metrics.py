@@ -1,4 +1,4 @@
-"""The metrics that the code declares, by the names that Prometheus sees."""
+"""The metrics that the code declares, by the names under which Prometheus scrapes them."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Declared:
 
 
 def declared() -> dict[str, Declared]:
-    """All metrics of the platform: those of calls, and those of the shop."""
+    """Return all metrics of the platform: those of RPCs and those of recommending."""
     metrics = [
         value
         for module in (rpc_metrics, shop_metrics)

@@ -1,11 +1,11 @@
-"""A database of a test's own in a Milvus that others use."""
+"""A separate database for tests in a shared Milvus server."""
 
 from ecrs.settings import VectorSettings
 from ecrs_seed.milvus import connect
 
 
 async def database(address: str, password: str | None, name: str) -> VectorSettings:
-    """Database `name`, made if missing, of the Milvus at `address`, milvus://host:port."""
+    """Create database `name` if missing, and return its settings; `address` is milvus://host:port."""
     client = await connect(VectorSettings(vectors=address, milvus_password=password), wait_s=60)
     if name not in client.list_databases():
         client.create_database(name)

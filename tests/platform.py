@@ -1,4 +1,4 @@
-"""The five services in this process, built as for the embedded profile, on real servers and a real Valkey."""
+"""The five services in this process, built as in the embedded profile, on real servers and a real Valkey."""
 
 import asyncio
 import importlib
@@ -45,20 +45,20 @@ SERVICES = {
 METHODS = tuple(method for methods in SERVICES.values() for method in methods)
 
 NOW = 1_708_000_000
-"""Unix seconds, within the tiny data set."""
+"""Unix seconds; lies within the tiny data set."""
 DEADLINE_S = 10.0
 BOUND_S = 3.0
-"""No answer takes longer, on a machine that does something else as well."""
+"""Longest time that an answer may take, generous because the machine may be busy."""
 
 T = TypeVar("T")
 
 
 def types(method: str) -> tuple[Any, Any]:
-    """The message types of a method: request, reply."""
+    """Return the message types of a method: request and reply."""
     service, _, name = method.lstrip("/").rpartition("/")
-    found = descriptor_pool.Default().FindMethodByName(f"{service}.{name}")
-    return message_factory.GetMessageClass(found.input_type), message_factory.GetMessageClass(
-        found.output_type
+    descriptor = descriptor_pool.Default().FindMethodByName(f"{service}.{name}")
+    return message_factory.GetMessageClass(descriptor.input_type), message_factory.GetMessageClass(
+        descriptor.output_type
     )
 
 
@@ -66,14 +66,14 @@ class Platform:
     """The running services.
 
     Their event loop runs on a thread of its own, so the methods here block as a client in another process
-    would. `ordinary` maps each of METHODS to a valid request with all its fields, `targets` the names of
-    TargetSettings to the services' addresses.
+    would. `valid_requests` maps each of METHODS to a valid request with all its fields, `targets` the names
+    of TargetSettings to the services' addresses.
     """
 
     def __init__(self, bundle: Bundle, redis_url: str, items_dir: Path) -> None:
         self.bundle = bundle
         self.redis_url = redis_url
-        self.ordinary: dict[str, Message] = {}
+        self.valid_requests: dict[str, Message] = {}
         self.targets: dict[str, str] = {}
         self._items_dir = items_dir
         self._loop = asyncio.new_event_loop()
@@ -89,7 +89,7 @@ class Platform:
             thread = threading.Thread(target=platform._loop.run_forever, daemon=True)
             thread.start()
             platform._run(platform._start())
-            platform.ordinary = platform._ordinary()
+            platform.valid_requests = platform._valid_requests()
             yield platform
             platform._run(platform._stack.aclose())
             platform._loop.call_soon_threadsafe(platform._loop.stop)
@@ -97,7 +97,7 @@ class Platform:
 
     @contextmanager
     def gateway(self, **targets: str) -> Iterator[grpc.Channel]:
-        """A channel to another gateway, whose services are this platform's except for `targets`."""
+        """Yield a channel to another gateway that uses this platform's services except for `targets`."""
         stack = AsyncExitStack()
         settings = {**self.targets, **targets, "patience_s": 0.0, "reserve_s": 0.5}
         running = self._run(self._serve("gateway", stack, settings))
@@ -108,7 +108,7 @@ class Platform:
             self._run(stack.aclose())
 
     def send(self, method: str, content: bytes) -> tuple[grpc.StatusCode, Any]:
-        """Send these bytes. Returns the reply, or gRPC's status and details, within BOUND_S."""
+        """Send these bytes; return OK and the reply, or the gRPC status and details, within BOUND_S."""
         started = time.monotonic()
         call = self._channels[method].unary_unary(method, response_deserializer=types(method)[1].FromString)
         try:
@@ -119,13 +119,13 @@ class Platform:
             assert time.monotonic() - started < BOUND_S
 
     def ask(self, method: str, request: Message) -> Any:
-        """The reply to `request`."""
+        """Send `request` and return the reply."""
         code, reply = self.send(method, request.SerializeToString())
         assert code is grpc.StatusCode.OK, reply
         return reply
 
-    def answers_as_ever(self, method: str) -> None:
-        """Assert that the service that has this method answers a valid request correctly."""
+    def assert_answers_correctly(self, method: str) -> None:
+        """Assert that the service of this method still answers a valid request correctly."""
         probe = next(methods[0] for methods in SERVICES.values() if method in methods)
         request, right = PROBES[probe]
         reply = self.ask(probe, request)
@@ -142,7 +142,7 @@ class Platform:
             running = await self._serve(name, self._stack, self.targets)
             await running.serving()
             self.targets[f"{name}_target"] = target = f"127.0.0.1:{running.port}"
-            # The server, not this client, decides whether a request is too large.
+            # Unlimited here, so that the server decides whether a request is too large.
             channel = grpc.insecure_channel(target, options=[("grpc.max_send_message_length", -1)])
             self._channels |= dict.fromkeys(SERVICES[name], channel)
 
@@ -158,27 +158,29 @@ class Platform:
         service = await app.build(built, stack)
         return await stack.enter_async_context(server.running_service(service, built))
 
-    def _ordinary(self) -> dict[str, Message]:
-        by = {"log_id": "any"}
+    def _valid_requests(self) -> dict[str, Message]:
+        log = {"log_id": "any"}
         user = self.ask(UM, UserModelRequest(user_id="8888")).user_info
-        recalled = RecallRequest(user_info=user, recall_type="repurchase", request_num=9, now=NOW, **by)
-        found = self.ask(RECALL, recalled)
-        asked = CMRequest(item_ids=[pair.nid for pair in found.score_pairs], **by)
-        items = self.ask(CM, asked).item_infos
+        retrieval = RecallRequest(user_info=user, recall_type="repurchase", request_num=9, now=NOW, **log)
+        candidates = self.ask(RECALL, retrieval)
+        lookup = CMRequest(item_ids=[pair.nid for pair in candidates.score_pairs], **log)
+        items = self.ask(CM, lookup).item_infos
         new = [ItemInfo(sku_id="new", brand="3456", shopid="6980", cate="70"), ItemInfo(sku_id="newer")]
         vector = UpsertVectorsRequest.ItemVector(sku_id="new", vector=[1.0] + [0.0] * 31, cate="70")
         version = self.bundle.version
         return {
-            UM: UserModelRequest(user_id="8888", **by),
-            CM: asked,
-            PUT: PutItemsRequest(item_infos=new, **by),
-            REMOVE: RemoveItemsRequest(item_ids=["new", "newer"], **by),
-            STOCK: SetStockRequest(item_ids=["new", "newer"], **by),
-            RECALL: recalled,
-            UPSERT_VECTORS: UpsertVectorsRequest(vectors=[vector], bundle_version=version, **by),
-            REMOVE_VECTORS: RemoveVectorsRequest(item_ids=["new"], bundle_version=version, **by),
-            RANK: RankRequest(user_info=user, item_infos=items, provenance=found.provenance, now=NOW, **by),
-            AS: ASRequest(user_id="8888", user_info=user, request_num=9, now=NOW, **by),
+            UM: UserModelRequest(user_id="8888", **log),
+            CM: lookup,
+            PUT: PutItemsRequest(item_infos=new, **log),
+            REMOVE: RemoveItemsRequest(item_ids=["new", "newer"], **log),
+            STOCK: SetStockRequest(item_ids=["new", "newer"], **log),
+            RECALL: retrieval,
+            UPSERT_VECTORS: UpsertVectorsRequest(vectors=[vector], bundle_version=version, **log),
+            REMOVE_VECTORS: RemoveVectorsRequest(item_ids=["new"], bundle_version=version, **log),
+            RANK: RankRequest(
+                user_info=user, item_infos=items, provenance=candidates.provenance, now=NOW, **log
+            ),
+            AS: ASRequest(user_id="8888", user_info=user, request_num=9, now=NOW, **log),
         }
 
 

@@ -1,7 +1,7 @@
-"""A data set of a small shop and a bundle trained on it in seconds, for every tier of the tests.
+"""A data set of a small shop, and a bundle trained on it in seconds, for all tests.
 
-60 users, 300 products, about 4,000 actions in 100 days. Each user mostly takes products of one
-category, and some again and again. User "8888" and the products "99654" and "12048" are known;
+60 users, 300 products, about 4,000 actions in 100 days. Each user mostly orders products of one
+category, and some of them repeatedly. User "8888" and the products "99654" and "12048" exist;
 user "1" is `1:5.0:1.0:5.0:20.0:176.0:1933.0` and product "1" is `1:3456:6980:70`.
 """
 
@@ -37,7 +37,7 @@ CATEGORIES = 10
 
 
 def tiny_data(directory: Path, seed: int = 7) -> Path:
-    """Write the data set to `directory`, which is made; `directory`."""
+    """Write the data set to `directory`, which must not exist yet; return `directory`."""
     rng = np.random.default_rng(seed)
     user_ids = ["1", "8888", *(str(number) for number in range(100, 158))]
     skus = ["1", "99654", "12048", *(str(number) for number in range(2000, 2297))]
@@ -52,12 +52,12 @@ def tiny_data(directory: Path, seed: int = 7) -> Path:
 
     rows = []
     for user, user_id in enumerate(user_ids):
-        own = np.flatnonzero(np.arange(len(skus)) % CATEGORIES == user % CATEGORIES)
-        favourites = rng.choice(own, 5, replace=False)
+        preferred = np.flatnonzero(np.arange(len(skus)) % CATEGORIES == user % CATEGORIES)
+        favourites = rng.choice(preferred, 5, replace=False)
         for _ in range(rng.integers(8, 24)):
             ts = FIRST_DAY + int(rng.integers(DAYS * DAY_S))
-            taken = [*rng.choice(favourites, 2), rng.choice(own), rng.integers(len(skus))]
-            for item in taken[: rng.integers(2, 5)]:
+            chosen = [*rng.choice(favourites, 2), rng.choice(preferred), rng.integers(len(skus))]
+            for item in chosen[: rng.integers(2, 5)]:
                 kind = ActionType.ORDER if rng.random() < 0.7 else ActionType.VIEW
                 rows.append((user_id, skus[item], ts, int(kind)))
     rows += [("8888", sku, FIRST_DAY + day * DAY_S, 2) for day, sku in enumerate(["99654", "12048", "1"])]
@@ -75,7 +75,7 @@ def tiny_data(directory: Path, seed: int = 7) -> Path:
 
 
 def tiny_bundle(tmp_path: Path, *, seed: int = 1) -> Path:
-    """Train on `tiny_data` and export; the bundle's directory, `tmp_path/bundles/VERSION`."""
+    """Train on `tiny_data` and export; return the bundle's directory, `tmp_path/bundles/VERSION`."""
     from ecrs_models.export import bundle_writer  # paddle takes a second to import
     from ecrs_models.training import pipeline
 
@@ -86,18 +86,18 @@ def tiny_bundle(tmp_path: Path, *, seed: int = 1) -> Path:
 
 
 def resealed(path: Path) -> Bundle:
-    """The bundle at `path` with its files as they are now, as if they had been exported so."""
+    """Update the manifest of the bundle at `path` to its present files, and open the bundle."""
     seal(path, Bundle.open(path, verify=False).manifest)
     return Bundle.open(path)
 
 
 def as_version(bundle: Bundle, version: str = "20991231_000000_ffffffff", **changed: Any) -> Bundle:
-    """The same files as another version, and with other fields of the manifest."""
+    """Return the bundle with the same files, but another version and the `changed` fields in its manifest."""
     return Bundle(bundle.path, structs.replace(bundle.manifest, version=version, **changed))
 
 
 def tiny_settings(data: Dataset, seed: int = 1, **changed: Any) -> "TrainingSettings":
-    """Small batches, so that a thousand rows make several steps."""
+    """Return settings with small batches, so that a thousand rows make several steps."""
     from ecrs_models.training.settings import TrainingSettings
 
     small = {"tower_batch": 256, "ranker_batch": 256, **changed}

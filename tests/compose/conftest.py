@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos import Case, written
+from tests.chaos import Case, reported_cases
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "ecrs-test"
@@ -157,7 +157,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def cases() -> Iterator[list[Case]]:
     """Of every chaos test of the run."""
-    with written("compose") as cases:
+    with reported_cases("compose") as cases:
         yield cases
 
 

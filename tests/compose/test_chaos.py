@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.chaos import KEPT, Case, Load, suffer
+from tests.chaos import OPTIONAL_FALLBACKS, Case, Load, run_case
 from tests.compose.conftest import PROJECT, Stack, run
 
 pytestmark = pytest.mark.chaos
@@ -19,7 +19,7 @@ DEGRADED = {
     "serving-user-tower": {"recall: without vector"},
     "serving-ranker": {"rank: retrieval order"},
 }
-MAY = {"redis": KEPT}
+MAY = {"redis": OPTIONAL_FALLBACKS}
 FAULTS = ("stop", "pause", "kill", "cut")
 RECOVERY_LIMIT_S = 90.0
 """The goal is 10 s after the part itself is back, which a start is only the beginning of."""
@@ -64,7 +64,7 @@ def test_the_shop_shows_products_whatever_is_away(
     stack: Stack, load: Load, cases: list[Case], part: str, fault: str
 ) -> None:
     damage, mend = means(stack, part, fault)
-    case = suffer(load, part, fault, damage, mend, recovery_limit_s=RECOVERY_LIMIT_S)
+    case = run_case(load, part, fault, damage, mend, recovery_limit_s=RECOVERY_LIMIT_S)
     cases.append(case)
     assert case.valid == case.calls, case.errors
     assert case.in_deadline == case.calls

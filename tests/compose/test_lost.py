@@ -10,7 +10,7 @@ import redis
 
 from ecrs.storage.milvus_vectors import ALIAS
 from tests.compose.conftest import PROJECT, Stack, run, wait_until
-from tests.held import BATCH, digest, records
+from tests.store_digest import BATCH, digest, records
 
 SKU = "put-just-now"
 RECOVERY_LIMIT_S = 90.0

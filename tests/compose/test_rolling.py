@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos import Case, Load, suffer
+from tests.chaos import Case, Load, run_case
 from tests.compose.conftest import PROJECT, ROOT, SERVICES, Stack, free_port, run, wait_until
 
 pytestmark = pytest.mark.chaos
@@ -32,7 +32,7 @@ def load(stack: Stack, replicas: None) -> Iterator[Load]:
     mounts = ["--volume", f"{ROOT}/tests:/app/tests:ro", "--workdir", "/app"]
     container = ["docker", "run", "--rm", "--interactive", "--network", f"{PROJECT}_internal", *mounts]
     program = ["python", "-m", "tests.chaos", "dns:///gateway:8930"]
-    with Load.elsewhere([*container, image, *program, *stack.users()]) as load:
+    with Load.in_subprocess([*container, image, *program, *stack.users()]) as load:
         yield load
 
 
@@ -65,7 +65,7 @@ def test_replicas_by_setting_share_the_calls(stack: Stack, load: Load) -> None:
 
 @pytest.mark.parametrize("service", SERVED)
 def test_a_rolling_restart_fails_no_call(stack: Stack, load: Load, cases: list[Case], service: str) -> None:
-    case = suffer(
+    case = run_case(
         load,
         service,
         "rolling restart",

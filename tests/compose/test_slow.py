@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from tests.chaos import KEPT, SLOW_S, Case, Load, suffer
+from tests.chaos import OPTIONAL_FALLBACKS, SLOW_S, Case, Load, run_case
 from tests.compose.conftest import Stack
 from tests.delay import set_delay
 
@@ -32,7 +32,7 @@ DEGRADED: dict[str, set[str]] = {
     "serving-user-tower": {"recall: without vector"},
     "serving-ranker": set(),
 }
-MAY = {"redis": KEPT}
+MAY = {"redis": OPTIONAL_FALLBACKS}
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,9 @@ def test_the_shop_shows_products_in_time_however_slow_a_part_is(
     late = partial(set_delay, control, part)
     with Load.on(stack.gateway, stack.users()) as load:
         damage, mend = partial(late, SLOW_S), partial(late, 0.0)
-        case = suffer(load, part, "slow by 300 ms", damage, mend, recovery_limit_s=RECOVERY_LIMIT_S)
+        case = run_case(load, part, "slow by 300 ms", damage, mend, recovery_limit_s=RECOVERY_LIMIT_S)
     cases.append(case)
     assert case.valid == case.calls, case.errors
     assert case.in_deadline == case.calls
     assert DEGRADED[part] - MAY.get(part, set()) <= set(case.degraded)
-    assert case.besides(DEGRADED[part]) <= HURRIED
+    assert case.count_other_fallbacks(DEGRADED[part]) <= HURRIED

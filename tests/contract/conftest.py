@@ -1,4 +1,4 @@
-"""The five services on real servers, as a client of the original would find them."""
+"""The five services on real servers, as a client of the original system would reach them."""
 
 from collections.abc import Iterator
 

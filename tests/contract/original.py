@@ -1,7 +1,7 @@
-"""The wire as the original system has it: messages, field numbers, types and service paths.
+"""The original system's wire format: messages, field numbers, types and service paths.
 
-Written down here by hand, once, and never regenerated from `proto/`: it is what `proto/` is held
-against. Source: the proto files of the demo this platform replaces.
+Written by hand and never regenerated from `proto/`, because the tests compare `proto/` with it.
+Source: the proto files of the demo that this platform replaces.
 """
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
@@ -16,7 +16,7 @@ ERROR = {"code": (1, UINT32), "text": (2, STRING)}
 SCORE_PAIR = {"nid": (1, STRING), "score": (2, FLOAT)}
 USER_INFO, ITEM_INFO = ".user_info.UserInfo", ".item_info.ItemInfo"
 
-# message → field → (number, type or message, repeated?)
+# file → (package, imports, message → field → (number, type or message, repeated?), service → method)
 FILES = {
     "user_info.proto": (
         "user_info",
@@ -125,7 +125,7 @@ FILES = {
 
 
 def descriptor() -> FileDescriptorSet:
-    """The tables above as protobuf's own descriptors."""
+    """Return the table above as protobuf descriptors."""
     return FileDescriptorSet(file=[_file(name, *parts) for name, parts in FILES.items()])
 
 

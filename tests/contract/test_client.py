@@ -1,6 +1,6 @@
-"""`client.py` prints what the original's client prints; `--full` and `--json` print more.
+"""`client.py` prints what the original client prints; `--full` prints all fields, `--json` prints JSON.
 
-The client runs as a process of its own, against real servers on free ports.
+The client runs as a separate process, against real servers on free ports.
 """
 
 import json
@@ -31,7 +31,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def run(platform: Platform) -> Run:
-    """Runs one command of `client.py`, or of the program that `program` names."""
+    """A function that runs a command of `client.py`, or of the program that `program` names."""
     targets = {f"ECRS_{name}".upper(): target for name, target in platform.targets.items()}
 
     def run_one(*arguments: str, program: str = "client.py") -> subprocess.CompletedProcess[str]:
@@ -46,7 +46,7 @@ def run(platform: Platform) -> Run:
 
 @pytest.fixture
 def printed(run: Run) -> Callable[..., str]:
-    """What a command prints, which must succeed."""
+    """A function that runs a command, asserts that it succeeds and returns its output."""
 
     def output(*arguments: str, **options: str) -> str:
         done = run(*arguments, **options)
@@ -57,17 +57,17 @@ def printed(run: Run) -> Callable[..., str]:
 
 
 @pytest.mark.parametrize("arguments", TRANSCRIPTS)
-def test_the_client_prints_what_the_original_prints(printed: Callable[..., str], arguments: str) -> None:
+def test_client_prints_what_the_original_prints(printed: Callable[..., str], arguments: str) -> None:
     assert_printed_like(TRANSCRIPTS[arguments], printed(*arguments.split()))
 
 
-def test_a_field_that_the_original_does_not_have_fails_the_comparison() -> None:
+def test_comparison_fails_for_fields_that_the_original_lacks() -> None:
     for transcript in TRANSCRIPTS.values():
         text = transcript.replace("...\n", "") + "\n"
         assert_printed_like(transcript, text)
-        for added in ('bundle_version: "1"\n', "item_infos {\n}\n"):
+        for extra in ('bundle_version: "1"\n', "item_infos {\n}\n"):
             with pytest.raises(AssertionError):
-                assert_printed_like(transcript, text[:-1] + added + "\n")
+                assert_printed_like(transcript, text[:-1] + extra + "\n")
         with pytest.raises(AssertionError):
             assert_printed_like(transcript, text.replace("\n}", "\n  out_of_stock: true\n}", 1))
 
@@ -78,16 +78,16 @@ def test_a_field_that_the_original_does_not_have_fails_the_comparison() -> None:
 def test_full_prints_all_fields_as_text(
     printed: Callable[..., str], platform: Platform, arguments: Any
 ) -> None:
-    whole = platform.ask(UM, UserModelRequest(user_id="8888"))
-    whole.user_info.aggregates.ClearField("numbers")
-    assert whole.user_info.history
-    assert text_format.Parse(printed(*arguments), UserModelResponse()) == whole
+    expected = platform.ask(UM, UserModelRequest(user_id="8888"))
+    expected.user_info.aggregates.ClearField("numbers")
+    assert expected.user_info.history
+    assert text_format.Parse(printed(*arguments), UserModelResponse()) == expected
 
 
-def test_full_names_the_unknown_items(printed: Callable[..., str], platform: Platform) -> None:
-    whole = platform.ask(CM, CMRequest(item_ids=["99654", "7"]))
-    assert whole.missing_ids == ["7"]
-    assert text_format.Parse(printed("cm", "99654,7", "--full"), CMResponse()) == whole
+def test_full_lists_unknown_items(printed: Callable[..., str], platform: Platform) -> None:
+    expected = platform.ask(CM, CMRequest(item_ids=["99654", "7"]))
+    assert expected.missing_ids == ["7"]
+    assert text_format.Parse(printed("cm", "99654,7", "--full"), CMResponse()) == expected
 
 
 def test_full_shows_provenance_and_stages(printed: Callable[..., str], platform: Platform) -> None:
@@ -98,7 +98,9 @@ def test_full_shows_provenance_and_stages(printed: Callable[..., str], platform:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_json_is_one_object_of_the_originals_fields(printed: Callable[..., str], program: str) -> None:
+def test_json_is_one_object_with_the_fields_of_the_original(
+    printed: Callable[..., str], program: str
+) -> None:
     reply = json.loads(printed("as", "--json", "8888", program=program))
     assert reply.keys() == {"error", "item_infos"}
     assert reply["error"] == {"code": 200}
@@ -106,12 +108,12 @@ def test_json_is_one_object_of_the_originals_fields(printed: Callable[..., str],
         assert item.keys() == {"sku_id", "brand", "shopid", "cate", "rank_score"}
 
 
-def test_json_of_an_unknown_user_is_the_error(printed: Callable[..., str]) -> None:
+def test_json_of_unknown_user_is_the_error(printed: Callable[..., str]) -> None:
     text = 'UM server get user_info from redis fail. (user_id: "5"\n)'
     assert json.loads(printed("um", "5", "--json")) == {"error": {"code": 500, "text": text}}
 
 
-def test_full_json_has_the_aggregates_as_an_object_per_item(
+def test_full_json_has_one_aggregates_object_per_item(
     printed: Callable[..., str], platform: Platform
 ) -> None:
     info = platform.ask(UM, UserModelRequest(user_id="8888")).user_info
@@ -122,22 +124,20 @@ def test_full_json_has_the_aggregates_as_an_object_per_item(
     assert isinstance(rows[0]["last_order"], int)
 
 
-def test_full_json_has_the_provenance_of_each_candidate(
-    printed: Callable[..., str], platform: Platform
-) -> None:
+def test_full_json_has_provenance_of_each_candidate(printed: Callable[..., str], platform: Platform) -> None:
     info = platform.ask(UM, UserModelRequest(user_id="8888")).user_info
-    whole = platform.ask(RECALL, RecallRequest(user_info=info))
+    expected = platform.ask(RECALL, RecallRequest(user_info=info))
     reply = json.loads(printed("--json", "--full", "recall", "8888"))
     assert "provenance" not in reply
-    found = [
+    provenance = [
         [(one["channel"], one["position"]) for one in pair["provenance"]] for pair in reply["score_pairs"]
     ]
-    table = to_provenance(whole.provenance, len(whole.score_pairs))
-    assert found == [[(channel, position) for channel, position, _ in row] for row in table.entries()]
+    table = to_provenance(expected.provenance, len(expected.score_pairs))
+    assert provenance == [[(channel, position) for channel, position, _ in row] for row in table.entries()]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_negative_number_is_a_value(printed: Callable[..., str], program: str) -> None:
+def test_negative_number_is_a_value_not_an_option(printed: Callable[..., str], program: str) -> None:
     """`-1` stands for an unknown profile value."""
     unknown = ["-1", "--json", "-1.0", "-1", "-1", "-1", "-1"]
     assert json.loads(printed("as", *unknown, program=program))["error"] == {"code": 200}
@@ -150,7 +150,7 @@ def test_a_negative_number_is_a_value(printed: Callable[..., str], program: str)
     [("as", "1", "2"), ("um",), ("cm", "1", "2"), ("recall",), ("rank", "1"), ("um", "1", "--ful")],
     ids=" ".join,
 )
-def test_a_usage_error_prints_the_usage(run: Run, program: str, arguments: Any) -> None:
+def test_usage_error_prints_the_usage(run: Run, program: str, arguments: Any) -> None:
     done = run(*arguments, program=program)
     assert (done.returncode, done.stdout) == (2, "")
     assert "client.py as 8888" in done.stderr

@@ -1,4 +1,4 @@
-"""rank answers in descending order of score, so a client of the original may show its answer as it comes."""
+"""rank returns its pairs by descending score, because clients of the original show them in that order."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def rank(platform: Platform, user: UserInfo, items: list[ItemInfo]) -> RankRespo
     return platform.ask(RANK, RankRequest(user_info=user, item_infos=items, now=NOW))
 
 
-def test_rank_answers_in_descending_order_of_score(
+def test_rank_returns_pairs_in_descending_order_of_score(
     platform: Platform, user: UserInfo, items: list[ItemInfo]
 ) -> None:
     pairs = rank(platform, user, items).score_pairs
@@ -35,7 +35,7 @@ def test_rank_answers_in_descending_order_of_score(
     assert sorted(pair.nid for pair in pairs) == sorted(item.sku_id for item in items)
 
 
-def test_items_shown_in_the_order_of_score_pairs_are_best_first(
+def test_items_shown_in_order_of_score_pairs_are_best_first(
     platform: Platform, user: UserInfo, items: list[ItemInfo]
 ) -> None:
     """The original's `as.py` looks each `nid` up, sets its `rank_score` and appends it to the answer."""

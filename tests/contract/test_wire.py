@@ -1,4 +1,4 @@
-"""`proto/` speaks the original's wire, byte for byte, and adds to it only."""
+"""`proto/` is compatible with the original's wire format, byte for byte, and only adds to it."""
 
 import importlib
 import shutil
@@ -66,7 +66,7 @@ PATHS = {
 
 
 @pytest.mark.parametrize("original", ORIGINAL.file, ids=lambda file: file.name)
-def test_every_original_field_and_method_is_still_there_unchanged(original: FileDescriptorProto) -> None:
+def test_every_field_and_method_of_the_original_is_unchanged(original: FileDescriptorProto) -> None:
     ours = FileDescriptorProto()
     OURS[original.name].CopyToProto(ours)
     assert ours.package == original.package
@@ -74,17 +74,17 @@ def test_every_original_field_and_method_is_still_there_unchanged(original: File
     assert _methods(original) <= _methods(ours)
 
 
-def test_what_is_new_takes_numbers_the_original_leaves_free() -> None:
+def test_new_fields_use_numbers_that_the_original_leaves_free() -> None:
     for original in ORIGINAL.file:
         ours = FileDescriptorProto()
         OURS[original.name].CopyToProto(ours)
-        taken = {(path.rpartition(".")[0], spec[0]) for path, spec in _fields(original).items()}
+        used_numbers = {(path.rpartition(".")[0], spec[0]) for path, spec in _fields(original).items()}
         new = _fields(ours).keys() - _fields(original).keys()
-        assert not taken & {(path.rpartition(".")[0], _fields(ours)[path][0]) for path in new}
+        assert not used_numbers & {(path.rpartition(".")[0], _fields(ours)[path][0]) for path in new}
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_golden_bytes_are_what_we_write_and_read(name: str) -> None:
+def test_messages_are_written_and_read_as_golden_bytes(name: str) -> None:
     values, golden = GOLDEN[name]
     message_type = message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(name))
     assert message_type(**values).SerializeToString(deterministic=True).hex() == golden
@@ -92,19 +92,19 @@ def test_golden_bytes_are_what_we_write_and_read(name: str) -> None:
 
 
 @pytest.mark.parametrize("stub", PATHS)
-def test_service_paths_are_the_originals(stub: str) -> None:
+def test_service_paths_are_those_of_the_original(stub: str) -> None:
     module, _, name = stub.partition(".")
-    asked: dict[str, str] = {}
+    paths: dict[str, str] = {}
 
-    class Channel:
+    class RecordingChannel:
         def unary_unary(self, path: str, **_: object) -> None:
-            asked[path.rpartition("/")[2]] = path
+            paths[path.rpartition("/")[2]] = path
 
-    getattr(importlib.import_module(f"ecrs.contract.{module}"), name)(Channel())
-    assert PATHS[stub].items() <= asked.items()
+    getattr(importlib.import_module(f"ecrs.contract.{module}"), name)(RecordingChannel())
+    assert PATHS[stub].items() <= paths.items()
 
 
-def test_generated_code_is_what_proto_generates(tmp_path: Path) -> None:
+def test_committed_code_is_what_proto_generates(tmp_path: Path) -> None:
     protos = sorted(str(path) for path in (ROOT / "proto").glob("*.proto"))
     kinds = ("python", "pyi", "grpc_python", "mypy_grpc")
     outputs = [f"--{kind}_out={tmp_path}" for kind in kinds]
@@ -128,17 +128,17 @@ def test_generated_code_is_what_proto_generates(tmp_path: Path) -> None:
 
 
 def _fields(file: FileDescriptorProto) -> dict[str, tuple[int, int, str, int]]:
-    found: dict[str, tuple[int, int, str, int]] = {}
+    fields: dict[str, tuple[int, int, str, int]] = {}
 
     def walk(prefix: str, message: object) -> None:
         for field in message.field:
-            found[f"{prefix}.{field.name}"] = (field.number, field.type, field.type_name, field.label)
+            fields[f"{prefix}.{field.name}"] = (field.number, field.type, field.type_name, field.label)
         for nested in message.nested_type:
             walk(f"{prefix}.{nested.name}", nested)
 
     for message in file.message_type:
         walk(message.name, message)
-    return found
+    return fields
 
 
 def _methods(file: FileDescriptorProto) -> set[tuple[str, str, str, str]]:

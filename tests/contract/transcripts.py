@@ -1,4 +1,4 @@
-"""The transcripts of the original's client, and the comparison with what ours prints."""
+"""Transcripts of the original client, and their comparison with the output of ours."""
 
 import re
 from pathlib import Path
@@ -9,13 +9,13 @@ TRANSCRIPTS = {
     command.partition("#")[0].removeprefix("python client.py ").strip(): output
     for command, output in zip(_BLOCKS[::2], _BLOCKS[1::2], strict=True)
 }
-"""What the original prints, by the client's arguments."""
+"""The output of the original, by the client's arguments."""
 
 
 def assert_printed_like(transcript: str, printed: str) -> None:
-    """`printed` is `transcript` line by line, but for ids, scores and the number of messages before `...`.
+    """Assert that `printed` equals `transcript`, except for ids, scores and the number of messages at `...`.
 
-    After the text of the message comes the empty line that `print(message)` adds.
+    The text of the message is followed by the empty line that `print(message)` adds.
     """
     expected, more, _ = masked(transcript).partition("...\n")
     got = masked(printed)
@@ -26,6 +26,6 @@ def assert_printed_like(transcript: str, printed: str) -> None:
 
 
 def masked(text: str) -> str:
-    """`text` with placeholders for ids and profile values, which are quoted numbers, and for scores."""
+    """Return `text` with placeholders for scores and for quoted numbers: ids and profile values."""
     text = re.sub(r'(?<!\\)"-?\d+(\.\d+)?"', '"VALUE"', text)
     return re.sub(r"(score: )\d+(\.\d+)?(e[+-]\d+)?$", r"\1SCORE", text, flags=re.MULTILINE)

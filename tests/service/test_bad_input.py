@@ -24,7 +24,7 @@ from ecrs.rank.tables import load_ranker_inputs
 from ecrs.rpc.errors import BadRequest
 from ecrs.serving.signature import ModelSignature
 from ecrs.wire.messages import to_item, to_provenance, to_user
-from tests.hostile import faults, hurt
+from tests.invalid_requests import corrupted, violations
 from tests.platform import (
     AS,
     CM,
@@ -51,7 +51,7 @@ def platform(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with Platform.running(tiny, tmp_path_factory.mktemp("items")) as platform:
         yield platform
         for method in PROBES:
-            platform.answers_as_ever(method)
+            platform.assert_answers_correctly(method)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -59,25 +59,25 @@ def platform(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def test_whatever_is_bad_is_answered_and_so_is_the_next_request(
     platform: Platform, method: str, data: st.DataObject
 ) -> None:
-    request = data.draw(hurt(platform.ordinary[method]))
+    request = data.draw(corrupted(platform.valid_requests[method]))
     if method in (REMOVE, REMOVE_VECTORS, STOCK):  # what the next request asks for must still be there
         kept = [sku for sku in request.item_ids if sku not in platform.bundle.catalogue.row]
         del request.item_ids[:]
         request.item_ids.extend(kept)
     code, reply = platform.send(method, request.SerializeToString())
     if code is OK:
-        assert faults(reply) == []
+        assert violations(reply) == []
         assert method not in (RECALL, AS) or no_product_twice(reply)
     else:
         assert (code, "larger than max" in reply) == (TOO_MUCH, True), reply
-    platform.answers_as_ever(method)
+    platform.assert_answers_correctly(method)
 
 
 @given(data=st.data())
 def test_no_id_outside_a_models_tables_reaches_it(platform: Platform, data: st.DataObject) -> None:
     bundle = platform.bundle
     ranker = load_ranker_inputs(bundle)
-    request = data.draw(hurt(platform.ordinary[RANK]))
+    request = data.draw(corrupted(platform.valid_requests[RANK]))
     infos = request.item_infos[:1000] or [ItemInfo()]
     try:
         user, items = to_user(request.user_info), ranker.items([to_item(info) for info in infos])
@@ -99,14 +99,14 @@ def no_product_twice(reply: Any) -> bool:
 
 def refused(platform: Platform, method: str, reason: str, **changed: Any) -> None:
     """A request in order but for this is a 400 whose text begins so, and the next one is answered."""
-    request = copy_of(platform.ordinary[method])
+    request = copy_of(platform.valid_requests[method])
     for name, value in changed.items():
         request.ClearField(name)
         request.MergeFrom(type(request)(**{name: value}))
     reply = platform.ask(method, request)
     assert (reply.error.code, reply.error.text[: len(reason)]) == (400, reason)
-    assert faults(reply) == []
-    platform.answers_as_ever(method)
+    assert violations(reply) == []
+    platform.assert_answers_correctly(method)
 
 
 def copy_of(message: Any) -> Any:
@@ -196,7 +196,7 @@ def test_what_is_too_long_or_too_much_is_refused(
 
 def test_a_version_that_is_too_long_to_read_is_not_read_out(platform: Platform) -> None:
     for method in (UPSERT_VECTORS, REMOVE_VECTORS):
-        request = copy_of(platform.ordinary[method])
+        request = copy_of(platform.valid_requests[method])
         request.bundle_version = LONG
         reply = platform.ask(method, request)
         assert (reply.error.code, len(reply.error.text) < 300) == (503, True)
@@ -223,12 +223,12 @@ def test_a_vector_that_would_spoil_the_search_is_refused(platform: Platform, cas
 @pytest.mark.parametrize("method", [RECALL, RANK])
 def test_of_a_long_history_the_newest_are_read(platform: Platform, method: str) -> None:
     history = [Interaction(sku_id=str(2000 + n % 297), ts=NOW - n, type="ORDER") for n in range(100_000)]
-    request = copy_of(platform.ordinary[method])
+    request = copy_of(platform.valid_requests[method])
     request.user_info.history.extend(history)
     reply = platform.ask(method, request)
-    assert (reply.error.code, faults(reply)) == (200, [])
+    assert (reply.error.code, violations(reply)) == (200, [])
     assert reply.score_pairs
-    platform.answers_as_ever(method)
+    platform.assert_answers_correctly(method)
 
 
 def test_the_gateway_does_not_hand_on_what_would_choke_those_behind_it(platform: Platform) -> None:
@@ -245,10 +245,12 @@ def test_the_gateway_does_not_hand_on_what_would_choke_those_behind_it(platform:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_more_than_grpc_takes_is_resource_exhausted(platform: Platform, method: str) -> None:
-    content = platform.ordinary[method].SerializeToString() + b"\xfa\x7f\x80\x80\x80\x02" + bytes(4 << 20)
+    content = (
+        platform.valid_requests[method].SerializeToString() + b"\xfa\x7f\x80\x80\x80\x02" + bytes(4 << 20)
+    )
     code, details = platform.send(method, content)
     assert (code, "larger than max" in details) == (TOO_MUCH, True)
-    platform.answers_as_ever(method)
+    platform.assert_answers_correctly(method)
 
 
 UNREADABLE = {
@@ -267,22 +269,22 @@ def test_what_is_no_message_is_an_invalid_argument(platform: Platform, method: s
     name = types(method)[0].DESCRIPTOR.full_name
     refusal = (grpc.StatusCode.INVALID_ARGUMENT, f"the request is not a valid {name}")
     assert platform.send(method, UNREADABLE[case]) == refusal
-    platform.answers_as_ever(method)
+    platform.assert_answers_correctly(method)
 
 
 @pytest.mark.parametrize("method", METHODS)
 @given(data=st.data())
 def test_damaged_bytes_are_answered_or_refused(platform: Platform, method: str, data: st.DataObject) -> None:
-    content = bytearray(platform.ordinary[method].SerializeToString())
+    content = bytearray(platform.valid_requests[method].SerializeToString())
     for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
         content[place] = data.draw(st.integers(0, 255))
     content = content[: data.draw(st.integers(0, len(content)))] + data.draw(st.binary(max_size=8))
     code, reply = platform.send(method, bytes(content))
     if code is OK:
-        assert faults(reply) == []
+        assert violations(reply) == []
     else:
         assert code is grpc.StatusCode.INVALID_ARGUMENT, reply
-    platform.answers_as_ever(method)
+    platform.assert_answers_correctly(method)
 
 
 @pytest.mark.parametrize("method", [UM, CM, AS])
@@ -291,4 +293,4 @@ def test_ids_are_not_keys(platform: Platform, method: str) -> None:
     for own_id in ("8888##user_info", "ecrs##bundle", "8888##history", "##", "*", "8888\0", "8888\r\nGET x"):
         field = {"item_ids": [own_id]} if method == CM else {"user_id": own_id}
         reply = platform.ask(method, types(method)[0](**field))
-        assert (reply.error.code, faults(reply)) == (500, [])
+        assert (reply.error.code, violations(reply)) == (500, [])

@@ -47,7 +47,7 @@ def store(tiny: Bundle) -> FakeProfiles:
 @pytest.fixture
 def vectors(tiny: Bundle) -> FakeVectors:
     table = read_vectors(tiny.lines("product_vectors.txt"), tiny.count("product_vectors.txt"))
-    return FakeVectors(*table, held=tiny.version)
+    return FakeVectors(*table, bundle_version=tiny.version)
 
 
 @pytest.fixture
@@ -292,7 +292,7 @@ async def test_a_store_that_holds_another_bundle_takes_no_products(platform: Pla
 
 
 async def test_recall_of_another_bundle_takes_no_products(platform: Platform) -> None:
-    platform.vectors.held = "20200101_000000_00000000"
+    platform.vectors.bundle_version = "20200101_000000_00000000"
     stub = await platform.cm()
     for reply in await changes_but_stock(stub):
         assert (reply.error.code, "versions differ" in reply.error.text) == (503, True)

@@ -80,7 +80,8 @@ async def serving(
 @pytest.fixture
 def vectors(tiny: Bundle) -> FakeVectors:
     return FakeVectors(
-        *read_vectors(tiny.lines("product_vectors.txt"), tiny.count("product_vectors.txt")), held=tiny.version
+        *read_vectors(tiny.lines("product_vectors.txt"), tiny.count("product_vectors.txt")),
+        bundle_version=tiny.version,
     )
 
 
@@ -322,7 +323,7 @@ async def test_history_changes_what_an_anonymous_session_gets(
 async def test_a_collection_of_another_version_is_not_asked_until_it_is_the_same(
     start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
 ) -> None:
-    vectors.held = "20200101_000000_00000000"
+    vectors.bundle_version = "20200101_000000_00000000"
     stub, running = await recall(start, tiny, user_tower, vectors)
 
     async def refused() -> bool:
@@ -331,13 +332,13 @@ async def test_a_collection_of_another_version_is_not_asked_until_it_is_the_same
     await eventually(refused)
     alone = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0"), recall_type="vector"))
     assert alone.error.code == 503
-    assert vectors.held in alone.error.text
+    assert vectors.bundle_version in alone.error.text
     assert tiny.version in alone.error.text
     merged = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
     assert (merged.error.code, merged.missing_channels) == (200, ["vector"])
     assert not channels_of(merged) & {"vector", "cold_start"}
 
-    vectors.held = tiny.version
+    vectors.bundle_version = tiny.version
     await running.serving()
     merged = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
     assert (merged.error.code, merged.missing_channels) == (200, [])
@@ -363,7 +364,7 @@ async def test_refused_requests_do_not_share_a_growing_traceback(
             raise
 
     monkeypatch.setattr(RecallService, "recall", observed)
-    vectors.held = "20200101_000000_00000000"
+    vectors.bundle_version = "20200101_000000_00000000"
     stub, _ = await recall(start, tiny, user_tower, vectors)
     for _ in range(10):
         await asyncio.gather(*(stub.recall(RecallRequest(recall_type="vector")) for _ in range(100)))

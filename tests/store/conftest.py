@@ -1,7 +1,7 @@
-"""One suite over every implementation of a store.
+"""Fixtures that run one suite over every implementation of a store.
 
-Embedded implementations run here; the servers of the compose profile join where the environment
-says where they are (the compose tier does):
+The embedded implementations always run. The servers of the compose profile are included if the environment
+gives their addresses, as it does in the compose tier:
 
     ECRS_TEST_REDIS_URL, ECRS_TEST_REDIS_PASSWORD
     ECRS_TEST_MILVUS (milvus://host:port), ECRS_TEST_MILVUS_PASSWORD
@@ -22,12 +22,12 @@ from tests.milvus import database
 
 
 def configured(variable: str) -> list[str]:
-    """`variable` as a parameter where it is set, else no parameter."""
+    """Return `variable` as the only parameter if it is set, otherwise no parameter."""
     return [variable] if os.environ.get(variable) else []
 
 
 REDIS_SERVERS = ["valkey", *(["redis_server"] if configured("ECRS_TEST_REDIS_URL") else [])]
-"""Names of the fixtures that are a server with Redis' protocol."""
+"""Names of the fixtures that provide a server with the Redis protocol."""
 
 
 @pytest.fixture
@@ -48,18 +48,18 @@ def redis_server() -> RedisSettings:
 
 @pytest.fixture(params=REDIS_SERVERS)
 def server(request: pytest.FixtureRequest) -> RedisSettings:
-    """Each of REDIS_SERVERS."""
+    """Each of REDIS_SERVERS in turn."""
     return request.getfixturevalue(request.param)
 
 
 async def milvus_database() -> VectorSettings:
-    """A database of this suite's in the Milvus that the environment names."""
+    """Return the settings of this suite's own database in the Milvus that the environment names."""
     address, password = os.environ["ECRS_TEST_MILVUS"], os.environ.get("ECRS_TEST_MILVUS_PASSWORD")
     return await database(address, password, "store_suite")
 
 
 @pytest.fixture(scope="session")
 def served_bundle(request: pytest.FixtureRequest) -> Bundle:
-    """The bundle that the configured model servers serve, else the tiny one."""
+    """The bundle that the configured model servers serve, or else the tiny bundle."""
     configured_bundle = os.environ.get("ECRS_TEST_BUNDLE")
     return Bundle.open(Path(configured_bundle)) if configured_bundle else request.getfixturevalue("tiny")

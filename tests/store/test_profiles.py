@@ -1,4 +1,4 @@
-"""The profile store: a fake, Valkey, and Redis where there is one, seeded the same way."""
+"""The profile store: a fake, Valkey and, if configured, Redis, all holding the same bundle."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -44,7 +44,7 @@ async def profiles(request: pytest.FixtureRequest, tiny: Bundle) -> AsyncIterato
         await redis.flushdb()
 
 
-async def test_a_user_comes_with_profile_and_history_newest_first(profiles: ItemStore) -> None:
+async def test_user_has_profile_and_history_newest_first(profiles: ItemStore) -> None:
     user = await profiles.user("1", 1.0)
     assert user is not None
     assert (user.id, user.age, user.county) == ("1", "5.0", "1933.0")
@@ -52,36 +52,36 @@ async def test_a_user_comes_with_profile_and_history_newest_first(profiles: Item
     assert [i.ts for i in user.history] == sorted((i.ts for i in user.history), reverse=True)
 
 
-async def test_an_unknown_user_is_none(profiles: ItemStore) -> None:
+async def test_unknown_user_is_none(profiles: ItemStore) -> None:
     assert await profiles.user("no such user", 1.0) is None
 
 
-async def test_items_keep_the_order_asked_and_unknown_ones_are_none(profiles: ItemStore) -> None:
-    found = await profiles.items(["12048", "no such item", "1", "12048"], 1.0)
-    assert [item and item.sku for item in found] == ["12048", None, "1", "12048"]
-    assert found[2] == parse_item("1:3456:6980:70")
+async def test_items_keep_requested_order_and_unknown_ones_are_none(profiles: ItemStore) -> None:
+    stored = await profiles.items(["12048", "no such item", "1", "12048"], 1.0)
+    assert [item and item.sku for item in stored] == ["12048", None, "1", "12048"]
+    assert stored[2] == parse_item("1:3456:6980:70")
 
 
-async def test_no_items_is_no_question(profiles: ItemStore) -> None:
+async def test_empty_request_returns_no_items(profiles: ItemStore) -> None:
     assert await profiles.items([], 1.0) == []
 
 
-async def test_the_store_says_which_bundle_it_holds(profiles: ItemStore, tiny: Bundle) -> None:
+async def test_store_returns_version_of_its_bundle(profiles: ItemStore, tiny: Bundle) -> None:
     assert await profiles.version(1.0) == tiny.version
 
 
-async def test_a_new_item_is_known_as_it_was_put(profiles: ItemStore) -> None:
+async def test_new_item_is_stored_unchanged(profiles: ItemStore) -> None:
     items = [Item("new", "brand ü", "shop", "70"), Item("newer", out_of_stock=True)]
     await profiles.put(items, 1.0)
     assert await profiles.items(["newer", "new"], 1.0) == items[::-1]
 
 
-async def test_a_known_item_that_is_put_again_is_replaced(profiles: ItemStore) -> None:
+async def test_put_replaces_known_item(profiles: ItemStore) -> None:
     await profiles.put([Item("12048", "another brand")], 1.0)
     assert await profiles.items(["12048"], 1.0) == [Item("12048", "another brand")]
 
 
-async def test_a_removed_item_is_unknown_and_its_stock_forgotten(profiles: ItemStore) -> None:
+async def test_removed_item_is_unknown_and_loses_its_stock_mark(profiles: ItemStore) -> None:
     assert await profiles.set_stock(["12048"], in_stock=False, timeout_s=1.0) == []
     assert await profiles.remove(["12048", "never there"], 1.0) == ["never there"]
     assert await profiles.items(["12048"], 1.0) == [None]
@@ -90,22 +90,22 @@ async def test_a_removed_item_is_unknown_and_its_stock_forgotten(profiles: ItemS
     assert await profiles.items(["12048"], 1.0) == [Item("12048")]
 
 
-async def test_stock_is_marked_and_unmarked_and_unknown_items_are_told(profiles: ItemStore) -> None:
-    asked = ["12048", "never there", "1"]
-    assert await profiles.set_stock(asked, in_stock=False, timeout_s=1.0) == ["never there"]
-    found = await profiles.items(["12048", "99654", "1"], 1.0)
-    assert [item and item.out_of_stock for item in found] == [True, False, True]
+async def test_stock_can_be_marked_and_unmarked_and_unknown_items_are_returned(profiles: ItemStore) -> None:
+    skus = ["12048", "never there", "1"]
+    assert await profiles.set_stock(skus, in_stock=False, timeout_s=1.0) == ["never there"]
+    stored = await profiles.items(["12048", "99654", "1"], 1.0)
+    assert [item and item.out_of_stock for item in stored] == [True, False, True]
     assert await profiles.set_stock(["12048"], in_stock=True, timeout_s=1.0) == []
-    found = await profiles.items(["12048", "1"], 1.0)
-    assert [item and item.out_of_stock for item in found] == [False, True]
+    stored = await profiles.items(["12048", "1"], 1.0)
+    assert [item and item.out_of_stock for item in stored] == [False, True]
     assert await profiles.set_stock(["never there"], in_stock=False, timeout_s=1.0) == ["never there"]
     await profiles.put([Item("1")], 1.0)
-    (again,) = await profiles.items(["1"], 1.0)
-    assert again is not None
-    assert not again.out_of_stock
+    (item,) = await profiles.items(["1"], 1.0)
+    assert item is not None
+    assert not item.out_of_stock
 
 
-async def test_an_empty_store_holds_no_version(server: RedisSettings) -> None:
+async def test_empty_store_has_no_version(server: RedisSettings) -> None:
     async with open_redis(server) as redis:
         await redis.flushdb()
         assert await RedisProfileStore(redis).version(1.0) is None
@@ -134,7 +134,7 @@ MALFORMED: tuple[tuple[str, Any, str], ...] = (
 
 
 @pytest.mark.parametrize(("key", "stored", "reason"), MALFORMED)
-async def test_a_malformed_user_raises_a_fault_that_names_the_record_and_the_field(
+async def test_malformed_user_raises_fault_that_names_record_and_field(
     server: RedisSettings, key: str, stored: Any, reason: str
 ) -> None:
     raw = stored if isinstance(stored, bytes) else orjson.dumps(stored)
@@ -147,7 +147,7 @@ async def test_a_malformed_user_raises_a_fault_that_names_the_record_and_the_fie
         await redis.flushdb()
 
 
-async def test_a_malformed_bundle_record_raises_a_fault(server: RedisSettings) -> None:
+async def test_malformed_bundle_record_raises_fault(server: RedisSettings) -> None:
     async with open_redis(server) as redis:
         await redis.set("ecrs##bundle", b'{"version": 7}')
         with pytest.raises(MalformedData, match=r"ecrs##bundle is malformed: Expected `str`.*\$\.version"):
@@ -155,24 +155,22 @@ async def test_a_malformed_bundle_record_raises_a_fault(server: RedisSettings) -
         await redis.flushdb()
 
 
-BROKEN = (b"{", b"\xff", b"[]", b"7", b'{"sku_id": "1"}', b'{"user_id": "1"}')
+MALFORMED_ITEMS = (b"{", b"\xff", b"[]", b"7", b'{"sku_id": "1"}', b'{"user_id": "1"}')
 
 
-@pytest.mark.parametrize("broken", BROKEN)
-async def test_a_malformed_item_is_unknown_and_the_others_are_read(
-    server: RedisSettings, broken: bytes
-) -> None:
+@pytest.mark.parametrize("content", MALFORMED_ITEMS)
+async def test_malformed_item_is_unknown_and_others_are_read(server: RedisSettings, content: bytes) -> None:
     async with open_redis(server) as redis:
         store = RedisProfileStore(redis)
         await store.put([Item("1"), Item("2")], 1.0)
-        await redis.set("1##product_info", broken)
+        await redis.set("1##product_info", content)
         assert await store.items(["1", "2"], 1.0) == [None, Item("2")]
-        await store.put([Item("1", "mended")], 1.0)
-        assert await store.items(["1", "2"], 1.0) == [Item("1", "mended"), Item("2")]
+        await store.put([Item("1", "repaired")], 1.0)
+        assert await store.items(["1", "2"], 1.0) == [Item("1", "repaired"), Item("2")]
         await redis.flushdb()
 
 
-async def test_records_have_the_originals_keys_and_names(server: RedisSettings, tiny: Bundle) -> None:
+async def test_records_have_keys_and_fields_of_the_original(server: RedisSettings, tiny: Bundle) -> None:
     async with open_redis(server) as redis:
         await redis.flushdb()
         await seed_redis(tiny, redis, wait_s=10)
@@ -189,7 +187,7 @@ async def test_records_have_the_originals_keys_and_names(server: RedisSettings, 
         await redis.flushdb()
 
 
-async def test_a_store_that_is_away_is_unavailable() -> None:
+async def test_unreachable_store_is_unavailable() -> None:
     async with open_redis(RedisSettings(redis_url="redis://127.0.0.1:1/0")) as redis:
         with pytest.raises(Unavailable, match="profile store"):
             await RedisProfileStore(redis).user("1", 1.0)
@@ -197,13 +195,13 @@ async def test_a_store_that_is_away_is_unavailable() -> None:
             await RedisProfileStore(redis).put([Item("new")], 1.0)
 
 
-async def test_a_store_that_hangs_is_deadline_exceeded(server: RedisSettings) -> None:
+async def test_hanging_store_raises_deadline_exceeded(server: RedisSettings) -> None:
     async with open_redis(server) as redis, open_redis(server) as other:
         await other.execute_command("CLIENT", "PAUSE", "1000", "ALL")
         with pytest.raises(DeadlineExceeded):
             await RedisProfileStore(redis).user("1", 0.05)
 
 
-async def test_the_fake_fails_as_the_servers_do() -> None:
+async def test_fake_store_times_out_like_the_servers() -> None:
     with pytest.raises(DeadlineExceeded):
         await FakeProfiles(trouble=Trouble(delay_s=9)).user("1", 0.01)

@@ -1,4 +1,4 @@
-"""Seeding Valkey, and Redis where there is one: what is written, replaced, removed and left alone."""
+"""Seeding Valkey and, if configured, Redis: which records are written, replaced, removed and kept."""
 
 import asyncio
 import shutil
@@ -36,7 +36,7 @@ async def redis(server: RedisSettings) -> AsyncIterator[Redis]:
 
 
 def edited(bundle: Bundle, directory: Path, **changes: Callable[[list[str]], list[str]]) -> Bundle:
-    """A copy of the bundle in `directory`, with the lines of `NAME.dat` changed."""
+    """Copy the bundle into `directory` and apply each change to the lines of its `NAME.dat`."""
     copy = Path(shutil.copytree(bundle.path, directory / "copy"))
     for name, change in changes.items():
         path = copy / f"{name}.dat"
@@ -46,11 +46,11 @@ def edited(bundle: Bundle, directory: Path, **changes: Callable[[list[str]], lis
 
 @pytest.fixture
 def newer(tiny: Bundle, tmp_path: Path) -> Bundle:
-    """The bundle of four weeks later: each user has the past of another, and some users and items are new."""
+    """A bundle four weeks newer: users have each other's histories, and some users and items are new."""
 
     def shifted(lines: list[str]) -> list[str]:
-        ids, pasts = zip(*(line.split(":", 1) for line in lines), strict=True)
-        return [":".join(one) for one in zip(ids[:-1], pasts[1:], strict=True)]
+        ids, values = zip(*(line.split(":", 1) for line in lines), strict=True)
+        return [":".join(line) for line in zip(ids[:-1], values[1:], strict=True)]
 
     def products(lines: list[str]) -> list[str]:
         return [*(line.replace("1:3456:", "1:3457:") for line in lines[:200]), "fresh:3456:6980:70"]
@@ -63,31 +63,31 @@ def newer(tiny: Bundle, tmp_path: Path) -> Bundle:
 
 
 async def content(redis: Redis) -> dict[str, Any]:
-    """Everything in the store; of the changes through cm, only the skus."""
-    found: dict[str, Any] = {}
+    """Return everything in the store by key; of item changes through cm the skus, without their times."""
+    values: dict[str, Any] = {}
     async for key in redis.scan_iter(count=1000):
         kind = await redis.type(key)
         read = {b"string": redis.get, b"set": redis.smembers, b"hash": redis.hkeys}[kind]
         value = await read(key)
-        found[key.decode()] = value if kind == b"string" else set(value)
-    return found
+        values[key.decode()] = value if kind == b"string" else set(value)
+    return values
 
 
-Past = tuple[tuple[Interaction, ...], Aggregates]
+UserData = tuple[tuple[Interaction, ...], Aggregates]
 
 
-async def pasts(bundle: Bundle, store: RedisProfileStore) -> dict[str, Past]:
-    """History and aggregates of users that all bundles have, as the store returns them."""
-    found = {}
+async def read_user_data(bundle: Bundle, store: RedisProfileStore) -> dict[str, UserData]:
+    """Return history and aggregates, as read from the store, of 20 users that all bundles have."""
+    user_data = {}
     for line in list(bundle.lines("users.dat"))[:20]:
         user = await store.user(line.partition(":")[0], 5.0)
         assert user is not None
-        found[user.id] = (user.history, user.aggregates)
-    return found
+        user_data[user.id] = (user.history, user.aggregates)
+    return user_data
 
 
 async def change_items(redis: Redis) -> None:
-    """The shop adds an item, changes one, removes one that all bundles have, and runs out of one."""
+    """Add an item, change one, remove one that all bundles have, and mark one as out of stock."""
     store = RedisProfileStore(redis)
     await store.put([Item("added", "a", "b", "c"), Item("1", "changed")], 1.0)
     assert await store.remove(["12048"], 1.0) == []
@@ -96,12 +96,12 @@ async def change_items(redis: Redis) -> None:
 
 async def test_seeding_again_writes_nothing(redis: Redis, tiny: Bundle) -> None:
     first = await seed_redis(tiny, redis, wait_s=10)
-    written: list[int] = []
-    again = await seed_redis(tiny, redis, wait_s=10, advance=written.append)
-    assert (first.already_there, again.already_there, written) == (False, True, [])
+    rows_written: list[int] = []
+    again = await seed_redis(tiny, redis, wait_s=10, advance=rows_written.append)
+    assert (first.already_there, again.already_there, rows_written) == (False, True, [])
 
 
-async def test_every_item_is_stored_as_its_line_says(redis: Redis, tiny: Bundle, tmp_path: Path) -> None:
+async def test_every_item_is_stored_as_in_its_line(redis: Redis, tiny: Bundle, tmp_path: Path) -> None:
     odd = '1ü\u2028x:1 2" tall:back\\slash:ümlaut'
     bundle = edited(tiny, tmp_path, products=lambda lines: [*lines, odd])
     await seed_redis(bundle, redis, wait_s=10)
@@ -116,14 +116,14 @@ async def test_every_row_is_reported(redis: Redis, tiny: Bundle, monkeypatch: py
     assert sum(advanced) == report.rows == sum(tiny.count(name) for name in bundle_records.FILES)
 
 
-def test_the_keys_looked_up_are_those_of_the_records(tiny: Bundle) -> None:
+def test_expected_keys_are_those_of_the_records(tiny: Bundle) -> None:
     of_users = [key for key, _ in bundle_records.user_records(tiny)]
     of_items = [f"{parse_item(line).sku}##product_info" for line in tiny.lines("products.dat")]
     assert list(bundle_records.keys(tiny)) == of_users + of_items
 
 
 @pytest.mark.parametrize("kind", ["##product_info", "##user_info", "##history##*", "##aggregates##*"])
-async def test_seeding_repairs_a_store_that_lost_records(redis: Redis, tiny: Bundle, kind: str) -> None:
+async def test_seeding_repairs_store_that_lost_records(redis: Redis, tiny: Bundle, kind: str) -> None:
     await seed_redis(tiny, redis, wait_s=10)
     before = await content(redis)
     await redis.delete(*[key async for key in redis.scan_iter(f"*{kind}")])
@@ -131,7 +131,7 @@ async def test_seeding_repairs_a_store_that_lost_records(redis: Redis, tiny: Bun
     assert await content(redis) == before
 
 
-async def test_changes_of_the_shop_are_no_lost_records(redis: Redis, tiny: Bundle) -> None:
+async def test_item_changes_do_not_count_as_lost_records(redis: Redis, tiny: Bundle) -> None:
     skus = [parse_item(line).sku for line in tiny.lines("products.dat")]
     await seed_redis(tiny, redis, wait_s=10)
     await RedisProfileStore(redis).remove(skus[:200], 1.0)
@@ -142,7 +142,9 @@ async def test_changes_of_the_shop_are_no_lost_records(redis: Redis, tiny: Bundl
     assert await content(redis) == before
 
 
-async def test_another_bundle_replaces_all_of_the_former(redis: Redis, tiny: Bundle, newer: Bundle) -> None:
+async def test_new_bundle_replaces_all_records_of_the_previous_one(
+    redis: Redis, tiny: Bundle, newer: Bundle
+) -> None:
     await seed_redis(newer, redis, wait_s=10)
     fresh = await content(redis)
     await redis.flushdb()
@@ -154,7 +156,7 @@ async def test_another_bundle_replaces_all_of_the_former(redis: Redis, tiny: Bun
     assert str(report).endswith(f"rows/s), {report.removed} stale keys removed")
 
 
-async def test_keys_of_others_stay_and_those_of_the_former_layout_go(redis: Redis, tiny: Bundle) -> None:
+async def test_foreign_keys_are_kept_and_keys_of_the_old_layout_removed(redis: Redis, tiny: Bundle) -> None:
     others = {
         "a key": "1",
         "1##events": "2",
@@ -171,7 +173,7 @@ async def test_keys_of_others_stay_and_those_of_the_former_layout_go(redis: Redi
     )
 
 
-async def test_changes_of_the_shop_outlive_bundles_with_older_data(
+async def test_item_changes_survive_bundles_with_older_data(
     redis: Redis, tiny: Bundle, newer: Bundle
 ) -> None:
     await seed_redis(newer, redis, wait_s=10)
@@ -186,7 +188,7 @@ async def test_changes_of_the_shop_outlive_bundles_with_older_data(
 
 
 @pytest.mark.parametrize("later_s", [0, 1])
-async def test_a_bundle_with_newer_data_overrides_the_changes(
+async def test_bundle_with_newer_data_overrides_item_changes(
     redis: Redis, tiny: Bundle, newer: Bundle, later_s: int
 ) -> None:
     await seed_redis(tiny, redis, wait_s=10)
@@ -194,7 +196,9 @@ async def test_a_bundle_with_newer_data_overrides_the_changes(
     changed_at = max(map(int, await redis.hvals("ecrs##item_changes")))
     bundle = as_version(newer, as_of=changed_at + later_s)
     await seed_redis(bundle, redis, wait_s=10)
-    added, first, removed, out = await RedisProfileStore(redis).items(["added", "1", "12048", "99654"], 1.0)
+    added, first, removed, out_of_stock = await RedisProfileStore(redis).items(
+        ["added", "1", "12048", "99654"], 1.0
+    )
     if later_s:
         assert (added, first) == (None, parse_item("1:3457:6980:70"))
         assert removed is not None
@@ -202,11 +206,11 @@ async def test_a_bundle_with_newer_data_overrides_the_changes(
     else:
         assert (added, first, removed) == (Item("added", "a", "b", "c"), Item("1", "changed"), None)
         assert await redis.hlen("ecrs##item_changes") == 3
-    assert out is not None
-    assert out.out_of_stock
+    assert out_of_stock is not None
+    assert out_of_stock.out_of_stock
 
 
-async def test_a_user_is_never_of_two_versions(
+async def test_readers_never_see_a_user_of_two_versions(
     redis: Redis, server: RedisSettings, tiny: Bundle, newer: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(seed, "BATCH", 5)
@@ -216,21 +220,21 @@ async def test_a_user_is_never_of_two_versions(
         expected = {}
         for bundle in (newer, tiny):
             await seed_redis(bundle, redis, wait_s=10)
-            expected[bundle.version] = await pasts(bundle, RedisProfileStore(redis))
-        seen = set()
+            expected[bundle.version] = await read_user_data(bundle, RedisProfileStore(redis))
+        seen_versions = set()
         for bundle in (newer, tiny, newer):
             seeding = asyncio.create_task(seed_redis(bundle, redis, wait_s=10))
             while not seeding.done():
-                for user_id, past in (await pasts(tiny, store)).items():
-                    versions = [version for version in expected if expected[version][user_id] == past]
+                for user_id, read_data in (await read_user_data(tiny, store)).items():
+                    versions = [version for version in expected if expected[version][user_id] == read_data]
                     assert len(versions) == 1, f"user {user_id} is of neither version, or of both"
-                    seen.update(versions)
+                    seen_versions.update(versions)
             await seeding
-    assert seen == set(expected)
+    assert seen_versions == set(expected)
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: the seed sends nothing more."""
+    """Stands for SIGKILL: the seed sends no further command."""
 
 
 class HookedConnection(Connection):
@@ -248,7 +252,7 @@ class HookedConnection(Connection):
 async def seed_with_hook(
     bundle: Bundle, server: RedisSettings, before: Callable[[int], Awaitable[None]]
 ) -> int:
-    """Seed through a HookedConnection; the number of commands sent."""
+    """Seed through a HookedConnection; return the number of commands sent."""
     HookedConnection.sent, HookedConnection.before = 0, before
     async with open_redis(server, connection_class=HookedConnection) as client:
         await seed_redis(bundle, client, wait_s=10)
@@ -259,7 +263,7 @@ async def seed_with_hook(
 async def commands(
     redis: Redis, server: RedisSettings, tiny: Bundle, newer: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> int:
-    """The number of commands of a seed of `newer` over `tiny`, in small batches."""
+    """The number of commands that seeding `newer` over `tiny` sends, in small batches."""
 
     async def nothing(_: int) -> None: ...
 
@@ -271,16 +275,16 @@ async def commands(
     return count
 
 
-async def test_a_seed_that_is_killed_leaves_one_version_whole_and_the_next_repairs_it(
+async def test_killed_seed_leaves_one_complete_version_and_the_next_one_repairs_it(
     redis: Redis, server: RedisSettings, tiny: Bundle, newer: Bundle, commands: int
 ) -> None:
-    expected, whole = {}, {}
+    expected, complete = {}, {}
     for bundle in (newer, tiny):
         await redis.flushdb()
         await seed_redis(bundle, redis, wait_s=10)
-        expected[bundle.version] = await pasts(tiny, RedisProfileStore(redis))
+        expected[bundle.version] = await read_user_data(tiny, RedisProfileStore(redis))
         await change_items(redis)
-        whole[bundle.version] = await content(redis)
+        complete[bundle.version] = await content(redis)
     killed_before_switch = 0
     for point in range(commands):
 
@@ -294,14 +298,14 @@ async def test_a_seed_that_is_killed_leaves_one_version_whole_and_the_next_repai
         live = await store.version(1.0)
         killed_before_switch += live == tiny.version
         assert live is not None
-        assert await pasts(tiny, store) == expected[live]
+        assert await read_user_data(tiny, store) == expected[live]
         for bundle in (tiny, newer, tiny) if point % 2 else (newer, tiny):
             await seed_redis(bundle, redis, wait_s=10)
-            assert await content(redis) == whole[bundle.version], f"killed before command {point}"
+            assert await content(redis) == complete[bundle.version], f"killed before command {point}"
     assert 0 < killed_before_switch < commands
 
 
-async def test_what_the_shop_changes_during_a_seed_stays(
+async def test_item_changes_during_a_seed_are_kept(
     redis: Redis, server: RedisSettings, tiny: Bundle, newer: Bundle, commands: int
 ) -> None:
     for point in range(commands):
@@ -318,31 +322,34 @@ async def test_what_the_shop_changes_during_a_seed_stays(
         assert found == ("a", "changed", None), f"changed before command {point}"
 
 
-async def test_a_store_without_room_keeps_the_former_version_whole(
+async def test_full_store_keeps_the_previous_version_complete(
     valkey: RedisSettings, tiny: Bundle, newer: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(seed, "BATCH", 5)
-    written: list[int] = []
+    rows_written: list[int] = []
     async with open_redis(valkey) as redis:
         store = RedisProfileStore(redis)
         await seed_redis(tiny, redis, wait_s=10)
-        before, past = await content(redis), await pasts(tiny, store)
+        before, user_data = await content(redis), await read_user_data(tiny, store)
         used = (await redis.info("memory"))["used_memory"]
-        for room in range(0, 1_000_000, 10_000):
+        for free_bytes in range(0, 1_000_000, 10_000):
             advanced: list[int] = []
-            await redis.config_set("maxmemory", used + room)
+            await redis.config_set("maxmemory", used + free_bytes)
             try:
                 await seed_redis(newer, redis, wait_s=10, advance=advanced.append)
                 break
             except SeedError as error:
                 assert "maxmemory" in error.text  # noqa: PT017 - the last round raises nothing
-            written.append(sum(advanced))
+            rows_written.append(sum(advanced))
             after = await content(redis)
-            assert (await store.version(1.0), await pasts(tiny, store)) == (tiny.version, past)
+            assert (await store.version(1.0), await read_user_data(tiny, store)) == (
+                tiny.version,
+                user_data,
+            )
             assert before.keys() <= after.keys()
-            assert not any(newer.version in key for key in after), "it keeps what it could not use"
+            assert not any(newer.version in key for key in after), "records of the failed seed are left"
         assert await store.version(1.0) == newer.version
-    assert len(set(written)) > 3, f"refused after {written} rows"
+    assert len(set(rows_written)) > 3, f"refused after {rows_written} rows"
 
 
 @pytest.mark.parametrize(
@@ -354,7 +361,7 @@ async def test_a_store_without_room_keeps_the_former_version_whole(
         ("products", ":3456:6980:70", "sku is empty"),
     ],
 )
-async def test_a_bad_line_is_named_and_the_former_version_stays(
+async def test_malformed_line_is_reported_and_previous_version_kept(
     redis: Redis,
     tiny: Bundle,
     tmp_path: Path,
@@ -373,7 +380,7 @@ async def test_a_bad_line_is_named_and_the_former_version_stays(
     assert not [key async for key in redis.scan_iter(f"*{bad.version}")]
 
 
-async def test_an_interrupted_seed_leaves_no_version_and_a_client_in_order(
+async def test_interrupted_seed_leaves_no_version_and_a_usable_client(
     redis: Redis, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(rows: int) -> None:
@@ -387,7 +394,7 @@ async def test_an_interrupted_seed_leaves_no_version_and_a_client_in_order(
     assert await RedisProfileStore(redis).version(1.0) == tiny.version
 
 
-async def test_seeding_a_store_that_stays_away_gives_up(tiny: Bundle) -> None:
+async def test_seeding_gives_up_on_unreachable_store(tiny: Bundle) -> None:
     async with open_redis(RedisSettings(redis_url="redis://127.0.0.1:1/0")) as client:
         with pytest.raises(Unavailable):
             await seed_redis(tiny, client, wait_s=0.3)

@@ -1,4 +1,4 @@
-"""The vector store: brute force, faiss, and Milvus where there is one."""
+"""The vector store: brute force, faiss and, if configured, Milvus."""
 
 import errno
 import os
@@ -31,7 +31,7 @@ def tiny_vectors(bundle: Bundle) -> tuple[list[str], np.ndarray]:
 async def vectors(request: pytest.FixtureRequest, tiny: Bundle) -> AsyncIterator[VectorStore]:
     """A store that holds the tiny bundle's vectors."""
     if request.param == "fake":
-        yield FakeVectors(*tiny_vectors(tiny), held=tiny.version)
+        yield FakeVectors(*tiny_vectors(tiny), bundle_version=tiny.version)
     elif request.param == "faiss":
         with FaissVectors.load(tiny) as store:
             yield store
@@ -40,115 +40,109 @@ async def vectors(request: pytest.FixtureRequest, tiny: Bundle) -> AsyncIterator
         seed.seed_milvus(tiny, await seed.connect(settings, wait_s=60))
         async with MilvusVectors.connect(settings) as milvus:
             yield milvus
-            await undo(milvus, tiny)
+            await restore(milvus, tiny)
 
 
-async def undo(vectors: VectorStore, tiny: Bundle) -> None:
-    """Make a store that outlives its test hold the tiny bundle's vectors again, which beats seeding anew."""
+async def restore(vectors: VectorStore, tiny: Bundle) -> None:
+    """Restore the tiny bundle's vectors in a store that outlives the test, faster than seeding it again."""
     skus, table = tiny_vectors(tiny)
-    found = set((await vectors.search(table[0], 1000, 5.0)).skus)
-    if added := found - set(skus):
+    present = set((await vectors.search(table[0], 1000, 5.0)).skus)
+    if added := present - set(skus):
         await vectors.remove(tiny.version, sorted(added), 5.0)
     await vectors.upsert(tiny.version, skus, table, [0] * len(skus), 5.0)
 
-    async def undone() -> bool:
-        found = await vectors.search(table[7], 1000, 5.0)
-        return len(found) == len(skus) and found.distance[found.skus.index(skus[7])] < 1e-5
+    async def restored() -> bool:
+        neighbours = await vectors.search(table[7], 1000, 5.0)
+        return len(neighbours) == len(skus) and neighbours.distance[neighbours.skus.index(skus[7])] < 1e-5
 
-    await eventually(undone)
+    await eventually(restored)
 
 
-async def test_an_items_own_vector_finds_it_first_at_distance_0(vectors: VectorStore, tiny: Bundle) -> None:
+async def test_item_is_nearest_to_its_own_vector_at_distance_0(vectors: VectorStore, tiny: Bundle) -> None:
     skus, table = tiny_vectors(tiny)
     nearest = await vectors.search(table[7], 10, 5.0)
     assert nearest.skus[0] == skus[7]
     assert nearest.distance[0] == pytest.approx(0.0, abs=1e-5)
 
 
-async def test_neighbours_are_brute_forces_nearest_first_by_squared_l2(
-    vectors: VectorStore, tiny: Bundle
-) -> None:
+async def test_neighbours_match_brute_force_by_squared_l2(vectors: VectorStore, tiny: Bundle) -> None:
     skus, table = tiny_vectors(tiny)
     query = table[:5].mean(axis=0)
     distances = np.square(table - query).sum(axis=1)
-    found = await vectors.search(query, 100, 5.0)
-    assert found.distance == pytest.approx(np.sort(distances)[:100], abs=1e-5)
-    assert found.distance == pytest.approx(
-        [float(distances[skus.index(sku)]) for sku in found.skus], abs=1e-5
+    neighbours = await vectors.search(query, 100, 5.0)
+    assert neighbours.distance == pytest.approx(np.sort(distances)[:100], abs=1e-5)
+    assert neighbours.distance == pytest.approx(
+        [float(distances[skus.index(sku)]) for sku in neighbours.skus], abs=1e-5
     )
-    assert len(set(found.skus)) == 100
+    assert len(set(neighbours.skus)) == 100
 
 
-async def test_asking_for_more_than_there_are_gives_all(vectors: VectorStore, tiny: Bundle) -> None:
+async def test_search_for_more_than_exist_returns_all(vectors: VectorStore, tiny: Bundle) -> None:
     skus, table = tiny_vectors(tiny)
-    found = await vectors.search(table[0], 1000, 5.0)
-    assert sorted(found.skus) == sorted(skus)
+    neighbours = await vectors.search(table[0], 1000, 5.0)
+    assert sorted(neighbours.skus) == sorted(skus)
 
 
-async def test_the_store_says_which_bundle_it_holds_and_how_much(vectors: VectorStore, tiny: Bundle) -> None:
+async def test_store_returns_version_and_count(vectors: VectorStore, tiny: Bundle) -> None:
     assert await vectors.version(5.0) == tiny.version
     assert await vectors.count(5.0) == tiny.count("product_vectors.txt")
 
 
-async def test_an_added_item_is_found_within_a_second(vectors: VectorStore, tiny: Bundle) -> None:
+async def test_added_item_is_found_within_a_second(vectors: VectorStore, tiny: Bundle) -> None:
     _, table = tiny_vectors(tiny)
     added = np.stack([-table[7], -table[8]])
     await vectors.upsert(tiny.version, ["brand-new", 'it\'s "new"'], added, [3, 0], 5.0)
-    await within_a_second(vectors, -table[7], "brand-new")
-    await within_a_second(vectors, -table[8], 'it\'s "new"')
+    await assert_found_within_a_second(vectors, -table[7], "brand-new")
+    await assert_found_within_a_second(vectors, -table[8], 'it\'s "new"')
     assert await vectors.count(5.0) == len(table) + 2
 
 
-async def test_an_item_that_gets_another_vector_is_found_there_and_there_only(
+async def test_item_with_replaced_vector_is_found_only_at_the_new_one(
     vectors: VectorStore, tiny: Bundle
 ) -> None:
     skus, table = tiny_vectors(tiny)
     for vector in (-table[7], -table[9]):
         await vectors.upsert(tiny.version, [skus[7]], vector[None], [0], 5.0)
-        await within_a_second(vectors, vector, skus[7])
-    found = await vectors.search(table[7], 1000, 5.0)
-    assert len(found) == len(set(found.skus)) == len(table)
-    assert found.distance[found.skus.index(skus[7])] == pytest.approx(
+        await assert_found_within_a_second(vectors, vector, skus[7])
+    neighbours = await vectors.search(table[7], 1000, 5.0)
+    assert len(neighbours) == len(set(neighbours.skus)) == len(table)
+    assert neighbours.distance[neighbours.skus.index(skus[7])] == pytest.approx(
         float(np.square(table[7] + table[9]).sum()), abs=1e-5
     )
 
 
-async def test_a_removed_item_is_not_found_until_it_is_added_again(
-    vectors: VectorStore, tiny: Bundle
-) -> None:
+async def test_removed_item_is_not_found_until_it_is_added_again(vectors: VectorStore, tiny: Bundle) -> None:
     skus, table = tiny_vectors(tiny)
     await vectors.upsert(tiny.version, ['it\'s "new"'], table[7:8], [1], 5.0)
     await vectors.remove(tiny.version, [skus[7], 'it\'s "new"', "never there"], 5.0)
 
     async def gone() -> bool:
-        found = await vectors.search(table[7], 1000, 5.0)
-        return sorted(found.skus) == sorted(set(skus) - {skus[7]})
+        neighbours = await vectors.search(table[7], 1000, 5.0)
+        return sorted(neighbours.skus) == sorted(set(skus) - {skus[7]})
 
     await eventually(gone, limit_s=1.0)
     await vectors.upsert(tiny.version, [skus[7]], table[7:8], [0], 5.0)
-    await within_a_second(vectors, table[7], skus[7])
+    await assert_found_within_a_second(vectors, table[7], skus[7])
 
 
-async def test_newcomers_are_found_among_themselves_until_they_are_removed(
-    vectors: VectorStore, tiny: Bundle
-) -> None:
+async def test_cold_start_search_finds_only_cold_start_items(vectors: VectorStore, tiny: Bundle) -> None:
     skus, table = tiny_vectors(tiny)
     assert len(await vectors.search_cold_start(table[7], 10, 5.0)) == 0
     await vectors.upsert(tiny.version, ["far", "near", skus[5]], table[[8, 7, 6]], [3, 4, 0], 5.0)
 
-    async def found() -> list[tuple[str, int]]:
-        return newcomers(await vectors.search_cold_start(table[7], 10, 5.0))
+    async def search() -> list[tuple[str, int]]:
+        return cold_start_items(await vectors.search_cold_start(table[7], 10, 5.0))
 
-    async def both() -> bool:
-        return await found() == [("near", 4), ("far", 3)]
+    async def both_are_found() -> bool:
+        return await search() == [("near", 4), ("far", 3)]
 
-    async def one() -> bool:
-        return await found() == [("far", 9)]
+    async def only_far_is_left() -> bool:
+        return await search() == [("far", 9)]
 
-    await eventually(both, limit_s=1.0)
+    await eventually(both_are_found, limit_s=1.0)
     await vectors.remove(tiny.version, ["near"], 5.0)
     await vectors.upsert(tiny.version, ["far"], table[7:8], [9], 5.0)
-    await eventually(one, limit_s=1.0)
+    await eventually(only_far_is_left, limit_s=1.0)
 
 
 async def test_vectors_of_another_version_are_refused(vectors: VectorStore, tiny: Bundle) -> None:
@@ -160,45 +154,45 @@ async def test_vectors_of_another_version_are_refused(vectors: VectorStore, tiny
     assert await vectors.count(5.0) == len(table)
 
 
-async def within_a_second(vectors: VectorStore, vector: np.ndarray, sku: str) -> None:
-    """Fails unless `sku` is soon the nearest to `vector`, at distance 0."""
+async def assert_found_within_a_second(vectors: VectorStore, vector: np.ndarray, sku: str) -> None:
+    """Assert that within a second `sku` is the nearest to `vector`, at distance 0."""
 
-    async def found() -> bool:
+    async def is_nearest() -> bool:
         nearest = await vectors.search(vector, 3, 5.0)
         return nearest.skus[0] == sku and abs(nearest.distance[0]) < 1e-5
 
-    await eventually(found, limit_s=1.0)
+    await eventually(is_nearest, limit_s=1.0)
 
 
-def newcomers(found: Neighbours) -> list[tuple[str, int]]:
-    return list(zip(found.skus, found.cold_start_category.tolist(), strict=True))
+def cold_start_items(neighbours: Neighbours) -> list[tuple[str, int]]:
+    return list(zip(neighbours.skus, neighbours.cold_start_category.tolist(), strict=True))
 
 
-def append(path: Path, torn: bytes) -> None:
-    path.write_bytes(path.read_bytes() + torn)
+def append_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(path.read_bytes() + content)
 
 
-async def test_changes_to_faiss_outlive_it(tiny: Bundle, tmp_path: Path) -> None:
+async def test_faiss_changes_survive_a_restart(tiny: Bundle, tmp_path: Path) -> None:
     skus, table = tiny_vectors(tiny)
     with FaissVectors.load(tiny, tmp_path / "items") as store:
         await store.upsert(tiny.version, ["new", "gone"], np.stack([-table[0], table[3]]), [4, 1], 5.0)
         await store.upsert(tiny.version, ["new"], -table[7:8], [5], 5.0)
         await store.remove(tiny.version, ["gone", skus[5]], 5.0)
     with FaissVectors.load(tiny, tmp_path / "items") as again:
-        await within_a_second(again, -table[7], "new")
-        assert newcomers(await again.search_cold_start(table[0], 9, 5.0)) == [("new", 5)]
-        found = await again.search(table[0], 1000, 5.0)
-        assert sorted(found.skus) == sorted({*skus, "new"} - {skus[5]})
+        await assert_found_within_a_second(again, -table[7], "new")
+        assert cold_start_items(await again.search_cold_start(table[0], 9, 5.0)) == [("new", 5)]
+        neighbours = await again.search(table[0], 1000, 5.0)
+        assert sorted(neighbours.skus) == sorted({*skus, "new"} - {skus[5]})
     newer = as_version(tiny)
     with FaissVectors.load(newer, tmp_path / "items") as other:
         assert await other.count(5.0) == len(table)  # a new bundle starts from its own catalogue
 
 
-async def test_a_change_that_a_kill_cut_short_is_dropped(tiny: Bundle, tmp_path: Path) -> None:
+async def test_incomplete_last_change_is_dropped(tiny: Bundle, tmp_path: Path) -> None:
     skus, table = tiny_vectors(tiny)
     with FaissVectors.load(tiny, tmp_path) as store:
         await store.remove(tiny.version, skus[:1], 5.0)
-    append(tmp_path / f"{tiny.version}.txt", b'new:{"cold_start_category":1,"vector":[0.1')
+    append_bytes(tmp_path / f"{tiny.version}.txt", b'new:{"cold_start_category":1,"vector":[0.1')
     with FaissVectors.load(tiny, tmp_path) as store:
         assert await store.count(5.0) == len(table) - 1
         await store.remove(tiny.version, skus[1:2], 5.0)
@@ -209,13 +203,13 @@ async def test_a_change_that_a_kill_cut_short_is_dropped(tiny: Bundle, tmp_path:
 @pytest.mark.parametrize(
     "line", ['new:{"cold_start_category":1,"vector":[0.1]}', "new:{}", "new:[0.1]", "new", "new:oops"]
 )
-def test_changes_that_make_no_sense_are_named(tiny: Bundle, tmp_path: Path, line: str) -> None:
+def test_malformed_journal_line_is_reported(tiny: Bundle, tmp_path: Path, line: str) -> None:
     (tmp_path / f"{tiny.version}.txt").write_text(f"gone:null\n{line}\n")
     with pytest.raises(JournalError, match=rf"{tiny.version}\.txt:2"):
         FaissVectors.load(tiny, tmp_path)
 
 
-async def test_what_cannot_be_written_down_is_not_done(
+async def test_change_that_cannot_be_journaled_is_not_applied(
     tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     skus, table = tiny_vectors(tiny)
@@ -234,8 +228,8 @@ async def test_what_cannot_be_written_down_is_not_done(
         assert (await again.search(table[0], 1, 5.0)).skus == skus[:1]
 
 
-@pytest.mark.parametrize("spread", [0.1, 1.0], ids=["clustered", "shapeless"])
-async def test_a_large_catalogues_index_finds_nearly_all_neighbours(
+@pytest.mark.parametrize("spread", [0.1, 1.0], ids=["clustered", "unclustered"])
+async def test_index_of_a_large_catalogue_finds_nearly_all_neighbours(
     spread: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(faiss_vectors, "EXACT_INDEX_LIMIT", 1_000)
@@ -247,14 +241,14 @@ async def test_a_large_catalogues_index_finds_nearly_all_neighbours(
         recall = []
         for query in table[3::1000]:
             true = np.argsort(np.square(table - query).sum(axis=1))[:100]
-            found = await store.search(query, 100, 5.0)
-            recall.append(len(set(found.skus) & {str(n) for n in true}) / 100)
-        assert np.mean(recall) >= 0.985  # other queries than those it was tuned on
+            neighbours = await store.search(query, 100, 5.0)
+            recall.append(len(set(neighbours.skus) & {str(n) for n in true}) / 100)
+        assert np.mean(recall) >= 0.985  # for other queries than those that the index was tuned on
 
         await store.upsert("v", ["new", "7"], np.stack([-table[7], -table[8]]), [1, 0], 5.0)
         await store.remove("v", ["9"], 5.0)
         for vector, sku in ((-table[7], "new"), (-table[8], "7")):
-            await within_a_second(store, vector, sku)
+            await assert_found_within_a_second(store, vector, sku)
         for gone in (7, 9):
             assert str(gone) not in (await store.search(table[gone], 100, 5.0)).skus
 
@@ -271,12 +265,12 @@ async def test_a_large_catalogues_index_finds_nearly_all_neighbours(
     ],
 )
 @pytest.mark.filterwarnings("ignore:overflow")
-def test_a_bad_vector_line_is_named(lines: list[str], reason: str) -> None:
+def test_malformed_vector_line_is_reported(lines: list[str], reason: str) -> None:
     with pytest.raises(BundleError, match=reason):
         read_vectors(iter(lines), 2)
 
 
-async def test_a_milvus_that_is_away_is_unavailable() -> None:
+async def test_unreachable_milvus_is_unavailable() -> None:
     async with MilvusVectors.connect(VectorSettings(vectors="milvus://127.0.0.1:1")) as store:
         with pytest.raises(Unavailable):
             await store.version(2.0)

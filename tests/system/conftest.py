@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ecrs.bundle import Bundle
-from tests.chaos import Case, written
+from tests.chaos import Case, reported_cases
 
 ROOT = Path(__file__).parents[2]
 UP_LIMIT_S = 90
@@ -65,7 +65,7 @@ def children(run_dir: Path) -> dict[str, int]:
 @pytest.fixture(scope="session")
 def cases() -> Iterator[list[Case]]:
     """Of every chaos test of the run."""
-    with written("embedded") as cases:
+    with reported_cases("embedded") as cases:
         yield cases
 
 

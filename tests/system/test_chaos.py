@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from ecrs.probe import probe
-from tests.chaos import USERS, Case, Load, suffer
+from tests.chaos import USERS, Case, Load, run_case
 from tests.system.conftest import Up, children
 
 pytestmark = pytest.mark.chaos
@@ -61,7 +61,7 @@ def test_the_shop_shows_products_whatever_dies(
         "kill": (partial(os.kill, broken, signal.SIGKILL), nothing),
         "pause": (partial(hang, broken, LACKS.get(part, {part})), partial(os.kill, broken, signal.SIGCONT)),
     }[fault]
-    case = suffer(load, part, fault, damage, mend, recovery_limit_s=RECOVERY_LIMIT_S)
+    case = run_case(load, part, fault, damage, mend, recovery_limit_s=RECOVERY_LIMIT_S)
     cases.append(case)
     assert case.valid == case.calls, case.errors
     assert case.in_deadline == case.calls

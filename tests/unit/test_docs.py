@@ -1,4 +1,4 @@
-"""The reference pages name everything there is."""
+"""The reference pages cover every command, setting, metric and error code."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import ecrs.cm.app
 import ecrs.gateway.app
 import ecrs.rank.app
 import ecrs.recall.app
-import ecrs.um.app  # noqa: F401 - with the four above, every Settings class
+import ecrs.um.app  # noqa: F401 - the five imports define all settings classes
 from ecrs.rpc.errors import Fault
 from ecrs.rpc.interceptors import SUCCESS
 from ecrs.rpc.settings import EnvironmentSettings
@@ -25,10 +25,10 @@ REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 
 
 def verbs(command: Any, name: str = "ecrs") -> Iterator[tuple[str, Any]]:
-    """Each verb that does something, with its full name."""
+    """Yield the full name and the command object of each runnable command."""
     if isinstance(command, TyperGroup):
-        for own, below in command.commands.items():
-            yield from verbs(below, f"{name} {own}")
+        for own, child in command.commands.items():
+            yield from verbs(child, f"{name} {own}")
     else:
         yield name, command
 
@@ -36,13 +36,13 @@ def verbs(command: Any, name: str = "ecrs") -> Iterator[tuple[str, Any]]:
 VERBS = dict(verbs(typer.main.get_command(app)))
 
 
-def words(page: str) -> set[str]:
-    """What the page has in code spans."""
+def code_spans(page: str) -> set[str]:
+    """Return the texts in code spans of a reference page."""
     return set(re.findall(r"`([^`]+)`", (REFERENCE / page).read_text()))
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_cli_has_every_verb_with_its_options(verb: str) -> None:
+def test_cli_page_has_every_verb_with_its_options(verb: str) -> None:
     heading = rf"^### {verb}(?![\w-]| [a-z])(.*?)(?=^#|\Z)"
     section = re.search(heading, (REFERENCE / "cli.md").read_text(), re.MULTILINE | re.DOTALL)
     assert section, f"no heading `### {verb}`"
@@ -54,13 +54,13 @@ def test_cli_has_every_verb_with_its_options(verb: str) -> None:
             assert (parameter.metavar or str(parameter.name).upper()) in section[1]
 
 
-def test_cli_has_no_verb_that_is_not_there() -> None:
+def test_cli_page_has_no_unknown_verb() -> None:
     headings = re.findall(r"^### (ecrs(?: [a-z-]+)+)", (REFERENCE / "cli.md").read_text(), re.MULTILINE)
     assert sorted(headings) == sorted(VERBS)
 
 
-def test_original_names_commands_and_paths_that_exist() -> None:
-    page = words("original.md")
+def test_original_page_names_existing_commands_and_paths() -> None:
+    page = code_spans("original.md")
     commands = {word for word in page if word.startswith("ecrs ")}
     paths = {word for word in page if word.startswith(("services/", "seed/", "tests/"))}
     assert len(commands) > 5
@@ -70,32 +70,34 @@ def test_original_names_commands_and_paths_that_exist() -> None:
 
 
 def subclasses(kind: type[EnvironmentSettings]) -> Iterator[type[EnvironmentSettings]]:
-    for below in kind.__subclasses__():
-        yield below
-        yield from subclasses(below)
+    for child in kind.__subclasses__():
+        yield child
+        yield from subclasses(child)
 
 
-def test_settings_has_every_setting() -> None:
-    there_are = {
+def test_settings_page_has_every_setting() -> None:
+    settings = {
         f"ECRS_{name}".upper() for kind in subclasses(EnvironmentSettings) for name in kind.model_fields
     }
-    assert len(there_are) > 20
-    assert there_are == {word for word in words("settings.md") if re.fullmatch(r"ECRS_[A-Z_]+", word)}
+    assert len(settings) > 20
+    assert settings == {word for word in code_spans("settings.md") if re.fullmatch(r"ECRS_[A-Z_]+", word)}
 
 
-def test_metrics_has_every_metric_with_its_type_and_labels() -> None:
+def test_metrics_page_has_every_metric_with_type_and_labels() -> None:
     page = (REFERENCE / "metrics.md").read_text()
     rows = re.findall(r"^\| `(ecrs_\w+)` \| (\w+) \|(.*)\|$", page, re.MULTILINE)
-    named = {name: Declared(type_, tuple(re.findall(r"`(\w+)`", labels))) for name, type_, labels in rows}
-    assert len(named) > 3
-    assert named == declared()
+    documented = {
+        name: Declared(type_, tuple(re.findall(r"`(\w+)`", labels))) for name, type_, labels in rows
+    }
+    assert len(documented) > 3
+    assert documented == declared()
 
 
-def test_wire_has_every_error_code() -> None:
+def test_wire_page_has_every_error_code() -> None:
     table = set(re.findall(r"^\| (\d+) \|", (REFERENCE / "wire.md").read_text(), re.MULTILINE))
     assert table == {str(SUCCESS), *(str(fault.code) for fault in Fault.__subclasses__())}
 
 
-def test_all_metrics_are_declared_in_one_place() -> None:
+def test_all_registered_metrics_are_declared() -> None:
     registered = {metric.name for metric in REGISTRY.collect() if metric.name.startswith("ecrs_")}
     assert registered == {name.removesuffix("_total") for name in declared()}

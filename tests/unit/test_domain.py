@@ -1,3 +1,5 @@
+"""The domain's entities, read from and written to file lines and wire messages."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,14 +31,14 @@ users = st.builds(
 items = st.builds(Item, sku=values, brand=values, shop=values, category=values)
 
 
-def test_the_originals_lines_parse() -> None:
+def test_file_lines_of_the_original_parse() -> None:
     assert parse_user("1:5.0:1.0:5.0:20.0:176.0:1933.0\n") == User(
         "1", "5.0", "1.0", "5.0", "20.0", "176.0", "1933.0"
     )
     assert parse_item("1:3456:6980:70") == Item("1", "3456", "6980", "70")
 
 
-def test_an_empty_value_is_unknown() -> None:
+def test_empty_value_becomes_unknown() -> None:
     assert parse_user("7::1.0:::3.0:").age == "-1"
 
 
@@ -44,34 +46,34 @@ def test_an_empty_value_is_unknown() -> None:
     ("line", "reason"),
     [("1:2:3", "expected 4 fields"), ("1:2:3:4:5", "found 5"), (":2:3:4", "sku is empty"), ("", "found 1")],
 )
-def test_a_bad_product_line_says_why(line: str, reason: str) -> None:
+def test_malformed_product_line_raises_with_reason(line: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse_item(line)
 
 
 @pytest.mark.parametrize("text", ["order", "ORDER", "2", " 2 "])
-def test_action_types_by_name_or_jdata_number(text: str) -> None:
+def test_action_type_parses_name_or_jdata_number(text: str) -> None:
     assert ActionType.parse(text) is ActionType.ORDER
 
 
 @pytest.mark.parametrize("text", ["", "0", "6", "bought", "unknown", "2.0"])
-def test_other_action_types_are_refused(text: str) -> None:
+def test_invalid_action_type_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="none of view"):
         ActionType.parse(text)
 
 
 @given(users)
-def test_a_user_survives_the_wire(user: User) -> None:
+def test_user_survives_wire_round_trip(user: User) -> None:
     assert to_user(UserInfo.FromString(from_user(user).SerializeToString())) == user
 
 
 @given(items)
-def test_an_item_survives_the_wire(item: Item) -> None:
+def test_item_survives_wire_round_trip(item: Item) -> None:
     assert to_item(from_item(item)) == item
 
 
 @given(users, items)
-def test_lines_read_back_as_written(user: User, item: Item) -> None:
+def test_user_and_item_lines_read_back_as_written(user: User, item: Item) -> None:
     assert parse_item(format_item(item)) == item
     assert parse_user(format_user(user)).id == user.id
 
@@ -86,33 +88,33 @@ def test_lines_read_back_as_written(user: User, item: Item) -> None:
         )
     ).map(tuple)
 )
-def test_a_history_line_reads_back_as_written(history: tuple[Interaction, ...]) -> None:
+def test_history_line_reads_back_as_written(history: tuple[Interaction, ...]) -> None:
     assert parse_history(format_history("42", history)) == ("42", history)
 
 
 @pytest.mark.parametrize("user_id", ["", "0", "-1"])
-def test_ids_that_mean_no_id_are_empty_in_the_domain(user_id: str) -> None:
+def test_placeholder_user_ids_become_empty(user_id: str) -> None:
     assert to_user(UserInfo(user_id=user_id, age="5.0")).id == ""
 
 
-def test_a_longer_history_is_cut_to_the_newest() -> None:
+def test_long_history_keeps_newest_interactions() -> None:
     info = UserInfo(history=[InteractionInfo(sku_id=str(n)) for n in range(HISTORY_LENGTH + 9)])
     assert [i.sku for i in to_user(info).history] == [str(n) for n in range(HISTORY_LENGTH)]
 
 
-def test_an_action_type_of_a_newer_client_is_unknown() -> None:
+def test_undefined_action_type_becomes_unknown() -> None:
     info = UserInfo.FromString(UserInfo(history=[InteractionInfo(sku_id="1")]).SerializeToString())
     info.history[0].type = 99
     assert to_user(info).history[0].type is ActionType.UNKNOWN
 
 
-def test_a_profile_or_a_session_describes_a_user_and_an_id_does_not() -> None:
+def test_profile_or_session_describes_a_user_but_an_id_does_not() -> None:
     assert describes_user(UserInfo(age="5.0"))
     assert describes_user(UserInfo(history=[InteractionInfo(sku_id="1")]))
     assert not describes_user(UserInfo(user_id="8888"))
 
 
-def test_provenance_is_read_by_channel_name_in_any_order() -> None:
+def test_provenance_is_selected_by_channel_name() -> None:
     table = ProvenanceTable.of(
         [[("vector", 2, 0.5), ("cold_start", 1, 0.1)], [("repurchase", 1, 3.0)]],
         ["vector", "cold_start", "repurchase"],

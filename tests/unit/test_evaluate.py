@@ -1,3 +1,5 @@
+"""The offline evaluation: metrics, baselines, funnel, calibration, and whole evaluations of a bundle."""
+
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -39,12 +41,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return Dataset.load(tiny_data(tmp_path_factory.mktemp("evaluate") / "data"))
 
 
-def test_recall_is_the_share_of_the_relevant_found() -> None:
+def test_recall_is_share_of_relevant_items_found() -> None:
     assert metrics.recall(HITS, 5, 4) == pytest.approx(2 / 5)
     assert metrics.recall(HITS, 5, 1) == pytest.approx(1 / 5)
 
 
-def test_ndcg_discounts_by_rank_and_compares_with_the_best_list() -> None:
+def test_ndcg_discounts_by_rank_relative_to_ideal_list() -> None:
     best_of_three = 1 + 1 / math.log2(3) + 1 / 2
     assert metrics.ndcg(HITS, 3, 4) == pytest.approx((1 + 1 / 2) / best_of_three)
     assert metrics.ndcg(HITS, 3, 1) == pytest.approx(1)
@@ -57,24 +59,24 @@ def test_hit_rate_is_one_for_any_hit_within_k() -> None:
     assert metrics.hit_rate(HITS[1:2], 20) == 0
 
 
-def test_measure_by_hand() -> None:
-    found = metrics.measure(np.arange(30), np.array([0, 25, 99]))
-    assert found["recall@20"] == pytest.approx(1 / 3)
-    assert found["recall@100"] == pytest.approx(2 / 3)
-    assert found["ndcg@20"] == pytest.approx(1 / (1 + 1 / math.log2(3) + 1 / 2))
+def test_measure_matches_hand_computed_values() -> None:
+    values = metrics.measure(np.arange(30), np.array([0, 25, 99]))
+    assert values["recall@20"] == pytest.approx(1 / 3)
+    assert values["recall@100"] == pytest.approx(2 / 3)
+    assert values["ndcg@20"] == pytest.approx(1 / (1 + 1 / math.log2(3) + 1 / 2))
     nothing = metrics.measure(np.zeros(0, dtype=int), np.array([1]))
     assert set(nothing.values()) == {0}
-    assert tuple(found) == metrics.METRICS
+    assert tuple(values) == metrics.METRICS
 
 
-def test_coverage_is_the_share_of_the_catalogue_that_anybody_finds_in_the_first_k() -> None:
+def test_coverage_is_share_of_catalogue_in_the_first_k_of_any_list() -> None:
     catalogue = np.array([True, True, True, True, False])
     lists = [np.array([0, 1, 2]), np.array([1, 4])]
     assert metrics.coverage(lists, catalogue, k=2) == pytest.approx(2 / 4)
     assert metrics.coverage(lists, catalogue, k=3) == pytest.approx(3 / 4)
 
 
-def test_novelty_is_in_bits() -> None:
+def test_novelty_is_mean_self_information_in_bits() -> None:
     share = np.array([1 / 2, 1 / 4, 1 / 4])
     assert metrics.novelty(np.array([0]), share) == pytest.approx(1)
     assert metrics.novelty(np.array([0, 1, 2]), share, k=2) == pytest.approx(1.5)
@@ -83,8 +85,8 @@ def test_novelty_is_in_bits() -> None:
 
 @pytest.fixture
 def period(data: Dataset) -> EvaluationPeriod:
-    """Users 0 and 1 before day 30; user 2 is new after it; items 0 to 5, of which 5 is new."""
-    from tests.unit.test_train import log_of
+    """Users 0 and 1 buy before day 30, user 2 only after it; of items 0 to 5, 4 and 5 are new by then."""
+    from tests.unit.test_training import log_of
 
     day = DAY_S
     log = log_of(
@@ -97,40 +99,40 @@ def period(data: Dataset) -> EvaluationPeriod:
     return EvaluationPeriod.of(small, 30 * day, 40 * day)
 
 
-def test_truth_is_the_distinct_items_of_warm_users_within_the_period(period: EvaluationPeriod) -> None:
+def test_truth_is_distinct_items_of_warm_users_within_the_period(period: EvaluationPeriod) -> None:
     assert {user: items.tolist() for user, items in period.truth.items()} == {0: [1, 3, 5]}
     assert period.catalogue.tolist() == [True, True, True, True, False, False]
 
 
-def test_popularity_counts_two_weeks_and_leaves_out_what_was_had(period: EvaluationPeriod) -> None:
+def test_popularity_counts_two_weeks_and_can_exclude_bought_items(period: EvaluationPeriod) -> None:
     assert Popularity(period)(1, False).tolist() == [2, 3, 1, 0]
     assert Popularity(period)(0, True).tolist() == [3]
 
 
-def test_history_is_by_count_then_newest_then_popularity(period: EvaluationPeriod) -> None:
+def test_history_orders_by_count_then_recency_then_popularity(period: EvaluationPeriod) -> None:
     assert HistoryThenPopularity(period)(0, False).tolist() == [1, 2, 0, 3]
     assert HistoryThenPopularity(period)(0, True).tolist() == [3]
 
 
-def test_segments_number_the_distinct_profiles() -> None:
+def test_profile_segments_number_distinct_profiles() -> None:
     assert profile_segments(np.array([[3, 1], [2, 9], [3, 1]])).tolist() == [1, 0, 1]
 
 
-def test_a_segments_popularity_counts_what_others_of_the_profile_bought(period: EvaluationPeriod) -> None:
-    """Users 0 and 1 are alike. Of two weeks, user 0 bought 2, user 1 bought 2 and 3; by all: 2, 3, 1, 0."""
-    alike = SegmentPopularity(period, np.array([0, 0, 0]))
-    assert alike(0, False).tolist() == [2, 3, 1, 0]
-    assert alike(0, True).tolist() == [3]
-    apart = SegmentPopularity(period, np.array([0, 1, 1]))
-    assert apart(0, False).tolist() == [2, 3, 1, 0]
+def test_segment_popularity_counts_purchases_of_equal_profiles(period: EvaluationPeriod) -> None:
+    """In two weeks, user 0 bought 2, user 1 bought 2 and 3; by popularity over all users: 2, 3, 1, 0."""
+    one_segment = SegmentPopularity(period, np.array([0, 0, 0]))
+    assert one_segment(0, False).tolist() == [2, 3, 1, 0]
+    assert one_segment(0, True).tolist() == [3]
+    two_segments = SegmentPopularity(period, np.array([0, 1, 1]))
+    assert two_segments(0, False).tolist() == [2, 3, 1, 0]
 
 
-def test_without_keeps_the_order() -> None:
+def test_without_keeps_order() -> None:
     assert without(np.array([5, 3, 9, 1]), np.array([9, 5])).tolist() == [3, 1]
 
 
-def proposals(items: list[int], channel: int) -> BlendedCandidates:
-    """What one channel proposed, in its order."""
+def channel_candidates(items: list[int], channel: int) -> BlendedCandidates:
+    """Return the candidates of one channel, in its order."""
     positions = np.full((len(items), len(CHANNELS)), np.nan, dtype=np.float32)
     positions[:, channel] = np.arange(1, len(items) + 1)
     return BlendedCandidates(
@@ -139,18 +141,18 @@ def proposals(items: list[int], channel: int) -> BlendedCandidates:
 
 
 def answer(items: list[int], channel: int, scores: list[float]) -> OfflineAnswer:
-    """One channel's proposals, of which as many as there are scores are candidates."""
-    found = proposals(items, channel)
-    return OfflineAnswer(found.first(len(scores)), np.array(scores, dtype=np.float32), found)
+    """Return an answer from one channel; the first `len(scores)` retrieved items are the candidates."""
+    retrieved = channel_candidates(items, channel)
+    return OfflineAnswer(retrieved.first(len(scores)), np.array(scores, dtype=np.float32), retrieved)
 
 
-def test_the_funnel_says_what_is_left_at_each_stage() -> None:
-    """Of five taken, 9 was never sold; 1, 3 and 4 are found, 4 is no candidate; 7 left the aggregates."""
+def test_funnel_gives_share_left_at_each_stage() -> None:
+    """Positive 9 was never sold; 1, 3 and 4 are retrieved; 4 is no candidate; 7 left the aggregates."""
     sold = np.ones(10, dtype=bool)
     sold[9] = False
-    found = answer([1, 2, 3, 4], 1, [0.1, 0.2, 0.3])
-    taken, bought, aggregates = np.array([1, 3, 4, 7, 9]), np.array([7, 1]), np.array([1])
-    shares = dict(zip(STAGES, stages(found, taken, sold, bought, aggregates), strict=True))
+    offline_answer = answer([1, 2, 3, 4], 1, [0.1, 0.2, 0.3])
+    positives, bought, aggregates = np.array([1, 3, 4, 7, 9]), np.array([7, 1]), np.array([1])
+    shares = dict(zip(STAGES, stages(offline_answer, positives, sold, bought, aggregates), strict=True))
     assert shares == pytest.approx(
         {
             **{"sold before": 0.8, "repurchase": 0, "similar": 0.6, "popular": 0, "vector": 0},
@@ -160,46 +162,46 @@ def test_the_funnel_says_what_is_left_at_each_stage() -> None:
     )
 
 
-def test_a_list_of_twenty_cannot_hold_what_thirty_took() -> None:
+def test_list_of_twenty_cannot_hold_thirty_positives() -> None:
     thirty, everything = np.arange(30), np.ones(30, dtype=bool)
-    found = answer(list(range(30)), 0, [0.5] * 30)
-    shares = dict(zip(STAGES, stages(found, thirty, everything, thirty, thirty), strict=True))
+    offline_answer = answer(list(range(30)), 0, [0.5] * 30)
+    shares = dict(zip(STAGES, stages(offline_answer, thirty, everything, thirty, thirty), strict=True))
     assert shares["candidates"] == 1
     assert shares["best 20"] == shares["list of 20"] == pytest.approx(2 / 3)
 
 
-def test_the_index_of_a_small_catalogue_loses_nothing(tiny: Bundle) -> None:
+def test_index_of_small_catalogue_is_exact(tiny: Bundle) -> None:
     queries = np.random.default_rng(1).normal(size=(5, 32)).astype(np.float32)
-    found = index_loss(tiny, queries)
-    assert (found["recall"], found["queries"], found["neighbours"]) == (1, 5, 100)
+    loss = index_loss(tiny, queries)
+    assert (loss["recall"], loss["queries"], loss["neighbours"]) == (1, 5, 100)
 
 
-def test_calibration_by_hand() -> None:
-    """Half are taken: saying so is the base line; saying the truth has no entropy, and no error."""
-    taken = np.array([True, True, False, False])
+def test_calibration_matches_hand_computed_values() -> None:
+    """Half are positives: predicting 0.5 is the baseline, predicting the labels has no entropy or error."""
+    labels = np.array([True, True, False, False])
 
     def scored(*scores: float) -> ScoredCandidates:
-        return ScoredCandidates(np.array(scores, dtype=np.float32), taken)
+        return ScoredCandidates(np.array(scores, dtype=np.float32), labels)
 
-    base = calibration(scored(0.5, 0.5, 0.5, 0.5), bins=1)
-    assert base == pytest.approx(
+    baseline = calibration(scored(0.5, 0.5, 0.5, 0.5), bins=1)
+    assert baseline == pytest.approx(
         {"normalised_entropy": 1, "expected_calibration_error": 0, "predicted_over_taken": 1}
     )
-    right = calibration(scored(1, 1, 0, 0), bins=2)
-    assert right["normalised_entropy"] == pytest.approx(0, abs=1e-6)
-    off = calibration(scored(0.9, 0.9, 0.2, 0.2), bins=2)
-    assert off["expected_calibration_error"] == pytest.approx(0.15, abs=1e-6)
-    assert off["predicted_over_taken"] == pytest.approx(1.1, abs=1e-6)
+    perfect = calibration(scored(1, 1, 0, 0), bins=2)
+    assert perfect["normalised_entropy"] == pytest.approx(0, abs=1e-6)
+    biased = calibration(scored(0.9, 0.9, 0.2, 0.2), bins=2)
+    assert biased["expected_calibration_error"] == pytest.approx(0.15, abs=1e-6)
+    assert biased["predicted_over_taken"] == pytest.approx(1.1, abs=1e-6)
     curve = reliability(scored(0.9, 0.1, 0.2, 0.4), bins=2)
     assert [part["predicted"] for part in curve] == pytest.approx([0.15, 0.65])
     assert [part["taken"] for part in curve] == [0.5, 0.5]
 
 
-def test_answers_are_ranked_best_score_first() -> None:
+def test_ranked_items_are_in_descending_order_of_score() -> None:
     assert answer([4, 5, 6], 0, [0.1, 0.3, 0.2]).ranked.tolist() == [5, 6, 4]
 
 
-def test_candidates_are_the_first_of_all_retrieved(data: Dataset, tiny: Bundle) -> None:
+def test_candidates_are_the_first_retrieved_items(data: Dataset, tiny: Bundle) -> None:
     loaded = LoadedBundle.of(tiny, data)
     platform = OfflinePlatform(loaded.snapshot, loaded.models, candidates=20)
     (answer,) = platform.answers(np.array([5]))
@@ -212,7 +214,7 @@ def test_candidates_are_the_first_of_all_retrieved(data: Dataset, tiny: Bundle) 
         assert np.array_equal(getattr(answer.candidates, name), getattr(alone, name), equal_nan=True)
 
 
-def test_users_are_ranked_in_a_batch_as_they_are_alone(
+def test_batch_size_does_not_change_rankings(
     data: Dataset, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = LoadedBundle.of(tiny, data)
@@ -223,34 +225,35 @@ def test_users_are_ranked_in_a_batch_as_they_are_alone(
     assert [answer.ranked.tolist() for answer in platform.answers(users)] == together
 
 
-def test_workers_in_processes_answer_as_one_in_this_process(
+def test_worker_processes_give_the_same_evaluation(
     data: Dataset, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = LoadedBundle.of(tiny, data)
-    here = evaluate(data, loaded.models, loaded.snapshot).as_dict()
+    in_process = evaluate(data, loaded.models, loaded.snapshot).as_dict()
     monkeypatch.setattr("ecrs_models.parallel.MIN_ROWS", 0)
     monkeypatch.setattr("ecrs_models.evaluation.evaluate.CHUNK", 7)
-    there = evaluate(data, loaded.models, loaded.snapshot).as_dict()
-    assert there["tasks"] == here["tasks"]
-    assert there["funnel"] == here["funnel"]
-    assert there["calibration"] == pytest.approx(here["calibration"], rel=1e-6)  # sums of float32 in batches
+    in_workers = evaluate(data, loaded.models, loaded.snapshot).as_dict()
+    assert in_workers["tasks"] == in_process["tasks"]
+    assert in_workers["funnel"] == in_process["funnel"]
+    # Not exactly equal: sums of float32 in other batches.
+    assert in_workers["calibration"] == pytest.approx(in_process["calibration"], rel=1e-6)
 
 
 def test_saved_answers_are_read_back(data: Dataset, tiny: Bundle, tmp_path: Path) -> None:
     loaded = LoadedBundle.of(tiny, data)
-    with evaluator(data, loaded.models, loaded.snapshot) as measured:
-        assert measured.saved(tmp_path / "answers.npz") is None
-        answers = measured.answers(Progress())
-        measured.save(answers, tmp_path / "answers.npz")
-        saved = measured.saved(tmp_path / "answers.npz")
+    with evaluator(data, loaded.models, loaded.snapshot) as evaluation:
+        assert evaluation.saved(tmp_path / "answers.npz") is None
+        answers = evaluation.answers(Progress())
+        evaluation.save(answers, tmp_path / "answers.npz")
+        saved = evaluation.saved(tmp_path / "answers.npz")
         assert saved is not None
-        assert measured.compare(saved).as_dict() == measured.compare(answers).as_dict()
+        assert evaluation.compare(saved).as_dict() == evaluation.compare(answers).as_dict()
     earlier = replace(loaded.snapshot, cutoff=loaded.snapshot.cutoff - 20 * DAY_S)
     with evaluator(data, loaded.models, earlier) as other:
         assert other.saved(tmp_path / "answers.npz") is None
 
 
-def test_in_a_log_without_orders_nothing_was_bought_before(data: Dataset) -> None:
+def test_log_without_orders_has_no_bought_items(data: Dataset) -> None:
     views = replace(data.log, type=np.full_like(data.log.type, ActionType.VIEW))
     split = data.split
     period = EvaluationPeriod.of(replace(data, log=views), split.test_from, split.until)
@@ -260,39 +263,39 @@ def test_in_a_log_without_orders_nothing_was_bought_before(data: Dataset) -> Non
     assert len(period.bought(0)) == 0
 
 
-def test_new_users_are_asked_for_by_what_is_known_of_them(data: Dataset, tiny: Bundle) -> None:
-    """By profile nobody has a past; by a session it is short; without a profile all profiles are alike."""
-    opened = LoadedBundle.of(tiny, data)
-    platform = OfflinePlatform(opened.snapshot, opened.models)
+def test_new_users_are_described_by_profile_or_session(data: Dataset, tiny: Bundle) -> None:
+    """A profile gives no history, a session a short one; without either, all users get the same ranking."""
+    loaded = LoadedBundle.of(tiny, data)
+    platform = OfflinePlatform(loaded.snapshot, loaded.models)
     users, repurchase = np.arange(10), CHANNELS.index("repurchase")
 
-    def repeats(session: bool, profile: bool) -> list[int]:
+    def repurchase_counts(session: bool, profile: bool) -> list[int]:
         answers = platform.answers_as_new(users, session=session, profile=profile)
         return [int((~np.isnan(one.retrieved.positions[:, repurchase])).sum()) for one in answers]
 
-    assert repeats(session=False, profile=True) == [0] * 10
-    assert all(0 < count <= 5 for count in repeats(session=True, profile=True))
-    nothing = [one.ranked.tolist() for one in platform.answers_as_new(users, session=False, profile=False)]
-    assert all(ranked == nothing[0] for ranked in nothing)
+    assert repurchase_counts(session=False, profile=True) == [0] * 10
+    assert all(0 < count <= 5 for count in repurchase_counts(session=True, profile=True))
+    unknown = [one.ranked.tolist() for one in platform.answers_as_new(users, session=False, profile=False)]
+    assert all(ranked == unknown[0] for ranked in unknown)
     profiled = [one.ranked.tolist() for one in platform.answers_as_new(users, session=False, profile=True)]
     assert any(ranked != profiled[0] for ranked in profiled)
 
 
-def test_a_bundle_is_measured_as_at_its_export(data: Dataset, tiny: Bundle) -> None:
-    opened = LoadedBundle.of(tiny, data)
-    found = evaluate(data, opened.models, opened.snapshot).as_dict()
+def test_evaluation_reproduces_metrics_of_the_export(data: Dataset, tiny: Bundle) -> None:
+    loaded = LoadedBundle.of(tiny, data)
+    evaluation = evaluate(data, loaded.models, loaded.snapshot).as_dict()
     for task, rows in tiny.metrics["tasks"].items():
         for name, values in rows.items():
-            assert found["tasks"][task][name] == pytest.approx(values, abs=1e-3)
-    assert found["funnel"]["all"] == pytest.approx(tiny.metrics["funnel"]["all"], abs=1e-3)
+            assert evaluation["tasks"][task][name] == pytest.approx(values, abs=1e-3)
+    assert evaluation["funnel"]["all"] == pytest.approx(tiny.metrics["funnel"]["all"], abs=1e-3)
 
 
-def test_another_data_set_is_refused(data: Dataset, tiny: Bundle) -> None:
+def test_data_set_with_other_products_is_refused(data: Dataset, tiny: Bundle) -> None:
     with pytest.raises(DataError, match="are not those of"):
         LoadedBundle.of(tiny, replace(data, items=data.items[1:]))
 
 
-def test_a_period_without_warm_users_is_an_error(data: Dataset, tiny: Bundle) -> None:
+def test_period_without_warm_users_is_an_error(data: Dataset, tiny: Bundle) -> None:
     empty = replace(data, about=data.about | {"split": Split(1, 2, 3).__dict__})
     tables = EncodedTables.of(data, tiny.encoder)
     snapshot = Snapshot.of(data.log, 3, tables, TrainingSettings.read(tiny.manifest.training).tables)

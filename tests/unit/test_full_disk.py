@@ -1,6 +1,6 @@
-"""A disk that is full, a real one: the files that were there stay whole, and one line says why.
+"""On a disk that is really full, existing files stay intact, and one line of error text gives the reason.
 
-Small disks are tmpfs mounts, which need root.
+The small disks are tmpfs mounts, which require root.
 """
 
 import re
@@ -25,7 +25,7 @@ from ecrs_models.training import pipeline
 from tests.tiny import tiny_settings
 
 Disk = Callable[[int], Path]
-"""Makes a directory on a disk of so many KiB."""
+"""Makes a directory on a new disk of the given size in KiB."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 def fill(disk: Path, *, leave: int) -> Path:
-    """A file that takes all of the disk but `leave` bytes."""
+    """Write a file that leaves `leave` bytes free on the disk; return its path."""
     filler = disk / "filler"
     with open(filler, "wb", buffering=0) as file:
         with suppress(OSError):
@@ -60,22 +60,22 @@ def fill(disk: Path, *, leave: int) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tiny: Bundle) -> tuple[pipeline.TrainedModels, Dataset]:
-    """What the tiny bundle was exported from."""
+    """The trained models and the data set that the tiny bundle was exported from."""
     work = tiny.path.parents[1]
     return pipeline.load(work / "train"), Dataset.load(work / "data")
 
 
-def bytes_of(bundle: Bundle) -> int:
+def bundle_bytes(bundle: Bundle) -> int:
     return sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 0.6, 0.9, 0.99])
-def test_a_full_disk_while_exporting_leaves_the_current_bundle(
+def test_export_to_full_disk_keeps_current_bundle(
     tiny: Bundle, trained: tuple[pipeline.TrainedModels, Dataset], disk: Disk, share: float
 ) -> None:
-    bundles = disk(bytes_of(tiny) * 3 // 1024)
+    bundles = disk(bundle_bytes(tiny) * 3 // 1024)
     old = bundle_writer.export(*trained, bundles, measured=False)
-    size = bytes_of(Bundle.open(bundles / old))
+    size = bundle_bytes(Bundle.open(bundles / old))
     before = sorted(path.name for path in bundles.iterdir())
     fill(bundles, leave=int(size * share))
     with pytest.raises(BundleError, match=r"cannot be written: .*, [0-9,]+ bytes are free"):
@@ -95,13 +95,13 @@ def shop(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ecrs(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run an `ecrs` command to its end."""
+    """Run an `ecrs` command until it exits."""
     command = [Path(sys.executable).with_name("ecrs"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def assert_says_that_the_disk_is_full(done: subprocess.CompletedProcess[str], directory: Path) -> None:
-    """Exit code 1, and one line on stderr after those of the progress, which names the directory."""
+def assert_reports_full_disk(done: subprocess.CompletedProcess[str], directory: Path) -> None:
+    """Assert exit code 1 and, after any progress lines, one line on stderr that names the directory."""
     why = r"cannot be written: .+, [0-9,]+ bytes are free"
     assert done.returncode == 1, done.stdout
     assert re.fullmatch(rf"(  \w+: .+, \d+ s\n)*ecrs: {re.escape(str(directory))}: {why}\n", done.stderr), (
@@ -110,36 +110,34 @@ def assert_says_that_the_disk_is_full(done: subprocess.CompletedProcess[str], di
 
 
 @pytest.mark.parametrize("kib", [8, 500, 2000])
-def test_prepare_complete_journey_says_that_the_disk_is_full(disk: Disk, kib: int) -> None:
+def test_prepare_complete_journey_reports_full_disk(disk: Disk, kib: int) -> None:
     out = disk(kib) / "data"
-    assert_says_that_the_disk_is_full(ecrs("prepare", "complete-journey", "--out", out), out)
+    assert_reports_full_disk(ecrs("prepare", "complete-journey", "--out", out), out)
     assert list(out.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("kib", [4, 12, 40])
-def test_prepare_files_says_that_the_disk_is_full(disk: Disk, shop: Path, kib: int) -> None:
+def test_prepare_files_reports_full_disk(disk: Disk, shop: Path, kib: int) -> None:
     out = disk(kib) / "data"
-    assert_says_that_the_disk_is_full(ecrs("prepare", "files", shop, "--out", out), out)
+    assert_reports_full_disk(ecrs("prepare", "files", shop, "--out", out), out)
     assert list(out.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("leave_kib", [0, 8, 200, 400, 1000])
-def test_train_says_that_the_disk_is_full_and_goes_on_when_there_is_room(
+def test_train_reports_full_disk_and_resumes_once_there_is_space(
     tiny: Bundle, disk: Disk, leave_kib: int
 ) -> None:
     out = disk(4096) / "train"
     filler = fill(out.parent, leave=leave_kib * 1024)
     command = ["train", "--data", tiny.path.parents[1] / "data", "--out", out]
     command += ["--tower-epochs", "1", "--ranker-epochs", "1"]
-    assert_says_that_the_disk_is_full(ecrs(*command), out)
+    assert_reports_full_disk(ecrs(*command), out)
     filler.unlink()
     again = ecrs(*command)
     assert again.returncode == 0, again.stderr
 
 
-def test_a_checkpoint_that_the_disk_has_no_room_for_is_an_error_that_says_so(
-    tiny: Bundle, disk: Disk
-) -> None:
+def test_checkpoint_reports_full_disk(tiny: Bundle, disk: Disk) -> None:
     out = disk(4096) / "train"
     fill(out.parent, leave=400 * 1024)
     data = Dataset.load(tiny.path.parents[1] / "data")
@@ -149,42 +147,42 @@ def test_a_checkpoint_that_the_disk_has_no_room_for_is_an_error_that_says_so(
 
 
 @pytest.mark.parametrize(("step", "kib"), [("data", 40), ("train", 400), ("bundles", 5000)])
-def test_build_says_which_step_had_no_room(disk: Disk, shop: Path, step: str, kib: int) -> None:
+def test_build_reports_full_disk_of_each_step(disk: Disk, shop: Path, step: str, kib: int) -> None:
     work = disk(kib)
     done = ecrs("build", "--data", shop, "--work", work, "--bundles", work / "bundles")
     directory = work / step if step == "bundles" else work / step / shop.name
-    assert_says_that_the_disk_is_full(done, directory)
+    assert_reports_full_disk(done, directory)
 
 
-def test_export_says_that_the_disk_is_full(tiny: Bundle, disk: Disk) -> None:
-    bundles, work = disk(bytes_of(tiny) // 2048), tiny.path.parents[1]
+def test_export_reports_full_disk(tiny: Bundle, disk: Disk) -> None:
+    bundles, work = disk(bundle_bytes(tiny) // 2048), tiny.path.parents[1]
     command = ["export", "--bundles", bundles, "--no-measure", "--data", work / "data", work / "train"]
-    assert_says_that_the_disk_is_full(ecrs(*command), bundles)
+    assert_reports_full_disk(ecrs(*command), bundles)
     assert list(bundles.iterdir()) == []
 
 
-@pytest.mark.parametrize("at_once", [1, 200])
-async def test_a_change_that_the_disk_has_no_room_for_is_refused_and_leaves_no_trace(
-    tiny: Bundle, disk: Disk, at_once: int
+@pytest.mark.parametrize("batch_size", [1, 200])
+async def test_vector_change_on_full_disk_is_refused_without_effect(
+    tiny: Bundle, disk: Disk, batch_size: int
 ) -> None:
     skus, table = read_vectors(tiny.lines("product_vectors.txt"), tiny.count("product_vectors.txt"))
     items = disk(256)
-    done = 0
+    written = 0
     with FaissVectors.load(tiny, items) as store:
         await store.remove(tiny.version, skus[:1], 5.0)
         filler = fill(items, leave=8192)
         try:
             while True:
-                new = [f"new-{done + n}" for n in range(at_once)]
-                await store.upsert(tiny.version, new, -table[:at_once], [1] * at_once, 5.0)
-                done += at_once
+                new = [f"new-{written + n}" for n in range(batch_size)]
+                await store.upsert(tiny.version, new, -table[:batch_size], [1] * batch_size, 5.0)
+                written += batch_size
         except Unavailable as fault:
             reason = fault.text
         assert reason == "the change could not be written to disk (No space left on device)"
-        assert await store.count(5.0) == len(table) - 1 + done
+        assert await store.count(5.0) == len(table) - 1 + written
         assert (await store.search(table[7], 1, 5.0)).skus == [skus[7]]
         filler.unlink()
         await store.upsert(tiny.version, ["last"], -table[9:10], [1], 5.0)
     with FaissVectors.load(tiny, items) as again:
-        assert await again.count(5.0) == len(table) + done
+        assert await again.count(5.0) == len(table) + written
         assert (await again.search(-table[9], 1, 5.0)).skus == ["last"]

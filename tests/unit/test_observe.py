@@ -1,4 +1,4 @@
-"""Dashboard, alert rules and Prometheus' configuration speak of what the services really expose."""
+"""The dashboard, alert rules and Prometheus configuration match what the services expose."""
 
 import json
 import re
@@ -18,18 +18,18 @@ ROOT = Path(__file__).parents[2]
 OBSERVE = ROOT / "images" / "observe"
 
 FROM_PROMETHEUS = {"up": (), "ALERTS": ("alertname", "alertstate", "severity")}
-TARGET = {"job", "instance"}
-VALUES = {
+TARGET_LABELS = {"job", "instance"}
+LABEL_VALUES = {
     "service": set(PORTS),
     "job": {*PORTS, "milvus"},
     "channel": {*CHANNELS, "cold_start"},
     "stage": {"user", "recall", "item", "rank"},
 }
-"""Of the labels whose values are known; a regular expression's are between its bars."""
+"""The possible values of labels with a fixed set; in a regular expression, `|` separates them."""
 
 
 def exposed() -> dict[str, set[str]]:
-    """Every name that Prometheus gets from a service, with its labels."""
+    """Return every series name that Prometheus scrapes from a service, with its labels."""
     names: dict[str, set[str]] = {}
     for name, metric in declared().items():
         if metric.type == "histogram":
@@ -52,7 +52,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 def queries() -> Iterator[tuple[str, str]]:
-    """Each expression, under the name of its panel or alert."""
+    """Yield each PromQL expression with the title of its panel or the name of its alert."""
     for panel in dashboard()["panels"]:
         for target in panel.get("targets", []):
             yield panel["title"], target["expr"]
@@ -60,52 +60,52 @@ def queries() -> Iterator[tuple[str, str]]:
         yield rule["alert"], rule["expr"]
 
 
-WORDS = (
+PROMQL_WORDS = (
     *("sum", "min", "max", "count", "rate", "by", "on", "or", "and", "group_left", "vector", "absent"),
     *("histogram_quantile", "avg_over_time", "max_over_time", "min_over_time"),
 )
-"""Of PromQL, those in use."""
+"""The PromQL keywords and functions in use."""
 
 
-def told(query: str) -> list[tuple[str, dict[str, tuple[str, str]]]]:
-    """The metrics of a query, each with its matchers: label to operator and value."""
+def metrics_of(query: str) -> list[tuple[str, dict[str, tuple[str, str]]]]:
+    """Return the metrics of a query, each with its matchers: label → (operator, value)."""
     bare = re.sub(r"\[[^]]*\]", "", query)
     bare = re.sub(r"\b(by|on|group_left)\s*\([^)]*\)", "", bare)
-    found = []
-    for name, _, inside in re.findall(r"\b([a-zA-Z_]\w*)\b(\{([^}]*)\})?", re.sub(r'"[^"]*"', masked, bare)):
-        if name not in WORDS:
+    metrics = []
+    for name, _, inside in re.findall(r"\b([a-zA-Z_]\w*)\b(\{([^}]*)\})?", re.sub(r'"[^"]*"', as_hex, bare)):
+        if name not in PROMQL_WORDS:
             matchers = re.findall(r"(\w+)(=~|!~|!=|=)\"<([0-9a-f]*)>\"", inside)
-            found.append(
+            metrics.append(
                 (name, {label: (op, bytes.fromhex(value).decode()) for label, op, value in matchers})
             )
-    return found
+    return metrics
 
 
-def masked(value: re.Match[str]) -> str:
-    """A quoted string as hexadecimal digits: whatever it holds is no name."""
+def as_hex(value: re.Match[str]) -> str:
+    """Replace a quoted string by hexadecimal digits, so that nothing in it is read as a name."""
     return f'"<{value[0][1:-1].encode().hex()}>"'
 
 
 @pytest.mark.parametrize(("title", "query"), list(queries()))
-def test_a_query_names_metrics_and_labels_that_are_there(title: str, query: str) -> None:
+def test_query_uses_existing_metrics_and_labels(title: str, query: str) -> None:
     names = exposed()
-    metrics = told(query)
+    metrics = metrics_of(query)
     assert metrics, f"{title}: no metric in {query}"
     for name, matchers in metrics:
         assert name in names, f"{title}: no metric {name}"
         for label, (operator, value) in matchers.items():
-            assert label in names[name] | TARGET, f"{title}: {name} has no label {label}"
-            if label in VALUES:
+            assert label in names[name] | TARGET_LABELS, f"{title}: {name} has no label {label}"
+            if label in LABEL_VALUES:
                 values = value.split("|") if "~" in operator else [value]
-                assert set(values) <= VALUES[label], f"{title}: {label} is never {value}"
+                assert set(values) <= LABEL_VALUES[label], f"{title}: {label} is never {value}"
     grouped = set(re.findall(r"\w+", " ".join(re.findall(r"\b(?:by|on|group_left)\s*\(([^)]*)\)", query))))
-    assert grouped <= TARGET.union(*(names[name] for name, _ in metrics)), f"{title}: {grouped}"
+    assert grouped <= TARGET_LABELS.union(*(names[name] for name, _ in metrics)), f"{title}: {grouped}"
 
 
-def test_a_name_or_label_that_is_not_there_is_noticed() -> None:
-    """Of the test above: it reads queries as meant."""
+def test_query_check_detects_unknown_metrics_and_labels() -> None:
+    """Checks that the test above parses queries correctly."""
     query = 'sum by (le) (rate(ecrs_rpc_seconds_bucket{service="gateway",method!~"a|b{"}[5m])) or up'
-    assert told(query) == [
+    assert metrics_of(query) == [
         ("ecrs_rpc_seconds_bucket", {"service": ("=", "gateway"), "method": ("!~", "a|b{")}),
         ("up", {}),
     ]
@@ -116,34 +116,36 @@ def test_a_name_or_label_that_is_not_there_is_noticed() -> None:
         "sum by (fallback) (up)",
     ):
         with pytest.raises(AssertionError):
-            test_a_query_names_metrics_and_labels_that_are_there("wrong", wrong)
+            test_query_uses_existing_metrics_and_labels("wrong", wrong)
 
 
 def test_every_metric_is_on_the_dashboard() -> None:
     shown = {
         name
         for panel in dashboard()["panels"]
-        for t in panel.get("targets", [])
-        for name, _ in told(t["expr"])
+        for target in panel.get("targets", [])
+        for name, _ in metrics_of(target["expr"])
     }
     for name in set(declared()):
-        assert any(one.startswith(name) for one in shown), f"{name} is nowhere"
+        assert any(series.startswith(name) for series in shown), f"{name} is nowhere"
 
 
 def test_every_gauge_has_labels() -> None:
-    """Every service declares every metric, and exposes a gauge without labels as 0 if it never sets it."""
+    """Every service declares every metric, and would expose an unlabelled gauge that it never sets as 0."""
     assert [name for name, metric in declared().items() if metric.type == "gauge" and not metric.labels] == []
 
 
-def test_legends_name_labels_of_their_query() -> None:
+def test_legends_use_labels_of_their_query() -> None:
     for panel in dashboard()["panels"]:
         for target in panel.get("targets", []):
             used = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
             names = exposed()
-            assert used <= TARGET.union(*(names[name] for name, _ in told(target["expr"]))), panel["title"]
+            assert used <= TARGET_LABELS.union(*(names[name] for name, _ in metrics_of(target["expr"]))), (
+                panel["title"]
+            )
 
 
-def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
+def test_panels_have_unique_ids_and_do_not_overlap() -> None:
     panels = dashboard()["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     cells = [
@@ -157,23 +159,23 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
     assert max(x for x, _ in cells) == 23
 
 
-def test_prometheus_asks_each_service_where_its_metrics_are() -> None:
+def test_prometheus_scrapes_metrics_port_of_each_service() -> None:
     config = yaml.safe_load((OBSERVE / "prometheus.yaml").read_text())
-    asked = {}
+    scraped = {}
     for job in config["scrape_configs"]:
         (by_dns,) = job["dns_sd_configs"]
         (host,) = by_dns["names"]
         assert host == job["job_name"]
-        asked[host] = by_dns["port"]
-    assert asked == {name: port + METRICS_OFFSET for name, port in PORTS.items()} | {"milvus": 9091}
+        scraped[host] = by_dns["port"]
+    assert scraped == {name: port + METRICS_OFFSET for name, port in PORTS.items()} | {"milvus": 9091}
 
 
-def test_each_target_that_is_asked_is_missed_when_it_is_gone() -> None:
+def test_alert_covers_absence_of_each_target() -> None:
     (gone,) = [rule["expr"] for rule in rules() if rule["alert"] == "EcrsGone"]
-    assert set(re.findall(r'absent\(up\{job="(\w+)"\}\)', gone)) == VALUES["job"]
+    assert set(re.findall(r'absent\(up\{job="(\w+)"\}\)', gone)) == LABEL_VALUES["job"]
 
 
-def test_grafana_finds_the_source_that_the_dashboard_asks() -> None:
+def test_grafana_data_source_matches_dashboard() -> None:
     (source,) = yaml.safe_load((OBSERVE / "grafana/datasources/prometheus.yaml").read_text())["datasources"]
     config = yaml.safe_load((OBSERVE / "prometheus.yaml").read_text())
     assert source["jsonData"]["timeInterval"] == config["global"]["scrape_interval"]
@@ -182,13 +184,13 @@ def test_grafana_finds_the_source_that_the_dashboard_asks() -> None:
             assert target["datasource"] == {"type": "prometheus", "uid": source["uid"]}
 
 
-def test_each_alert_has_its_section_and_its_test() -> None:
+def test_each_alert_has_a_runbook_section_and_a_test() -> None:
     page = (ROOT / "docs" / "how-to" / "operate.md").read_text()
     alerts = {rule["alert"] for rule in rules()}
     assert set(re.findall(r"^### (\w+)$", page, re.MULTILINE)) == alerts
     for rule in rules():
         assert rule["annotations"]["runbook"] == f"docs/how-to/operate.md#{rule['alert'].lower()}"
         assert rule["labels"]["severity"] in {"page", "ticket"}
-    wrong = yaml.safe_load((OBSERVE / "rules.test.yaml").read_text())["tests"][1]
-    fired = [sample["labels"] for sample in wrong["promql_expr_test"][0]["exp_samples"]]
+    all_firing = yaml.safe_load((OBSERVE / "rules.test.yaml").read_text())["tests"][1]
+    fired = [sample["labels"] for sample in all_firing["promql_expr_test"][0]["exp_samples"]]
     assert {re.search(r'alertname="(\w+)"', labels)[1] for labels in fired} == alerts

@@ -1,3 +1,5 @@
+"""The oracle of generated data, which ranks by the planted purchase probabilities."""
+
 from functools import partial
 from pathlib import Path
 
@@ -33,39 +35,39 @@ def period_of(path: Path) -> tuple[Dataset, EvaluationPeriod]:
 
 
 @pytest.mark.parametrize("new", [False, True])
-def test_the_oracle_ranks_all_products_by_probability(small: Path, new: bool) -> None:
-    """Looking at the heads of a few lists finds what looking at every product finds."""
+def test_oracle_ranks_all_products_by_probability(small: Path, new: bool) -> None:
+    """Searching the heads of a few lists gives the same result as scoring every product."""
     data, period = period_of(small)
     oracle = Oracle(data, period.bought, LIST_LENGTH)
     everything = np.arange(data.items.height)
     for user in list(period.truth)[:50]:
-        chance = oracle.probabilities(user, everything)
-        assert chance.sum() == pytest.approx(1)
+        probability = oracle.probabilities(user, everything)
+        assert probability.sum() == pytest.approx(1)
         if new:
-            chance[period.bought(user)] = -1
-        best = np.sort(chance)[::-1][:100]
-        assert chance[oracle(user, new)] == pytest.approx(best, abs=1e-15)
+            probability[period.bought(user)] = -1
+        best = np.sort(probability)[::-1][:100]
+        assert probability[oracle(user, new)] == pytest.approx(best, abs=1e-15)
 
 
-def test_purchases_come_as_often_as_their_probability_says(small: Path) -> None:
-    """Of the test period's purchases, those among a user's 1, 5 and 20 likeliest products."""
+def test_purchase_rates_match_probabilities(small: Path) -> None:
+    """Counts the test period's purchases that are among a user's 1, 5 and 20 most likely products."""
     data, period = period_of(small)
     oracle = Oracle(data, period.bought, LIST_LENGTH)
     later = data.log.positives().between(data.split.test_from, data.split.until)
     for length in (1, 5, 20):
-        found, expected = [], []
+        hits, expected = [], []
         for user in np.unique(later.user):
             best = oracle(int(user), False)[:length]
             items = later.item[later.start[user] : later.start[user + 1]]
-            found += np.isin(items, best).tolist()
+            hits += np.isin(items, best).tolist()
             expected += [oracle.probabilities(int(user), best).sum()] * len(items)
-        chance = np.array(expected)
-        deviation = np.sqrt((chance * (1 - chance)).sum())
-        assert abs(sum(found) - chance.sum()) < 3 * deviation
+        probability = np.array(expected)
+        deviation = np.sqrt((probability * (1 - probability)).sum())
+        assert abs(sum(hits) - probability.sum()) < 3 * deviation
 
 
 @pytest.mark.parametrize("task", ["all", "new"])
-def test_the_best_possible_is_clearly_better_than_baselines(small: Path, task: str) -> None:
+def test_best_possible_is_clearly_better_than_baselines(small: Path, task: str) -> None:
     _, period = period_of(small)
     new, best = task == "new", best_possible(small, 20, task)
 
@@ -82,7 +84,7 @@ def test_the_best_possible_is_clearly_better_than_baselines(small: Path, task: s
     assert best <= best_possible(small, 100, task) <= 1
 
 
-def test_the_best_possible_is_known_of_generated_data_only(small: Path, tmp_path: Path) -> None:
+def test_best_possible_requires_generated_data(small: Path, tmp_path: Path) -> None:
     for name in ("users.dat", "products.dat", "actions.parquet", "dataset.json"):
         (tmp_path / name).write_bytes((small / name).read_bytes())
     with pytest.raises(DataError, match=r"is not a synthetic data set: .*truth\.json is missing"):
@@ -90,12 +92,12 @@ def test_the_best_possible_is_known_of_generated_data_only(small: Path, tmp_path
 
 
 def ones(width: int, ids: np.ndarray) -> np.ndarray:
-    """A model that answers the same for every row; worker processes can import it."""
+    """Return ones for every row; at module level, so that worker processes can import it."""
     return np.ones((len(ids), width), np.float32)
 
 
-def test_an_evaluation_of_generated_data_says_what_is_possible(small: Path) -> None:
-    """Models that know nothing, beside the oracle."""
+def test_evaluation_of_generated_data_reports_best_possible(small: Path) -> None:
+    """The models are constant, so only the oracle ranks well."""
     data = Dataset.load(small)
     models = BundleModels(
         user_tower=partial(ones, 2),
@@ -106,8 +108,8 @@ def test_an_evaluation_of_generated_data_says_what_is_possible(small: Path) -> N
     )
     start = data.split.test_from
     tables = EncodedTables.of(data, fit_encoder(data, start))
-    found = evaluate(data, models, Snapshot.of(data.log, start, tables, ChannelSettings()))
-    for task, measured in found.tasks.items():
+    evaluation = evaluate(data, models, Snapshot.of(data.log, start, tables, ChannelSettings()))
+    for task, measured in evaluation.tasks.items():
         rows = measured.means()
         assert rows["best possible"]["recall@20"] == pytest.approx(best_possible(small, 20, task))
         assert rows["best possible"]["ndcg@20"] == max(row["ndcg@20"] for row in rows.values())

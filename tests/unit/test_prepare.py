@@ -1,3 +1,5 @@
+"""Preparing a shop's own files and the Complete Journey data set."""
+
 import json
 import subprocess
 import sys
@@ -23,7 +25,7 @@ Shop = Callable[..., Path]
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Shop:
-    """Writes a shop's files, one of them possibly otherwise, and says where."""
+    """A function that writes a shop's files, default or as passed, and returns their directory."""
 
     def write(users: str = USERS, products: str = PRODUCTS, actions: str | bytes = ACTIONS) -> Path:
         source = tmp_path / "shop"
@@ -37,7 +39,7 @@ def shop(tmp_path: Path) -> Shop:
     return write
 
 
-def many(bad: str, good: int = 1000) -> str:
+def good_actions_then(bad: str, good: int = 1000) -> str:
     return "1,1,1517443200,order\n" * good + bad
 
 
@@ -45,7 +47,7 @@ def actions_of(out: Path) -> list[tuple[str, str, int, int]]:
     return pl.read_parquet(out / "actions.parquet").rows()
 
 
-def test_files_become_a_data_set(shop: Shop, tmp_path: Path) -> None:
+def test_shop_files_become_a_data_set(shop: Shop, tmp_path: Path) -> None:
     prepared = files.prepare(shop(), tmp_path / "out")
     assert prepared.counts == {"users": 2, "products": 2, "actions": 3}
     assert actions_of(tmp_path / "out") == [
@@ -71,9 +73,9 @@ def test_files_become_a_data_set(shop: Shop, tmp_path: Path) -> None:
         '"user_id","sku_id","ts","type"\n"1","1","1517443200","ORDER"\n',
         "1 , 1 , 1517443200 , order \n",
     ],
-    ids=["no header", "no last end", "BOM and CRLF", "other columns", "quotes", "spaces"],
+    ids=["no header", "no final newline", "BOM and CRLF", "reordered columns", "quotes", "spaces"],
 )
-def test_actions_may_be_written_in_these_ways(shop: Shop, tmp_path: Path, actions: str) -> None:
+def test_variants_of_the_action_file_are_accepted(shop: Shop, tmp_path: Path, actions: str) -> None:
     prepared = files.prepare(shop(actions=actions), tmp_path / "out", strict=True)
     assert actions_of(tmp_path / "out") == [("1", "1", 1517443200, 2)]
     assert prepared.reports[2].bad == 0
@@ -93,8 +95,8 @@ def test_actions_may_be_written_in_these_ways(shop: Shop, tmp_path: Path, action
         ("1,1\x00,1517443200,order", "contains a control character"),
     ],
 )
-def test_a_bad_line_is_counted_shown_and_left_out(shop: Shop, tmp_path: Path, line: str, reason: str) -> None:
-    report = files.prepare(shop(actions=many(line + "\n")), tmp_path / "out").reports[2]
+def test_bad_line_is_counted_shown_and_skipped(shop: Shop, tmp_path: Path, line: str, reason: str) -> None:
+    report = files.prepare(shop(actions=good_actions_then(line + "\n")), tmp_path / "out").reports[2]
     assert (report.lines, report.bad) == (1001, 1)
     number, shown = report.first[0]
     assert number == 1001
@@ -102,23 +104,27 @@ def test_a_bad_line_is_counted_shown_and_left_out(shop: Shop, tmp_path: Path, li
     assert len(actions_of(tmp_path / "out")) == 1000
 
 
-def test_bytes_that_are_no_utf8_make_a_bad_line(shop: Shop, tmp_path: Path) -> None:
-    report = files.prepare(shop(actions=many("").encode() + b"\xff,1,1,1\n"), tmp_path / "out").reports[2]
+def test_line_of_invalid_utf8_is_bad(shop: Shop, tmp_path: Path) -> None:
+    report = files.prepare(
+        shop(actions=good_actions_then("").encode() + b"\xff,1,1,1\n"), tmp_path / "out"
+    ).reports[2]
     assert report.first == [(1001, "not UTF-8")]
 
 
-def test_line_numbers_are_the_files_across_blocks(
+def test_line_numbers_continue_across_blocks(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lines, "BLOCK_BYTES", 100)
-    text = "user_id,sku_id,ts,type\n" + many("bad\n", 998) + "\n" + many("worse", 500)
+    text = (
+        "user_id,sku_id,ts,type\n" + good_actions_then("bad\n", 998) + "\n" + good_actions_then("worse", 500)
+    )
     report = files.prepare(shop(actions=text), tmp_path / "out").reports[2]
     assert [number for number, _ in report.first] == [1000, 1502]
     assert len(actions_of(tmp_path / "out")) == 1498
 
 
-def test_only_the_first_ten_bad_lines_are_shown(shop: Shop, tmp_path: Path) -> None:
-    report = files.prepare(shop(actions=many("bad\n" * 12, 2000)), tmp_path / "out").reports[2]
+def test_only_first_ten_bad_lines_are_shown(shop: Shop, tmp_path: Path) -> None:
+    report = files.prepare(shop(actions=good_actions_then("bad\n" * 12, 2000)), tmp_path / "out").reports[2]
     assert (report.bad, len(report.first)) == (12, 10)
 
 
@@ -131,7 +137,7 @@ def test_only_the_first_ten_bad_lines_are_shown(shop: Shop, tmp_path: Path) -> N
         ("1:1:2:3:4:5:6", "user_id '1' is a duplicate"),
     ],
 )
-def test_a_bad_user_is_an_error_where_it_is_more_than_a_percent(
+def test_more_than_one_percent_bad_users_is_an_error(
     shop: Shop, tmp_path: Path, users: str, reason: str
 ) -> None:
     with pytest.raises(DataError, match=rf"users\.dat: 1 of 3 lines are bad(.|\n)*users\.dat:3: .*{reason}"):
@@ -139,26 +145,26 @@ def test_a_bad_user_is_an_error_where_it_is_more_than_a_percent(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_sku_that_would_break_a_history_line_is_bad(shop: Shop, tmp_path: Path) -> None:
+def test_sku_with_a_separator_of_history_lines_is_bad(shop: Shop, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"products\.dat:3: a sku cannot hold any of"):
         files.prepare(shop(products=PRODUCTS + "a;b:1:2:3"), tmp_path / "out")
 
 
 def test_more_than_one_percent_bad_lines_writes_nothing(shop: Shop, tmp_path: Path) -> None:
-    source = shop(actions=many("bad\n" * 11, 1000))
+    source = shop(actions=good_actions_then("bad\n" * 11, 1000))
     with pytest.raises(DataError, match=r"11 of 1,011 lines are bad"):
         files.prepare(source, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["shop"]
 
 
-def test_strict_fails_on_the_first_bad_line(shop: Shop, tmp_path: Path) -> None:
+def test_strict_mode_fails_on_first_bad_line(shop: Shop, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"actions\.csv:1001: expected 4 fields"):
-        files.prepare(shop(actions=many("bad\nworse\n")), tmp_path / "out", strict=True)
+        files.prepare(shop(actions=good_actions_then("bad\nworse\n")), tmp_path / "out", strict=True)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["users.dat", "products.dat", "actions.csv"])
-def test_an_unreadable_file_is_named_and_an_older_data_set_kept(
+def test_unreadable_file_is_reported_and_existing_data_set_kept(
     shop: Shop, tmp_path: Path, name: str
 ) -> None:
     source = shop()
@@ -173,12 +179,12 @@ def test_an_unreadable_file_is_named_and_an_older_data_set_kept(
 
 
 @pytest.mark.parametrize("empty", ["users", "products", "actions"])
-def test_an_empty_file_is_an_error(shop: Shop, tmp_path: Path, empty: str) -> None:
+def test_empty_file_is_an_error(shop: Shop, tmp_path: Path, empty: str) -> None:
     with pytest.raises(DataError, match=rf"{empty}\.(dat|csv): no "):
         files.prepare(shop(**{empty: ""}), tmp_path / "out")
 
 
-def test_actions_without_user_or_product_are_dropped_and_counted(shop: Shop, tmp_path: Path) -> None:
+def test_actions_of_unknown_users_or_products_are_dropped_and_counted(shop: Shop, tmp_path: Path) -> None:
     unknown = "9,1,1517443200,2\n1,9,1517443200,2\n9,9,1517443200,2\n"
     prepared = files.prepare(shop(actions=ACTIONS + unknown), tmp_path / "out", strict=True)
     assert prepared.dropped == {"unknown_users": 2, "unknown_products": 2, "actions": 3}
@@ -186,12 +192,12 @@ def test_actions_without_user_or_product_are_dropped_and_counted(shop: Shop, tmp
     assert json.loads((tmp_path / "out/dataset.json").read_text())["dropped"]["actions"] == 3
 
 
-def test_nothing_but_unknown_users_is_an_error(shop: Shop, tmp_path: Path) -> None:
+def test_actions_of_unknown_users_only_are_an_error(shop: Shop, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no action has a known user and a known product"):
         files.prepare(shop(actions="9,1,1517443200,2\n"), tmp_path / "out")
 
 
-def test_a_directory_that_is_no_data_set_is_not_overwritten(shop: Shop, tmp_path: Path) -> None:
+def test_directory_that_is_no_data_set_is_not_overwritten(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/precious").touch()
     with pytest.raises(DataError, match="not overwritten"):
@@ -200,25 +206,25 @@ def test_a_directory_that_is_no_data_set_is_not_overwritten(shop: Shop, tmp_path
 
 
 @given(st.lists(st.text(alphabet='1a0,:;" \t\x00\x85\u2028é-.order', max_size=14), max_size=30))
-def test_a_line_is_bad_exactly_when_there_is_a_reason(texts: list[str]) -> None:
-    """The check of whole blocks and the explanation line by line agree, or `_reason` fails."""
+def test_line_is_bad_exactly_if_there_is_a_reason(texts: list[str]) -> None:
+    """The check of whole blocks and the explanation of single lines agree; otherwise `_reason` raises."""
     names = tuple(files.ACTION_SCHEMA)
     for number, line in lines._lines("\n".join(texts).encode(), 1).rows():
-        one = pl.DataFrame({"number": [number], "line": [line]})
+        block = pl.DataFrame({"number": [number], "line": [line]})
         report = lines.BadLines(Path("actions.csv"))
-        if files.check_actions(one, names, report, strict=False).height:
+        if files.check_actions(block, names, report, strict=False).height:
             files._explain_action(line, names)
         else:
             assert report.first[0][1]
 
 
-def test_the_split_is_two_periods_of_four_weeks_or_less() -> None:
+def test_suggested_split_has_two_periods_of_at_most_four_weeks() -> None:
     day = 86_400
     assert Split.suggest(0, 365 * day - 1) == Split(309 * day, 337 * day, 365 * day)
     assert Split.suggest(0, 60 * day - 1) == Split(42 * day, 51 * day, 60 * day)
 
 
-def test_complete_journey_keeps_merchandise_that_was_bought_by_time_then_household() -> None:
+def test_complete_journey_keeps_bought_merchandise_by_time_and_household() -> None:
     products = pl.DataFrame({"product_id": [1, 2, 3], "department": ["GROCERY", "FUEL", None]})
     transactions = pl.DataFrame(
         {
@@ -231,7 +237,7 @@ def test_complete_journey_keeps_merchandise_that_was_bought_by_time_then_househo
     assert complete_journey.purchases(transactions, products).rows() == [("1", "1", 1, 2), ("2", "1", 1, 2)]
 
 
-def test_complete_journey_profiles_are_codes_and_unknown_is_minus_one() -> None:
+def test_complete_journey_profiles_are_coded_with_unknown_as_minus_one() -> None:
     columns = {
         "household_id": [1],
         "age": ["65+"],
@@ -247,7 +253,7 @@ def test_complete_journey_profiles_are_codes_and_unknown_is_minus_one() -> None:
     assert codes["age"]["6.0"] == "65+"
 
 
-def test_complete_journey_products_have_codes_for_shelf_and_category() -> None:
+def test_complete_journey_products_have_codes_for_shop_and_category() -> None:
     products = pl.DataFrame(
         {
             "product_id": [1, 2, 3],
@@ -261,7 +267,7 @@ def test_complete_journey_products_have_codes_for_shelf_and_category() -> None:
     assert codes == {"shop": {"1": "ICE", "2": "RYE"}, "category": {"1": "BREAD", "2": "FROZEN"}}
 
 
-def test_a_fault_in_the_data_is_a_message_and_an_exit_code(shop: Shop, tmp_path: Path) -> None:
+def test_data_error_gives_message_and_exit_code(shop: Shop, tmp_path: Path) -> None:
     arguments = ["prepare", "files", str(shop(users="")), "--out", str(tmp_path / "out")]
     command = [sys.executable, "-m", "ecrs_cli", *arguments]
     done = subprocess.run(command, env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True)
@@ -270,7 +276,7 @@ def test_a_fault_in_the_data_is_a_message_and_an_exit_code(shop: Shop, tmp_path:
     assert "Traceback" not in done.stderr
 
 
-def test_the_command_line_needs_neither_polars_nor_paddle_until_a_verb_does() -> None:
+def test_command_line_imports_polars_paddle_and_faiss_lazily() -> None:
     program = (
         "import ecrs_models.commands, sys; print(sorted({'polars', 'paddle', 'faiss'} & set(sys.modules)))"
     )

@@ -1,3 +1,5 @@
+"""Preparing the files of the JData competition."""
+
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -37,14 +39,14 @@ ACTIONS = (
 """
 )
 FIRST = int(datetime(2018, 2, 1, 15, 45, 28, tzinfo=UTC).timestamp())
-"""23:45:28 in China."""
+"""Unix seconds of 2018-02-01 23:45:28 in China."""
 
 Files = Callable[..., Path]
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
-    """Writes the competition's files, some of them possibly otherwise or not at all, and says where."""
+    """A function that writes the competition's files, default or as passed, and returns their directory."""
 
     def write(
         users: str = USERS, products: str = PRODUCTS, actions: str = ACTIONS, shops: str | None = SHOPS
@@ -61,8 +63,8 @@ def files(tmp_path: Path) -> Files:
     return write
 
 
-def many(bad: str = "", good: int = 1000) -> str:
-    """Distinct good actions, a second apart, then `bad`."""
+def good_actions_then(bad: str = "", good: int = 1000) -> str:
+    """Return a header, `good` distinct actions a second apart, and then `bad`."""
     start = datetime(2018, 2, 1)
     times = (start + timedelta(seconds=second) for second in range(good))
     return HEADER + "".join(f"1,1,{time:%Y-%m-%d %H:%M:%S},9,1\n" for time in times) + bad
@@ -72,7 +74,7 @@ def actions_of(out: Path) -> list[tuple[str, str, int, int]]:
     return pl.read_parquet(out / "actions.parquet").rows()
 
 
-def test_published_files_become_a_data_set_in_the_order_of_time(files: Files, tmp_path: Path) -> None:
+def test_published_files_become_a_data_set_sorted_by_time(files: Files, tmp_path: Path) -> None:
     prepared = jdata.prepare(files(), tmp_path / "out", strict=True)
     assert prepared.counts == {"users": 3, "products": 2, "actions": 4}
     assert actions_of(tmp_path / "out") == [
@@ -100,9 +102,9 @@ def test_published_files_become_a_data_set_in_the_order_of_time(files: Files, tm
         HEADER + "1.0,1.0,2018-02-01 23:45:28.0,,2.0\n",
         '"user_id","sku_id","action_time","module_id","type"\n"1","1","2018-02-01 23:45:28","","2"\n',
     ],
-    ids=["BOM and CRLF", "other columns", "floats", "quotes"],
+    ids=["BOM and CRLF", "reordered columns", "floats", "quotes"],
 )
-def test_actions_may_be_written_in_these_ways(files: Files, tmp_path: Path, actions: str) -> None:
+def test_variants_of_the_action_file_are_accepted(files: Files, tmp_path: Path, actions: str) -> None:
     jdata.prepare(files(actions=actions), tmp_path / "out", strict=True)
     assert actions_of(tmp_path / "out") == [("1", "1", FIRST, 2)]
 
@@ -122,10 +124,8 @@ def test_actions_may_be_written_in_these_ways(files: Files, tmp_path: Path, acti
         ("1,1\x00,2018-02-01 23:45:28,,2", "contains a control character"),
     ],
 )
-def test_a_bad_line_is_counted_shown_and_left_out(
-    files: Files, tmp_path: Path, line: str, reason: str
-) -> None:
-    source = files(actions=many(line + "\n"))
+def test_bad_line_is_counted_shown_and_skipped(files: Files, tmp_path: Path, line: str, reason: str) -> None:
+    source = files(actions=good_actions_then(line + "\n"))
     report = jdata.prepare(source, tmp_path / "out").reports[2]
     assert (report.lines, report.bad, report.first[0][0]) == (1001, 1, 1002)
     assert reason in report.first[0][1]
@@ -143,8 +143,8 @@ def test_a_bad_line_is_counted_shown_and_left_out(
         max_size=6,
     )
 )
-def test_a_line_is_bad_exactly_when_there_is_a_reason(cells: list[str]) -> None:
-    """The check of whole blocks and the explanation line by line agree, or `note_bad` fails."""
+def test_line_is_bad_exactly_if_there_is_a_reason(cells: list[str]) -> None:
+    """The check of whole blocks and the explanation of single lines agree; otherwise `note_bad` raises."""
     names, line = ("user_id", "sku_id", "action_time", "module_id", "type"), ",".join(cells)
     block = lines.cells_of(pl.DataFrame({"number": [2], "line": [line]}), ",", names)
     block = block.with_columns(pl.col(names).str.strip_chars(lines.QUOTES))
@@ -157,7 +157,7 @@ def test_a_line_is_bad_exactly_when_there_is_a_reason(cells: list[str]) -> None:
 
 def test_more_than_one_percent_bad_lines_writes_nothing(files: Files, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"11 of 1,011 lines are bad"):
-        jdata.prepare(files(actions=many("bad\n" * 11)), tmp_path / "out")
+        jdata.prepare(files(actions=good_actions_then("bad\n" * 11)), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["published"]
 
 
@@ -170,24 +170,25 @@ def test_more_than_one_percent_bad_lines_writes_nothing(files: Files, tmp_path: 
         ("9,5,1", "expected 9 fields"),
     ],
 )
-def test_a_bad_user_is_explained(files: Files, tmp_path: Path, line: str, reason: str) -> None:
+def test_bad_user_is_explained(files: Files, tmp_path: Path, line: str, reason: str) -> None:
     with pytest.raises(DataError, match=rf"jdata_user\.csv: 1 of 4 lines are bad(.|\n)*:5: .*{reason}"):
         jdata.prepare(files(users=USERS + line), tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["users", "products", "actions", "shops"])
-def test_a_missing_column_or_an_empty_file_is_an_error(files: Files, tmp_path: Path, name: str) -> None:
+def test_missing_column_or_empty_file_is_an_error(files: Files, tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=r"must name the columns; missing: .*(user|sku|shop)_id"):
         jdata.prepare(files(**{name: "1,2,3\n"}), tmp_path / "out")
     with pytest.raises(DataError, match=r"jdata_.*\.csv: no "):
         jdata.prepare(files(**{name: ""}), tmp_path / "out")
 
 
-def test_actions_without_user_or_product_and_repeats_are_left_out_and_counted(
+def test_actions_without_user_or_product_and_duplicates_are_dropped_and_counted(
     files: Files, tmp_path: Path
 ) -> None:
     unknown = "9,1,2018-02-01 23:45:28,,2\n1,9,2018-02-01 23:45:28,,2\n9,9,2018-02-01 23:45:28,,2\n"
-    repeats = "1,1,2018-02-01 23:45:28,777,2\n" * 2  # another module makes no other action
+    # A different module id does not make it a different action.
+    repeats = "1,1,2018-02-01 23:45:28,777,2\n" * 2
     prepared = jdata.prepare(files(actions=ACTIONS + unknown + repeats), tmp_path / "out", strict=True)
     dropped = {"unknown_users": 2, "unknown_products": 2, "actions": 3, "duplicates": 2}
     assert prepared.dropped == json.loads((tmp_path / "out/dataset.json").read_text())["dropped"] == dropped
@@ -196,7 +197,7 @@ def test_actions_without_user_or_product_and_repeats_are_left_out_and_counted(
     assert len(actions_of(tmp_path / "out")) == 4
 
 
-def test_shops_are_checked_where_there_is_a_file_of_them(files: Files, tmp_path: Path) -> None:
+def test_shops_are_checked_if_their_file_exists(files: Files, tmp_path: Path) -> None:
     source = files(products=PRODUCTS + "5,1,8,70,2017-03-04\n6,1,,70,2017-03-04\n")
     assert jdata.prepare(source, tmp_path / "out").notes == [
         "1 products have a shop that is not in jdata_shop.csv"
@@ -206,7 +207,7 @@ def test_shops_are_checked_where_there_is_a_file_of_them(files: Files, tmp_path:
     ]
 
 
-def test_sorting_a_few_days_at_a_time_changes_nothing(
+def test_sorting_in_buckets_of_days_gives_the_same_data_set(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     days = [f"1,{sku},2018-02-{day:02} 12:00:{day:02},,1\n" for day in range(28, 0, -1) for sku in (1, 99654)]
@@ -218,10 +219,11 @@ def test_sorting_a_few_days_at_a_time_changes_nothing(
     assert prepared.counts["actions"] == prepared.dropped["duplicates"] == 56
 
 
-def test_what_is_missing_is_noted(files: Files, tmp_path: Path) -> None:
+def test_gaps_in_the_log_are_noted(files: Files, tmp_path: Path) -> None:
     def day(number: int, kind: int, count: int) -> str:
         return "".join(
-            f"1,1,2018-02-{number:02} 20:{at // 60:02}:{at % 60:02},,{kind}\n" for at in range(count)
+            f"1,1,2018-02-{number:02} 20:{second // 60:02}:{second % 60:02},,{kind}\n"
+            for second in range(count)
         )
 
     views = "".join(day(number, 1, 2 if number in (10, 11) else 40) for number in range(1, 21))
@@ -241,26 +243,26 @@ def test_what_is_missing_is_noted(files: Files, tmp_path: Path) -> None:
     assert "note: view: almost none" in prepared.summary()
 
 
-def test_a_type_that_ends_early_and_a_day_without_anything_are_stretches() -> None:
+def test_type_that_ends_early_and_day_without_actions_are_gaps() -> None:
     daily = [(day, 1, 100) for day in range(17_000, 17_010) if day != 17_004]
     daily += [(day, 4, 50) for day in range(17_000, 17_007)]
     frame = pl.DataFrame(daily, ["day", "type", "actions"], orient="row")
-    assert [(each.type, each.where, each.first_day, each.last_day) for each in find_gaps(frame)] == [
+    assert [(gap.type, gap.where, gap.first_day, gap.last_day) for gap in find_gaps(frame)] == [
         ("view", "middle", "2016-07-22", "2016-07-22"),
         ("comment", "end", "2016-07-25", "2016-07-27"),
     ]
 
 
-def test_the_split_is_suggested_or_as_long_as_asked(files: Files, tmp_path: Path) -> None:
-    long = ACTIONS + "1,1,2018-04-15 23:59:59,,2\n"
-    jdata.prepare(files(actions=long), tmp_path / "out")
+def test_split_is_suggested_or_of_requested_length(files: Files, tmp_path: Path) -> None:
+    longer = ACTIONS + "1,1,2018-04-15 23:59:59,,2\n"
+    jdata.prepare(files(actions=longer), tmp_path / "out")
     assert (
         Dataset.load(tmp_path / "out").split.until - Dataset.load(tmp_path / "out").split.test_from
         == 12 * DAY_S
     )
-    jdata.prepare(files(actions=long), tmp_path / "out", window_days=7)
+    jdata.prepare(files(actions=longer), tmp_path / "out", window_days=7)
     split = Dataset.load(tmp_path / "out").split
     assert split.test_from == int(datetime(2018, 4, 8, 16, tzinfo=UTC).timestamp())
     assert split.valid_from == split.test_from - 7 * DAY_S
     with pytest.raises(DataError, match="two periods of 40 days leave nothing to learn from"):
-        jdata.prepare(files(actions=long), tmp_path / "out", window_days=40)
+        jdata.prepare(files(actions=longer), tmp_path / "out", window_days=40)

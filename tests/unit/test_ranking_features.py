@@ -1,4 +1,4 @@
-"""What the ranker sees, by hand, and alike from a request and from a log."""
+"""The ranker's features match hand-computed values, and are equal from a request and from the log."""
 
 from pathlib import Path
 
@@ -36,14 +36,18 @@ def aggregates_row(**numbers: float) -> list[float]:
 
 
 def candidates(items: list[int], groups: list[list[int]], **statistics: float) -> EncodedCandidates:
-    of = np.array([[statistics.get(name, NAN) for name in STATISTICS]] * len(items), dtype=np.float32)
-    nothing = np.full((len(items), len(CHANNELS)), NAN, dtype=np.float32)
-    return EncodedCandidates(np.array(items), np.array(groups), of, nothing, nothing.copy())
+    statistics_rows = np.array(
+        [[statistics.get(name, NAN) for name in STATISTICS]] * len(items), dtype=np.float32
+    )
+    not_retrieved = np.full((len(items), len(CHANNELS)), NAN, dtype=np.float32)
+    return EncodedCandidates(
+        np.array(items), np.array(groups), statistics_rows, not_retrieved, not_retrieved.copy()
+    )
 
 
-def features(past: EncodedAggregates, asked: EncodedCandidates) -> list[dict[str, float]]:
-    matrix = ranking_features(past, asked, NOW)
-    assert matrix.shape == (len(asked.item), len(FEATURES))
+def features(aggregates: EncodedAggregates, encoded: EncodedCandidates) -> list[dict[str, float]]:
+    matrix = ranking_features(aggregates, encoded, NOW)
+    assert matrix.shape == (len(encoded.item), len(FEATURES))
     return [dict(zip(FEATURES, map(float, row), strict=True)) for row in matrix]
 
 
@@ -51,11 +55,11 @@ BREAD = aggregates_row(
     orders=5, first_order=20 * DAY_S, last_order=90 * DAY_S, short=np.exp(1 / 3), long=2 * np.exp(1 / 12)
 )
 CAKE = aggregates_row(orders=1, first_order=60 * DAY_S, last_order=60 * DAY_S, short=1, long=np.exp(1 / 3))
-PAST = EncodedAggregates(np.array([7, 8]), np.array([[1, 1, 4], [2, 1, 4]]), np.array([BREAD, CAKE]))
+AGGREGATES = EncodedAggregates(np.array([7, 8]), np.array([[1, 1, 4], [2, 1, 4]]), np.array([BREAD, CAKE]))
 
 
-def test_a_product_of_the_users_own() -> None:
-    (bread,) = features(PAST, candidates([7], [[1, 1, 4]], interval_days=20))
+def test_features_of_a_product_that_the_user_bought() -> None:
+    (bread,) = features(AGGREGATES, candidates([7], [[1, 1, 4]], interval_days=20))
     expected = {
         "orders": 5, "long": 2, "short": 1, "share": 2 / 3, "since": 10, "first_since": 80,
         "interval": 70 / 4, "due": 10 / 17.5, "rate": 5 / 80, "item_due": 10 / 20,
@@ -68,20 +72,20 @@ def test_a_product_of_the_users_own() -> None:
     assert {name: bread[name] for name in expected} == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_product_never_had_of_a_known_category() -> None:
-    (pie,) = features(PAST, candidates([9], [[3, 1, 4]]))
+def test_features_of_a_new_product_in_a_known_category() -> None:
+    (pie,) = features(AGGREGATES, candidates([9], [[3, 1, 4]]))
     assert (pie["orders"], pie["long"], pie["brand_orders"], pie["category_orders"]) == (0, 0, 0, 6)
     assert np.isnan([pie["since"], pie["interval"], pie["due"], pie["since_in_category"]]).all()
     assert pie["share_in_category"] == 0
 
 
 def test_unknown_products_and_groups_match_nothing() -> None:
-    past = EncodedAggregates(np.array([-1]), np.array([[-1, -1, -1]]), np.array([BREAD]))
-    (strange,) = features(past, candidates([-1], [[-1, -1, -1]]))
+    aggregates = EncodedAggregates(np.array([-1]), np.array([[-1, -1, -1]]), np.array([BREAD]))
+    (strange,) = features(aggregates, candidates([-1], [[-1, -1, -1]]))
     assert (strange["orders"], strange["category_orders"]) == (0, 0)
 
 
-def test_a_user_without_a_past() -> None:
+def test_features_of_a_user_without_history() -> None:
     empty = EncodedAggregates(
         np.zeros(0, dtype=int), np.zeros((0, 3), dtype=int), np.zeros((0, len(AGGREGATE_COLUMNS)))
     )
@@ -90,23 +94,23 @@ def test_a_user_without_a_past() -> None:
     assert np.isnan([row["user_since"], row["since"], row["category_due"]]).all()
 
 
-def test_channels_are_counted_and_their_best_position_kept() -> None:
-    asked = candidates([7, 8], [[1, 1, 4], [2, 1, 4]])
-    asked.positions[0] = [NAN, 5, 3, NAN]
-    asked.scores[0] = [NAN, 0.5, 0.3, NAN]
-    first, second = features(PAST, asked)
+def test_features_count_channels_and_keep_best_position() -> None:
+    encoded = candidates([7, 8], [[1, 1, 4], [2, 1, 4]])
+    encoded.positions[0] = [NAN, 5, 3, NAN]
+    encoded.scores[0] = [NAN, 0.5, 0.3, NAN]
+    first, second = features(AGGREGATES, encoded)
     assert (first["channels"], first["best_position"], first["similar_score"]) == (2, 3, 0.5)
     assert second["channels"] == 0
     assert np.isnan(second["best_position"])
 
 
-def test_levels_are_quantiles_and_zero_is_no_number(tmp_path: Path) -> None:
-    seen = np.full((1000, len(FEATURES)), NAN, dtype=np.float32)
-    seen[:, 0], seen[:, 1] = np.arange(1000), np.arange(1000) % 2
-    quantiles = Quantiles.fit(seen)
+def test_levels_are_quantiles_and_zero_means_missing(tmp_path: Path) -> None:
+    values = np.full((1000, len(FEATURES)), NAN, dtype=np.float32)
+    values[:, 0], values[:, 1] = np.arange(1000), np.arange(1000) % 2
+    quantiles = Quantiles.fit(values)
     quantiles.save(tmp_path / "quantiles.json")
-    for one in (quantiles, Quantiles.load(tmp_path / "quantiles.json")):
-        levels = one.levels(seen)
+    for each in (quantiles, Quantiles.load(tmp_path / "quantiles.json")):
+        levels = each.levels(values)
         assert (levels[:, 2:] == 0).all()
         assert levels[0, 0] == 1
         assert levels[-1, 0] == LEVELS - 1
@@ -114,8 +118,8 @@ def test_levels_are_quantiles_and_zero_is_no_number(tmp_path: Path) -> None:
         assert len(set(levels[:, 1])) == 2
 
 
-def test_a_request_and_the_log_give_the_ranker_the_same_input(tiny: Bundle, tmp_path: Path) -> None:
-    """Serving builds the input from a request, training and evaluation from the log: every id is the same."""
+def test_request_and_log_give_the_same_ranker_input(tiny: Bundle, tmp_path: Path) -> None:
+    """Serving builds the input from a request, training and evaluation from the log; all ids are equal."""
     data = Dataset.load(tiny_data(tmp_path / "data"))
     encoder, settings = tiny.encoder, TrainingSettings.read(tiny.manifest.training)
     curves = np.load(tiny.path / "recall" / "curves.npy")
@@ -124,26 +128,26 @@ def test_a_request_and_the_log_give_the_ranker_the_same_input(tiny: Bundle, tmp_
     inputs = load_ranker_inputs(tiny)
     skus = data.items["sku"].to_list()
     for number in (0, 1, 2, 30):
-        past = snapshot.encoded_aggregates(number)
-        nothing = ScoredItems(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
-        proposals = snapshot.blend(past, nothing, 50)
-        levels = inputs.quantiles.levels(snapshot.features(past, proposals))
+        aggregates = snapshot.encoded_aggregates(number)
+        no_neighbours = ScoredItems(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+        blended = snapshot.blend(aggregates, no_neighbours, 50)
+        levels = inputs.quantiles.levels(snapshot.features(aggregates, blended))
         profiles = np.repeat(tables.users[number][None], len(levels), axis=0)
-        learned = ranker_matrix(profiles, tables.items[proposals.item], levels)
+        expected = ranker_matrix(profiles, tables.items[blended.item], levels)
 
         item, numbers = snapshot.aggregates.of(number)
         user_id, *profile = data.users.row(number)
         user = User(user_id, *profile, aggregates=Aggregates(tuple(skus[row] for row in item), numbers))
-        items = [Item(*data.items.row(row)) for row in proposals.item.tolist()]
-        positions = np.nan_to_num(proposals.positions).astype(int)
-        provenance = ProvenanceTable(CHANNELS, positions, proposals.scores)
+        items = [Item(*data.items.row(row)) for row in blended.item.tolist()]
+        positions = np.nan_to_num(blended.positions).astype(int)
+        provenance = ProvenanceTable(CHANNELS, positions, blended.scores)
         served = inputs.ids(user, inputs.items(items), provenance, snapshot.cutoff)
-        assert served.tolist() == learned.tolist()
+        assert served.tolist() == expected.tolist()
 
 
-def test_statistics_are_the_bundles_and_an_unknown_item_has_none(tiny: Bundle) -> None:
+def test_statistics_come_from_the_bundle_and_unknown_items_have_none(tiny: Bundle) -> None:
     inputs = load_ranker_inputs(tiny)
-    last = tiny.catalogue.skus[-1]  # in the row that NO_ID, -1, would read
+    last = tiny.catalogue.skus[-1]  # its row is the one that NO_ID, -1, would index
     items = inputs.items([Item("never seen"), Item(last)])
     ids = inputs.ids(User(), items, ProvenanceTable.empty(2), tiny.as_of)
     unknown, known = ids[:, -len(FEATURES) :][:, : len(STATISTICS)]

@@ -1,3 +1,5 @@
+"""The report of `ecrs evaluate`: its JSON, its page, the lists it writes, and its gates."""
+
 import csv
 import json
 import re
@@ -34,14 +36,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def out(data: Dataset, tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `ecrs evaluate` wrote."""
+    """The directory that `ecrs evaluate` wrote."""
     out = tmp_path_factory.mktemp("out") / "evaluate"
     recs = out.parent / "recs"
     command = ["evaluate", str(tiny.path), "--data", str(data.path), "--out", str(out), "--recs", str(recs)]
-    done = CliRunner().invoke(commands.app, command)
+    result = CliRunner().invoke(commands.app, command)
     gates = json.loads((out / "report.json").read_text())["gates"]
-    assert done.exit_code == (0 if all(gate["passed"] for gate in gates) else commands.EXIT_GATE), done.output
-    (out.parent / "stdout").write_text(done.stdout)
+    assert result.exit_code == (0 if all(gate["passed"] for gate in gates) else commands.EXIT_GATE), (
+        result.output
+    )
+    (out.parent / "stdout").write_text(result.stdout)
     return out
 
 
@@ -51,30 +55,36 @@ def content(out: Path) -> dict[str, Any]:
 
 
 def lists(path: Path) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = defaultdict(list)
+    items_by_user: dict[str, list[str]] = defaultdict(list)
     with open(path, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            found[row["user_id"]].append(row["sku_id"])
-            assert int(row["rank"]) == len(found[row["user_id"]])
-    return found
+            items_by_user[row["user_id"]].append(row["sku_id"])
+            assert int(row["rank"]) == len(items_by_user[row["user_id"]])
+    return items_by_user
 
 
 @pytest.mark.parametrize("task", ["all", "new"])
-def test_the_report_and_the_lists_agree(out: Path, content: dict[str, Any], data: Dataset, task: str) -> None:
+def test_report_agrees_with_written_lists(
+    out: Path, content: dict[str, Any], data: Dataset, task: str
+) -> None:
     period = EvaluationPeriod.of(data, data.split.test_from, data.split.until)
     ids, skus = data.users["user_id"].to_list(), data.items["sku"].to_list()
     recommended = lists(out / f"recs-{task}.csv")
-    truth = {ids[user]: {skus[item] for item in taken} for user, taken in period.truth_of(task).items()}
+    truth = {
+        ids[user]: {skus[item] for item in positives} for user, positives in period.truth_of(task).items()
+    }
     assert recommended.keys() <= truth.keys()
     assert all(len(set(items)) == len(items) <= 100 for items in recommended.values())
-    recalls = [len(taken & set(recommended[user][:20])) / len(taken) for user, taken in truth.items()]
-    found = content["tasks"][task][OURS]["recall@20"]
-    assert found["mean"] == pytest.approx(np.mean(recalls), abs=1e-6)
-    assert found["low"] <= found["mean"] <= found["high"]
+    recalls = [
+        len(positives & set(recommended[user][:20])) / len(positives) for user, positives in truth.items()
+    ]
+    recall = content["tasks"][task][OURS]["recall@20"]
+    assert recall["mean"] == pytest.approx(np.mean(recalls), abs=1e-6)
+    assert recall["low"] <= recall["mean"] <= recall["high"]
     assert content["users"][task] == len(truth)
 
 
-def test_the_report_has_every_recommender_and_every_part(content: dict[str, Any]) -> None:
+def test_report_has_every_recommender_and_section(content: dict[str, Any]) -> None:
     for task in ("all", "new"):
         assert list(content["tasks"][task]) == RECOMMENDERS
         assert list(content["better_than"][task]) == RECOMMENDERS[:-2]
@@ -91,7 +101,7 @@ def test_the_report_has_every_recommender_and_every_part(content: dict[str, Any]
     assert sum(part["candidates"] for part in content["reliability"]) > 0
 
 
-def test_the_report_says_what_it_is_of(content: dict[str, Any], tiny: Bundle) -> None:
+def test_report_describes_its_bundle_data_and_software(content: dict[str, Any], tiny: Bundle) -> None:
     about = content["about"]
     assert about["bundle"] == tiny.version
     assert (about["data"]["name"], about["split"], about["seed"]) == ("tiny", "test period", 1)
@@ -100,13 +110,13 @@ def test_the_report_says_what_it_is_of(content: dict[str, Any], tiny: Bundle) ->
     assert about["took_s"] > 0
 
 
-class Reader(HTMLParser):
-    """Headings, and whatever a page would fetch or run."""
+class PageReader(HTMLParser):
+    """Collects the headings of a page, its number of plots, and everything that it would fetch or run."""
 
     def __init__(self) -> None:
         super().__init__()
         self.headings: list[str] = []
-        self.outside: list[str] = []
+        self.external: list[str] = []
         self.svg = 0
         self._heading = False
 
@@ -114,8 +124,8 @@ class Reader(HTMLParser):
         self._heading = tag == "h2"
         self.svg += tag == "svg"
         links = [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "data")]
-        self.outside += [link for link in links if not link.startswith("#")]
-        self.outside += [tag] * (tag in ("script", "link", "iframe"))
+        self.external += [link for link in links if not link.startswith("#")]
+        self.external += [tag] * (tag in ("script", "link", "iframe"))
 
     def handle_data(self, data: str) -> None:
         if self._heading:
@@ -123,9 +133,9 @@ class Reader(HTMLParser):
             self._heading = False
 
 
-def test_the_page_has_all_sections_and_needs_nothing_else(out: Path) -> None:
+def test_page_has_all_sections_and_is_self_contained(out: Path) -> None:
     text = (out / "report.html").read_text(encoding="utf-8")
-    reader = Reader()
+    reader = PageReader()
     reader.feed(text)
     assert reader.headings == [
         "Compared with other recommenders",
@@ -138,17 +148,17 @@ def test_the_page_has_all_sections_and_needs_nothing_else(out: Path) -> None:
         "How this was measured",
     ]
     assert reader.svg == 5
-    assert reader.outside == []
+    assert reader.external == []
     assert not re.search(r"@import|url\((?!#)", text)
 
 
-def test_the_command_prints_a_table_a_task_the_gates_and_where_the_report_is(out: Path) -> None:
+def test_command_prints_tables_gates_and_path_of_the_report(out: Path) -> None:
     stdout = (out.parent / "stdout").read_text()
     for text in ("task all", "task new", *RECOMMENDERS, "gate ", f"report: {out / 'report.html'}"):
         assert text in stdout
 
 
-def test_a_gate_that_fails_is_the_exit_code(
+def test_failed_gate_sets_the_exit_code(
     data: Dataset, tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["evaluate", str(tiny.path), "--data", str(data.path), "--out", str(tmp_path), "--quick"]
@@ -158,17 +168,17 @@ def test_a_gate_that_fails_is_the_exit_code(
         assert (tmp_path / "report.html").exists()
 
 
-def test_each_recommenders_lists_are_written_on_demand(out: Path, data: Dataset) -> None:
+def test_lists_of_each_recommender_are_written_on_demand(out: Path, data: Dataset) -> None:
     recs = out.parent / "recs"
     assert len(list(recs.iterdir())) == 2 * len(RECOMMENDERS)
     assert (recs / "all-ecrs.csv").read_bytes() == (out / "recs-all.csv").read_bytes()
     for path in recs.iterdir():
-        found = lists(path)
-        assert found.keys() <= set(data.users["user_id"])
-        assert {sku for items in found.values() for sku in items} <= set(data.items["sku"])
+        items_by_user = lists(path)
+        assert items_by_user.keys() <= set(data.users["user_id"])
+        assert {sku for items in items_by_user.values() for sku in items} <= set(data.items["sku"])
 
 
-def test_quick_needs_nothing_of_the_extra(
+def test_quick_report_needs_no_package_of_the_extra(
     data: Dataset, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("implicit", "implicit.als", "matplotlib", "scipy", "threadpoolctl"):
@@ -176,14 +186,14 @@ def test_quick_needs_nothing_of_the_extra(
     for package, name in ((ecrs_models.evaluation, "collaborative"), (ecrs_models.report, "plots")):
         monkeypatch.delitem(sys.modules, f"{package.__name__}.{name}", raising=False)
         monkeypatch.delattr(package, name, raising=False)
-    made = report(tiny, data, quick=True)
-    assert NEIGHBOURS not in made.content["tasks"]["all"]
-    assert "matplotlib, of the extra <code>evaluate</code>, is not installed" in page(made.content)
+    quick_report = report(tiny, data, quick=True)
+    assert NEIGHBOURS not in quick_report.content["tasks"]["all"]
+    assert "matplotlib, of the extra <code>evaluate</code>, is not installed" in page(quick_report.content)
     with pytest.raises(DataError, match=r"need the extra `evaluate`.*--quick"):
         report(tiny, data)
 
 
-def test_of_generated_data_the_page_says_how_much_of_the_possible_was_reached(
+def test_page_of_generated_data_shows_share_of_the_best_possible(
     content: dict[str, Any],
 ) -> None:
     row = {"mean": 0.625, "low": 0.5, "high": 0.75}

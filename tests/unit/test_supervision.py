@@ -1,4 +1,4 @@
-"""A background task that ends is started again, until it is cancelled."""
+"""A supervised background task is restarted whenever it ends, until it is cancelled."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -31,22 +31,22 @@ def failures() -> float:
 
 @pytest.mark.parametrize("on_failure", [returns, raises, is_cancelled_by_a_library])
 @pytest.mark.parametrize("end", [returns, raises, is_cancelled_by_a_library])
-async def test_a_task_that_ends_is_counted_and_started_again(
+async def test_ended_task_is_counted_and_restarted(
     end: Callable[[], Awaitable[None]], on_failure: Callable[[], Awaitable[None]]
 ) -> None:
-    runs, thrice = 0, asyncio.Event()
+    runs, third_run = 0, asyncio.Event()
 
     async def run() -> None:
         nonlocal runs
         runs += 1
         if runs == 3:
-            thrice.set()
+            third_run.set()
             await asyncio.Event().wait()
         await end()
 
     before = failures()
     task = asyncio.create_task(supervised("any", "test", run, on_failure))
-    await asyncio.wait_for(thrice.wait(), 5)
+    await asyncio.wait_for(third_run.wait(), 5)
     assert failures() == before + 2
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -54,7 +54,7 @@ async def test_a_task_that_ends_is_counted_and_started_again(
     assert failures() == before + 2
 
 
-async def test_a_task_that_does_not_pass_its_cancellation_on_still_ends() -> None:
+async def test_task_that_swallows_its_cancellation_still_ends() -> None:
     running = asyncio.Event()
 
     async def swallow() -> None:

@@ -1,4 +1,4 @@
-"""A limit on what a store or a model takes, and what the metrics say of it."""
+"""Calls to stores and models are bounded in time, and their outcomes are counted."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ async def answer(value: int, fault: Exception | None = None, delay_s: float = 0.
 
 
 def observed(dependency: str) -> dict[str, float]:
-    """How often it ended in which way."""
+    """Return the number of calls to `dependency` by outcome."""
     return {
         sample.labels["outcome"]: sample.value
         for metric in REGISTRY.collect()
@@ -26,9 +26,9 @@ def observed(dependency: str) -> dict[str, float]:
     }
 
 
-async def test_an_answer_in_time_is_given_and_counted() -> None:
-    assert await bounded(1.0, "A store", answer(7), dependency="one that answers") == 7
-    assert observed("one that answers") == {"ok": 1}
+async def test_answer_in_time_is_returned_and_counted() -> None:
+    assert await bounded(1.0, "A store", answer(7), dependency="a store that answers") == 7
+    assert observed("a store that answers") == {"ok": 1}
 
 
 @pytest.mark.parametrize(
@@ -40,10 +40,10 @@ async def test_an_answer_in_time_is_given_and_counted() -> None:
         (0, ZeroDivisionError("a bug"), ZeroDivisionError("a bug"), "error"),
     ],
 )
-async def test_what_goes_wrong_has_a_name_in_fault_and_metric(
+async def test_failures_become_faults_and_are_counted_by_outcome(
     delay_s: float, fault: Exception | None, raised: Exception, outcome: str
 ) -> None:
-    dependency = f"one that ends as {outcome}"
+    dependency = f"a store that ends as {outcome}"
     with pytest.raises(type(raised)) as caught:
         await bounded(
             0.01, "A store", answer(0, fault, delay_s), dependency=dependency, unavailable_on=(OSError,)
@@ -52,12 +52,12 @@ async def test_what_goes_wrong_has_a_name_in_fault_and_metric(
     assert observed(dependency) == {outcome: 1}
 
 
-async def test_a_caller_who_goes_away_is_no_ones_failure() -> None:
+async def test_cancelled_call_is_counted_as_cancelled() -> None:
     waiting = asyncio.create_task(
-        bounded(60.0, "A store", answer(0, delay_s=60), dependency="one left alone")
+        bounded(60.0, "A store", answer(0, delay_s=60), dependency="a store whose caller cancels")
     )
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert observed("one left alone") == {"cancelled": 1}
+    assert observed("a store whose caller cancels") == {"cancelled": 1}

@@ -1,4 +1,4 @@
-"""The served form of a ranker answers as the trained network."""
+"""The serving form of a ranker gives the same scores as the trained network."""
 
 import zlib  # noqa: F401  (before paddle, or a later use of zlib is a segmentation fault)
 from pathlib import Path
@@ -22,7 +22,7 @@ EDGE_LEVELS = (0, 1, 16, 17, LEVELS - 1)
 
 
 def ranker(name: str) -> paddle.nn.Layer:
-    """With every parameter random, those that start from zero too, so that none goes unseen."""
+    """Return a ranker with all parameters random, also those that start at zero, so that each one matters."""
     network, rng = RANKERS[name](CARDINALITY), np.random.default_rng(1)
     for parameter in network.parameters():
         parameter.set_value(rng.normal(scale=0.1, size=parameter.shape).astype(np.float32))
@@ -31,7 +31,7 @@ def ranker(name: str) -> paddle.nn.Layer:
 
 
 def ids() -> np.ndarray:
-    """Random ones, and the edges: a row of each column's lowest, one of its highest, one an edge level."""
+    """Return random rows and edge cases: a row of the lowest ids, one of the highest, one per edge level."""
     rows = np.random.default_rng(2).integers(CARDINALITY, size=(200, len(CARDINALITY)))
     rows[0], rows[1] = 0, np.array(CARDINALITY) - 1
     for row, level in enumerate(EDGE_LEVELS, 2):
@@ -39,7 +39,7 @@ def ids() -> np.ndarray:
     return rows
 
 
-def test_the_served_deepfm_is_the_trained_one() -> None:
+def test_served_deepfm_matches_trained_network() -> None:
     network = ranker("deepfm")
     form = serving_form(network)
     assert isinstance(form, ServedDeepFM)
@@ -48,8 +48,8 @@ def test_the_served_deepfm_is_the_trained_one() -> None:
     assert form(paddle.to_tensor(ids())).numpy() == pytest.approx(expected, abs=TOLERANCE)
 
 
-def test_its_table_is_little_larger_with_many_products() -> None:
-    """An id's row has one number more than the trained tables have for it."""
+def test_served_table_has_one_more_number_per_id() -> None:
+    """The row of an id has one number more than the trained tables hold for it."""
     network = ranker("deepfm")
     fixed = LEVELS * len(FEATURES)
     rows, width = serving_form(network).rows.weight.shape
@@ -58,7 +58,7 @@ def test_its_table_is_little_larger_with_many_products() -> None:
 
 
 @pytest.mark.parametrize("name", RANKERS)
-def test_a_saved_ranker_is_the_trained_one(name: str, tmp_path: Path) -> None:
+def test_saved_ranker_matches_trained_network(name: str, tmp_path: Path) -> None:
     network = ranker(name)
     signature = ModelSignature("ranker", "1", "ids", "score", RANKER_COLUMNS, CARDINALITY, 1)
     save_model(network, signature, tmp_path / "ranker")

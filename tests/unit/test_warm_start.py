@@ -1,4 +1,4 @@
-"""Starting from a bundle, and the gate before a worse one."""
+"""Warm starts from an earlier bundle, and the gate that keeps a worse bundle from being exported."""
 
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def earlier(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle that has seen nothing after the first half of the split's tuning."""
+    """A bundle trained only on the actions before the validation period."""
     root = tmp_path_factory.mktemp("earlier")
     settings = replace(tiny_settings(data), until=data.split.valid_from)
     pipeline.train(data, root / "train", settings)
@@ -34,7 +34,7 @@ def earlier(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return Bundle.open(root / "bundles" / version)
 
 
-def test_rows_move_with_their_values_and_newcomers_begin_as_the_unknown() -> None:
+def test_rows_move_with_their_values_and_new_values_start_as_unknown() -> None:
     old = Encoder({"brand": Vocabulary.build(["a", "c"]), "shop": Vocabulary.build(["x"])})
     new = Encoder({"brand": Vocabulary.build(["a", "b", "c"]), "shop": Vocabulary.build(["y"])})
     table = np.arange(7, dtype=np.float32)[
@@ -43,26 +43,29 @@ def test_rows_move_with_their_values_and_newcomers_begin_as_the_unknown() -> Non
     assert remapped_table(table, ("brand", "shop"), old, new)[:, 0].tolist() == [0, 1, 2, 1, 3, 4, 5, 5]
 
 
-def test_a_start_gives_the_weights_that_it_has(data: Dataset, earlier: Bundle) -> None:
+def test_warm_start_loads_the_weights_of_known_values(data: Dataset, earlier: Bundle) -> None:
     start = WarmStart.of(earlier)
     encoder = pipeline.fit_encoder(data, data.split.test_from)
     two_tower, ranker = new_networks(encoder, tiny_settings(data))
     start.load_into("two_tower", two_tower, encoder)
     start.load_into("ranker", ranker, encoder)
     sku = next(iter(earlier.encoder.vocabularies["sku"].ids))
-    was = start.states["two_tower"]["user_tower.sku.weight"]
-    now = two_tower.user_tower.sku.weight.numpy()
-    known = encoder.vocabularies["sku"].encode(sku)
-    assert now[known].tolist() == was[earlier.encoder.vocabularies["sku"].encode(sku)].tolist()
-    newcomers = set(encoder.vocabularies["sku"].ids) - set(earlier.encoder.vocabularies["sku"].ids)
-    assert newcomers
-    for newcomer in newcomers:
-        assert now[encoder.vocabularies["sku"].encode(newcomer)].tolist() == was[OUT_OF_VOCABULARY].tolist()
+    old_table = start.states["two_tower"]["user_tower.sku.weight"]
+    new_table = two_tower.user_tower.sku.weight.numpy()
+    row = encoder.vocabularies["sku"].encode(sku)
+    assert new_table[row].tolist() == old_table[earlier.encoder.vocabularies["sku"].encode(sku)].tolist()
+    new_skus = set(encoder.vocabularies["sku"].ids) - set(earlier.encoder.vocabularies["sku"].ids)
+    assert new_skus
+    for new_sku in new_skus:
+        assert (
+            new_table[encoder.vocabularies["sku"].encode(new_sku)].tolist()
+            == old_table[OUT_OF_VOCABULARY].tolist()
+        )
     assert np.array_equal(ranker.out.weight.numpy(), start.states["ranker"]["out.weight"])
 
 
-def test_a_started_ranker_knows_what_it_knew(data: Dataset, earlier: Bundle) -> None:
-    """Its vocabularies share one table, and grow: each must be looked up where it begins now."""
+def test_warm_started_ranker_reproduces_golden_rows(data: Dataset, earlier: Bundle) -> None:
+    """All vocabularies share one table; when one grows, ids of the others are looked up at new offsets."""
     known = earlier.encoder.vocabularies["sku"].ids
     newer = Vocabulary(known | {"new": len(known) + FIRST_KNOWN})
     encoder = Encoder(earlier.encoder.vocabularies | {"sku": newer})
@@ -73,7 +76,7 @@ def test_a_started_ranker_knows_what_it_knew(data: Dataset, earlier: Bundle) -> 
     assert in_batches(ranker, np.array(golden["ids"])) == pytest.approx(np.array(golden["outputs"]), abs=1e-5)
 
 
-def test_a_training_from_a_bundle_is_short_and_makes_a_bundle(
+def test_warm_started_training_is_short_and_can_be_exported(
     data: Dataset, earlier: Bundle, tmp_path: Path
 ) -> None:
     start = WarmStart.of(earlier)
@@ -83,12 +86,12 @@ def test_a_training_from_a_bundle_is_short_and_makes_a_bundle(
     version = bundle_writer.export(
         pipeline.load(tmp_path / "train"), data, tmp_path / "bundles", gate=earlier
     )
-    made = Bundle.open(tmp_path / "bundles" / version)
-    assert made.manifest.training["start"] == earlier.version
-    assert made.metrics["gate"]["current"] == earlier.version
+    bundle = Bundle.open(tmp_path / "bundles" / version)
+    assert bundle.manifest.training["start"] == earlier.version
+    assert bundle.metrics["gate"]["current"] == earlier.version
 
 
-def test_a_worse_bundle_is_not_exported(data: Dataset, earlier: Bundle) -> None:
+def test_worse_bundle_is_not_exported(data: Dataset, earlier: Bundle) -> None:
     start = data.split.test_from
     bad = {"tasks": {task: {"ECRS": {"recall@20": 0.0}} for task in ("all", "new")}}
     with pytest.raises(
@@ -99,7 +102,7 @@ def test_a_worse_bundle_is_not_exported(data: Dataset, earlier: Bundle) -> None:
     assert compare(good, earlier, data, start)["all"]["new"] == 1.0
 
 
-def test_what_cannot_be_compared_says_why(data: Dataset, tiny: Bundle) -> None:
+def test_incomparable_bundles_give_the_reason(data: Dataset, tiny: Bundle) -> None:
     assert "not evaluated" in compare({}, tiny, data, data.split.test_from)["not_compared"]
     measured = json.loads(json.dumps(tiny.metrics))
     assert (
@@ -110,6 +113,6 @@ def test_what_cannot_be_compared_says_why(data: Dataset, tiny: Bundle) -> None:
     assert "was made from tiny" in compare(measured, tiny, other, data.split.test_from)["not_compared"]
 
 
-def test_a_bundle_without_weights_cannot_be_started_from(tiny: Bundle) -> None:
+def test_warm_start_requires_a_bundle_with_weights(tiny: Bundle) -> None:
     with pytest.raises(DataError, match="no weights/ directory to start from"):
         WarmStart.of(Bundle(tiny.path / "nowhere", tiny.manifest))

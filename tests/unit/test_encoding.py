@@ -1,3 +1,5 @@
+"""The encoding of users and items into ids."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -28,14 +30,14 @@ print(golden_ranker_ids(bundle))
 
 
 @pytest.mark.parametrize(
-    ("value", "one_spelling"),
+    ("value", "expected"),
     [("5.0", "5"), ("5", "5"), (" 5 ", "5"), ("-1.0", "-1"), ("", "-1"), ("5.50", "5.50"), ("a.0", "a.0")],
 )
-def test_a_value_has_one_spelling(value: str, one_spelling: str) -> None:
-    assert canonical(value) == one_spelling
+def test_canonical_value_has_one_spelling(value: str, expected: str) -> None:
+    assert canonical(value) == expected
 
 
-def test_two_processes_encode_alike(tiny: Bundle) -> None:
+def test_encoding_does_not_depend_on_the_process(tiny: Bundle) -> None:
     def encode(hash_seed: str) -> str:
         command = [sys.executable, "-c", ENCODE_GOLDEN, str(tiny.path)]
         environment = {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ":".join(["", *sys.path])}
@@ -46,7 +48,7 @@ def test_two_processes_encode_alike(tiny: Bundle) -> None:
     assert str(tiny.golden["user_tower"]["ids"]) in first
 
 
-def test_a_vocabulary_survives_its_file_whatever_the_values(tmp_path: Path) -> None:
+def test_vocabulary_survives_file_round_trip(tmp_path: Path) -> None:
     vocabulary = Vocabulary.build(["b", "a", "5.0", "x\u2028y", "x\x85y", "é"])
     vocabulary.save(tmp_path / "v.txt")
     assert Vocabulary.load(tmp_path / "v.txt") == vocabulary
@@ -59,7 +61,7 @@ def test_unknown_values_are_out_of_vocabulary() -> None:
     assert encoder.user_row(User())[0] == OUT_OF_VOCABULARY
 
 
-def test_tables_encode_as_rows_do() -> None:
+def test_tables_and_rows_encode_alike() -> None:
     encoder = Encoder.fit(USERS, ITEMS)
     users = {"user_id": [user.id for user in USERS]}
     users |= {name: [getattr(user, name) for user in USERS] for name in PROFILE_FIELDS}
@@ -68,7 +70,7 @@ def test_tables_encode_as_rows_do() -> None:
     assert encoder.item_table(items).tolist() == encoder.items(ITEMS).tolist()
 
 
-def test_a_history_is_cut_and_padded_to_its_length() -> None:
+def test_history_is_cut_or_padded_to_fixed_length() -> None:
     encoder = Encoder.fit(USERS, ITEMS)
     short = encoder.history_row([Interaction("2", 9), Interaction("never", 8)])
     assert short[:3] == [encoder.vocabularies["sku"].encode("2"), OUT_OF_VOCABULARY, PADDING]

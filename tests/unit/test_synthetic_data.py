@@ -1,3 +1,5 @@
+"""Generated data sets: their sizes, and distributions that match the calibration taken from JData."""
+
 import json
 from pathlib import Path
 
@@ -23,7 +25,7 @@ VIEW, ORDER, CART = ActionType.VIEW, ActionType.ORDER, ActionType.CART
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough actions for shares: 60,000 users, 1.2 million actions."""
+    """A data set large enough to measure shares: 60,000 users, 1.2 million actions."""
     out = tmp_path_factory.mktemp("generated") / "large"
     generate_data(out, users=60_000, products=5_000, actions=1_200_000, seed=1)
     return out
@@ -31,7 +33,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def log(large: Path) -> pl.DataFrame:
-    """The actions with `hour`, local, since 1970, the product's `category`, from 0, and the user's `sex`."""
+    """The actions with local `hour` since 1970, the product's `category`, from 0, and the user's `sex`."""
     data = Dataset.load(large)
     items = data.items.select(pl.col("sku").alias("sku_id"), pl.col("category").cast(pl.Int64) - 1)
     actions = pl.read_parquet(large / "actions.parquet")
@@ -44,7 +46,7 @@ def shares(values: pl.Series, size: int) -> np.ndarray:
     return np.bincount(values.to_numpy(), minlength=size) / len(values)
 
 
-def test_a_generated_data_set_has_the_numbers_asked_for(large: Path) -> None:
+def test_generated_data_set_has_requested_size(large: Path) -> None:
     data = Dataset.load(large)
     assert data.about["counts"] == {"users": 60_000, "products": 5_000, "actions": 1_200_000}
     assert (data.users.height, data.items.height, len(data.log)) == (60_000, 5_000, 1_200_000)
@@ -58,7 +60,7 @@ def test_a_generated_data_set_has_the_numbers_asked_for(large: Path) -> None:
     ]
 
 
-def test_profiles_lie_in_the_ranges_of_jdata(large: Path) -> None:
+def test_profiles_are_within_the_ranges_of_jdata(large: Path) -> None:
     users = Dataset.load(large).users
     assert set(users["age"]) == {"-1", *(f"{band}.0" for band in range(1, 7))}
     assert set(users["sex"]) == {"-1", "0.0", "1.0"}
@@ -66,44 +68,44 @@ def test_profiles_lie_in_the_ranges_of_jdata(large: Path) -> None:
     assert (users["sex"] == "1.0").mean() == pytest.approx(0.4013, abs=0.01)
 
 
-def test_type_shares_are_the_calibrations(log: pl.DataFrame) -> None:
-    found = shares(log["type"], 6)[1:]
-    assert found == pytest.approx(FIGURES.type_share.sum(axis=0), rel=0.05)
+def test_action_type_shares_match_calibration(log: pl.DataFrame) -> None:
+    type_shares = shares(log["type"], 6)[1:]
+    assert type_shares == pytest.approx(FIGURES.type_share.sum(axis=0), rel=0.05)
 
 
-def test_what_the_log_of_jdata_lacks_is_lacking_here(log: pl.DataFrame) -> None:
+def test_log_has_the_gaps_of_jdata(log: pl.DataFrame) -> None:
     day = ((pl.col("ts") + ZONE_S) // DAY_S).alias("day")
-    missing = find_gaps(log.group_by(day, "type").agg(pl.len().alias("actions")))
-    assert [(each.type, each.where, each.first_day, each.last_day) for each in missing] == [
+    gaps = find_gaps(log.group_by(day, "type").agg(pl.len().alias("actions")))
+    assert [(gap.type, gap.where, gap.first_day, gap.last_day) for gap in gaps] == [
         ("view", "middle", "2018-03-27", "2018-03-28"),
         ("cart", "start", "2018-02-01", "2018-04-07"),
     ]
 
 
 @pytest.mark.parametrize(("kind", "name"), [(VIEW, "view"), (ORDER, "order")])
-def test_hours_are_the_calibrations(log: pl.DataFrame, kind: int, name: str) -> None:
-    found = shares(log.filter(pl.col("type") == kind)["hour"] % 24, 24)
-    assert found == pytest.approx(FIGURES.hour_share(name), abs=0.006)
+def test_hours_match_calibration(log: pl.DataFrame, kind: int, name: str) -> None:
+    hour_shares = shares(log.filter(pl.col("type") == kind)["hour"] % 24, 24)
+    assert hour_shares == pytest.approx(FIGURES.hour_share(name), abs=0.006)
 
 
-def test_categories_are_the_calibrations(log: pl.DataFrame) -> None:
+def test_category_shares_match_calibration(log: pl.DataFrame) -> None:
     assert shares(log["category"], 81) == pytest.approx(FIGURES.category_share, abs=0.01)
     orders = log.filter(pl.col("type") == ORDER)
     assert shares(orders["category"], 81) == pytest.approx(FIGURES.order_share, abs=0.01)
 
 
-def test_women_and_men_like_the_categories_that_the_calibration_says(log: pl.DataFrame) -> None:
+def test_category_shares_by_sex_match_calibration(log: pl.DataFrame) -> None:
     known = log.filter(pl.col("sex") != "-1")
     women = np.bincount(known.filter(pl.col("sex") == "1.0")["category"], minlength=81)
     counts = np.bincount(known["category"], minlength=81)
-    often = FIGURES.category_share > 0.005
-    found = women[often] / counts[often]
-    assert found == pytest.approx(FIGURES.female_share[often], abs=0.08)
-    assert np.corrcoef(found, FIGURES.female_share[often])[0, 1] > 0.95
+    frequent = FIGURES.category_share > 0.005
+    female_share = women[frequent] / counts[frequent]
+    assert female_share == pytest.approx(FIGURES.female_share[frequent], abs=0.08)
+    assert np.corrcoef(female_share, FIGURES.female_share[frequent])[0, 1] > 0.95
 
 
-def test_the_tail_of_popularity_is_the_calibrations() -> None:
-    """As many draws as the sample has rows, from as many products as JData has."""
+def test_popularity_tail_matches_calibration() -> None:
+    """Draws as many rows as the calibration sample has, from as many products as JData has."""
     catalogue = PlantedCatalogue.plant(np.random.default_rng(1), 352_539, FIGURES)
     sample = FIGURES.raw["sample"]
     share = FIGURES.category_share[catalogue.category] * catalogue.weight
@@ -118,12 +120,12 @@ def test_the_tail_of_popularity_is_the_calibrations() -> None:
 def test_actions_follow_the_planted_popularity(large: Path, log: pl.DataFrame) -> None:
     truth = pl.read_parquet(large / "truth-products.parquet")
     expected = FIGURES.category_share[truth["category"]] * truth["weight"].to_numpy()
-    found = shares(log["sku_id"].cast(pl.Int64) - 1, 5_000)
+    item_shares = shares(log["sku_id"].cast(pl.Int64) - 1, 5_000)
     best = np.argsort(-expected)[:500]
-    assert found[best].sum() == pytest.approx(expected[best].sum(), rel=0.1)
+    assert item_shares[best].sum() == pytest.approx(expected[best].sum(), rel=0.1)
 
 
-def test_orders_are_looked_at_and_put_into_the_cart_before(log: pl.DataFrame) -> None:
+def test_views_and_cart_actions_precede_orders(log: pl.DataFrame) -> None:
     key = ["user_id", "sku_id", "hour"]
 
     def preceded(orders: pl.DataFrame, kind: int) -> float:
@@ -138,12 +140,12 @@ def test_orders_are_looked_at_and_put_into_the_cart_before(log: pl.DataFrame) ->
     assert preceded(with_carts, CART) > 0.3
 
 
-def test_the_older_repeat_more(large: Path) -> None:
+def test_older_users_repurchase_more(large: Path) -> None:
     data = Dataset.load(large)
     bought = data.log.positives()
     pairs = pl.DataFrame({"user": bought.user, "item": bought.item})
     repeated = ~pairs.select(pl.struct("user", "item").is_first_distinct()).to_series()
-    later = pl.Series(bought.start[bought.user] + 2 < np.arange(len(bought)))  # there is something to repeat
+    later = pl.Series(bought.start[bought.user] + 2 < np.arange(len(bought)))  # had something to repeat
     age = data.users["age"].gather(bought.user)
     young, old = (
         repeated.filter(later & age.is_in(bands)).mean() for bands in (["1.0", "2.0"], ["5.0", "6.0"])
@@ -151,7 +153,7 @@ def test_the_older_repeat_more(large: Path) -> None:
     assert old > 1.05 * young  # type: ignore[operator]
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_one_others(tmp_path: Path) -> None:
+def test_files_depend_on_the_seed_only(tmp_path: Path) -> None:
     for name, seed in (("a/x", 1), ("b/x", 1), ("c/x", 2)):
         generate_data(tmp_path / name, users=500, products=200, actions=20_000, seed=seed)
     for path in (tmp_path / "a/x").iterdir():
@@ -160,9 +162,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others(tmp_path: Pat
             assert path.read_bytes() != (tmp_path / "c/x" / path.name).read_bytes(), path.name
 
 
-@pytest.mark.parametrize("numbers", [(1, 81, 1), (1, 81, 1_000), (50, 81, 10)])
-def test_few_are_enough(tmp_path: Path, numbers: tuple[int, int, int]) -> None:
-    users, products, actions = numbers
+@pytest.mark.parametrize("sizes", [(1, 81, 1), (1, 81, 1_000), (50, 81, 10)])
+def test_small_data_sets_can_be_generated(tmp_path: Path, sizes: tuple[int, int, int]) -> None:
+    users, products, actions = sizes
     generate_data(tmp_path / "out", users=users, products=products, actions=actions, seed=1)
     assert len(Dataset.load(tmp_path / "out").log) == actions
 
@@ -173,7 +175,7 @@ def test_fewer_products_than_categories_are_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_line_generates(tmp_path: Path) -> None:
+def test_command_line_generates_a_data_set(tmp_path: Path) -> None:
     arguments = ["--users", "100", "--products", "90", "--actions", "2000", "--seed", "5"]
     done = CliRunner().invoke(app, ["prepare", "generate", *arguments, "--out", str(tmp_path / "out")])
     assert done.exit_code == 0

@@ -1,4 +1,4 @@
-"""Files of a bundle that are damaged, or as no export would have written them: refused, by name and place."""
+"""Bundles with damaged or malformed files are refused, with an error that names the file and the line."""
 
 import json
 import os
@@ -21,11 +21,11 @@ from tests.tiny import resealed
 
 @pytest.fixture
 def copy(tiny: Bundle, tmp_path: Path) -> Path:
-    """A copy of the tiny bundle, to be damaged."""
+    """A copy of the tiny bundle that a test may damage."""
     return Path(shutil.copytree(tiny.path, tmp_path / tiny.version))
 
 
-def test_every_file_that_is_cut_short_is_refused_and_named(tiny: Bundle, copy: Path) -> None:
+def test_truncated_file_is_refused_by_name(tiny: Bundle, copy: Path) -> None:
     for name in tiny.manifest.files:
         content = (copy / name).read_bytes()
         for cut in (content[:-1], content[: len(content) // 2], b""):
@@ -61,14 +61,14 @@ def test_every_file_that_is_cut_short_is_refused_and_named(tiny: Bundle, copy: P
         (lambda text: text.replace('"lines"', '"liens"'), "is listed without a line count"),
     ],
 )
-def test_a_garbled_manifest_is_refused(copy: Path, garble: Callable[[str], str], reason: str) -> None:
+def test_garbled_manifest_is_refused(copy: Path, garble: Callable[[str], str], reason: str) -> None:
     manifest = copy / MANIFEST
     manifest.write_text(garble(manifest.read_text()))
     with pytest.raises(BundleError, match=rf"manifest\.json: .*{reason}"):
         Bundle.open(copy)
 
 
-anything = st.recursive(
+json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
     max_leaves=4,
@@ -76,15 +76,15 @@ anything = st.recursive(
 
 
 @given(data=st.data())
-def test_a_manifest_with_anything_in_any_place_opens_or_is_refused(tiny: Bundle, data: st.DataObject) -> None:
+def test_manifest_with_arbitrary_value_opens_or_is_refused(tiny: Bundle, data: st.DataObject) -> None:
     manifest = json.loads((tiny.path / MANIFEST).read_text())
-    place: Any = manifest
+    section: Any = manifest
     while True:
-        key = data.draw(st.sampled_from(sorted(place)))
-        if not isinstance(place[key], dict) or not place[key] or data.draw(st.booleans()):
+        key = data.draw(st.sampled_from(sorted(section)))
+        if not isinstance(section[key], dict) or not section[key] or data.draw(st.booleans()):
             break
-        place = place[key]
-    place[key] = data.draw(anything)
+        section = section[key]
+    section[key] = data.draw(json_values)
     with suppress(BundleError):
         opened = Bundle(tiny.path, Manifest.parse(json.dumps(manifest).encode(), tiny.path / MANIFEST))
         assert isinstance(opened.version, str)
@@ -103,7 +103,7 @@ BAD_LINES = {
 
 
 @pytest.mark.parametrize("case", BAD_LINES)
-def test_a_bad_line_of_products_is_named(copy: Path, case: str) -> None:
+def test_malformed_products_line_is_reported_by_number(copy: Path, case: str) -> None:
     line, reason = BAD_LINES[case]
     path = copy / "products.dat"
     number = path.read_bytes().count(b"\n") + 1
@@ -114,7 +114,7 @@ def test_a_bad_line_of_products_is_named(copy: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["too few fields", "no sku", "an empty line", "no UTF-8"])
-def test_the_gateway_ends_with_one_log_line_that_names_a_bad_line_of_products(copy: Path, case: str) -> None:
+def test_gateway_logs_one_line_for_malformed_products_and_exits(copy: Path, case: str) -> None:
     line, reason = BAD_LINES[case]
     path = copy / "products.dat"
     content = path.read_bytes()
@@ -129,7 +129,7 @@ def test_the_gateway_ends_with_one_log_line_that_names_a_bad_line_of_products(co
     assert entry["reason"].startswith(f"{path}{where}: {reason}")
 
 
-def test_the_gateway_refuses_a_bundle_with_fewer_products_than_popularities(copy: Path) -> None:
+def test_gateway_refuses_bundle_with_fewer_products_than_sales_shares(copy: Path) -> None:
     path = copy / "products.dat"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     resealed(copy)
@@ -139,7 +139,7 @@ def test_the_gateway_refuses_a_bundle_with_fewer_products_than_popularities(copy
 
 
 def start_gateway(bundle: Path) -> subprocess.CompletedProcess[str]:
-    """Run the program of the gateway over a bundle to its end."""
+    """Run the gateway's program on a bundle until it exits."""
     environment = {"ECRS_BUNDLE": str(bundle), "ECRS_PORT": "0", "ECRS_METRICS_PORT": "0"}
     return subprocess.run(
         [sys.executable, "-m", "ecrs.serve", "gateway"],
@@ -151,13 +151,13 @@ def start_gateway(bundle: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_catalogue_of_nothing_is_refused(copy: Path) -> None:
+def test_empty_catalogue_is_refused(copy: Path) -> None:
     (copy / "products.dat").write_bytes(b"")
     with pytest.raises(BundleError, match=r"products\.dat: no lines"):
         resealed(copy).catalogue  # noqa: B018
 
 
-def test_a_last_line_without_an_end_is_a_line(tiny: Bundle, copy: Path) -> None:
+def test_last_line_may_lack_a_newline(tiny: Bundle, copy: Path) -> None:
     for name in ("products.dat", "product_vectors.txt"):
         (copy / name).write_bytes((copy / name).read_bytes().removesuffix(b"\n"))
     sealed = resealed(copy)
@@ -181,7 +181,7 @@ def test_a_last_line_without_an_end_is_a_line(tiny: Bundle, copy: Path) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore:overflow")
-def test_a_bad_line_of_vectors_is_named(copy: Path, line: bytes, reason: str) -> None:
+def test_malformed_vectors_line_is_reported_by_number(copy: Path, line: bytes, reason: str) -> None:
     path = copy / "product_vectors.txt"
     path.write_bytes(path.read_bytes() + line)
     sealed = resealed(copy)
@@ -189,7 +189,7 @@ def test_a_bad_line_of_vectors_is_named(copy: Path, line: bytes, reason: str) ->
         read_vectors(sealed.lines(path.name), sealed.count(path.name))
 
 
-def test_no_vectors_are_refused(copy: Path) -> None:
+def test_empty_vectors_file_is_refused(copy: Path) -> None:
     (copy / "product_vectors.txt").write_bytes(b"")
     sealed = resealed(copy)
     with pytest.raises(BundleError, match=r"product_vectors\.txt: no lines"):

@@ -1,4 +1,4 @@
-"""Everything in a store as a count and a hash, to compare before and after."""
+"""A digest of all records in a store, to compare its content before and after."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ BATCH = 2000
 
 
 def digest(rows: Iterable[tuple[str, bytes]]) -> tuple[int, str]:
-    """The number of rows, and a hash of them that does not depend on their order."""
+    """Return the number of rows and a hash of them that does not depend on their order."""
     hashed, count = hashlib.sha256(), 0
     for key, value in sorted(rows):
         hashed.update(f"{key}\n".encode() + value)
@@ -18,11 +18,11 @@ def digest(rows: Iterable[tuple[str, bytes]]) -> tuple[int, str]:
 
 
 def records(client: redis.Redis) -> Iterator[tuple[str, bytes]]:
-    """Each key of Redis or Valkey with its value: strings as they are, members of sets and hashes sorted."""
+    """Yield each key of Redis or Valkey with its value; members of sets and hashes are sorted and joined."""
     keys = [key.decode() for key in client.scan_iter(count=BATCH)]
     for begin in range(0, len(keys), BATCH):
-        some = keys[begin : begin + BATCH]
-        for key, value in zip(some, client.mget(some), strict=True):
+        batch = keys[begin : begin + BATCH]
+        for key, value in zip(batch, client.mget(batch), strict=True):
             yield key, b",".join(sorted(_members(client, key))) if value is None else value
 
 

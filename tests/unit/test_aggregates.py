@@ -1,4 +1,4 @@
-"""User-item aggregates: computed from the log at once, and updated action by action."""
+"""User-item aggregates, computed from a whole log and updated action by action."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def row(aggregates: Aggregates, sku: str) -> dict[str, float]:
     return dict(zip(AGGREGATE_COLUMNS, aggregates.numbers[aggregates.skus.index(sku)].tolist(), strict=True))
 
 
-def test_purchases_are_counted_by_time_and_decay_to_the_last_one() -> None:
+def test_purchases_decay_exponentially_to_the_last_one() -> None:
     aggregates = Aggregates().plus(
         [Interaction("a", 0 * DAY_S + 1), Interaction("a", 1), Interaction("a", 30 * DAY_S + 1)]
     )
@@ -29,7 +29,7 @@ def test_purchases_are_counted_by_time_and_decay_to_the_last_one() -> None:
     })  # fmt: skip
 
 
-def test_other_actions_are_engagements_of_different_weight() -> None:
+def test_other_actions_are_weighted_engagements() -> None:
     aggregates = Aggregates().plus(
         [Interaction("a", 5, ActionType.VIEW), Interaction("a", 5, ActionType.CART)]
     )
@@ -38,12 +38,12 @@ def test_other_actions_are_engagements_of_different_weight() -> None:
     )
 
 
-def test_what_comes_late_counts_as_of_the_last_time() -> None:
+def test_out_of_order_action_keeps_the_last_time() -> None:
     aggregates = Aggregates().plus([Interaction("a", 100)]).plus([Interaction("a", 50)])
     assert row(aggregates, "a")["last_order"] == 100
 
 
-def test_the_newest_products_are_kept() -> None:
+def test_only_the_newest_products_are_kept() -> None:
     aggregates = Aggregates().plus(Interaction(str(ts), ts) for ts in range(1, MAX_PRODUCTS + 11))
     assert len(aggregates) == MAX_PRODUCTS
     assert aggregates.skus[0] == str(MAX_PRODUCTS + 10)
@@ -57,7 +57,7 @@ ACTIONS = st.tuples(
 
 @given(st.lists(ACTIONS, min_size=1, max_size=40))
 @example([(0, 0, 1, int(ActionType.VIEW))])  # a log without orders
-def test_a_log_gives_every_user_the_aggregates_of_their_actions(
+def test_aggregates_of_a_log_equal_updates_by_action(
     actions: list[tuple[int, int, int, int]],
 ) -> None:
     user, item, ts, kind = (np.array(column) for column in zip(*actions, strict=True))
@@ -68,13 +68,13 @@ def test_a_log_gives_every_user_the_aggregates_of_their_actions(
         aggregates = Aggregates().plus(own)
         items, numbers = table.of(number)
         assert dict(zip(items.tolist(), numbers.tolist(), strict=True)) == {
-            int(sku): pytest.approx(of)
-            for sku, of in zip(aggregates.skus, aggregates.numbers.tolist(), strict=True)
+            int(sku): pytest.approx(values)
+            for sku, values in zip(aggregates.skus, aggregates.numbers.tolist(), strict=True)
         }
 
 
 @given(st.lists(ACTIONS, max_size=20))
-def test_aggregates_survive_the_store_and_the_wire_to_the_last_bit(
+def test_aggregates_survive_store_and_wire_exactly(
     actions: list[tuple[int, int, int, int]],
 ) -> None:
     aggregates = Aggregates().plus(Interaction(str(i), t, ActionType(k)) for _, i, t, k in actions)
@@ -82,5 +82,5 @@ def test_aggregates_survive_the_store_and_the_wire_to_the_last_bit(
     assert load_aggregates(dump_aggregates(aggregates), "aggregates") == aggregates
 
 
-def test_time_scales_are_what_the_wire_says() -> None:
+def test_decay_time_scales_are_30_and_120_days() -> None:
     assert (SHORT_S, LONG_S) == (30 * DAY_S, 120 * DAY_S)
