@@ -130,9 +130,9 @@ REFUSED = {
     ),
     "strings beside the tensor": (
         lambda s: s.call(s.tensor(s.golden_ids), key=["ids"], value=["__import__('os')"]),
-        "string values are not taken",
+        "string values are not accepted",
     ),
-    "a level of detail": (lambda s: s.call(s.tensor(s.golden_ids, lod=[0, 1])), "lod is not taken"),
+    "a level of detail": (lambda s: s.call(s.tensor(s.golden_ids, lod=[0, 1])), "lod is not accepted"),
     "no tensor": (lambda s: s.call(), "expected one tensor"),
     "two tensors": (
         lambda s: s.call(s.tensor(s.golden_ids), s.tensor(s.golden_ids)),

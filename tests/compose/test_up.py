@@ -31,6 +31,6 @@ def test_a_one_shot_that_fails_is_named_with_its_reason(environment: dict[str, s
         check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    _, _, said = done.stderr.partition("\ntrain ended with 1:\n")
-    assert "ecrs: /nowhere/users.dat: cannot be read: No such file or directory" in said
-    assert said.endswith("make up tries again, make down stops the rest.\n")
+    _, _, reason = done.stderr.partition("\ntrain exited with status 1:\n")
+    assert "ecrs: /nowhere/users.dat: cannot be read: No such file or directory" in reason
+    assert reason.endswith("`make up` tries again, `make down` stops the rest.\n")
