@@ -293,7 +293,7 @@ def test_an_unknown_user_is_500_with_the_text_of_the_original(platform: Platform
 def test_new_only_with_invalid_stored_aggregates_is_answered_with_popular_items(
     platform: Platform, invalid: bytes, recall: dict[str, str]
 ) -> None:
-    """um can parse these aggregates and sends them; recall and rank refuse them."""
+    """These aggregates can be parsed, so um sends them; recall and rank refuse them."""
     with stored_user(platform, aggregates=invalid) as user_id, platform.gateway(**recall) as gateway:
         reply = recommend(gateway, user_id, new_only=True)
     assert len(reply.item_infos) == WANTED
