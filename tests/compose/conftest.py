@@ -172,7 +172,7 @@ def bundle_dir(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def known(bundle_dir: Path) -> dict[str, Any]:
+def stored(bundle_dir: Path) -> dict[str, Any]:
     """A user and items that the stores contain: their ids, and the user's profile as client arguments."""
     user, *profile = (bundle_dir / "users.dat").read_text().splitlines()[100].split(":")
     products = [line.split(":")[0] for line in (bundle_dir / "products.dat").read_text().splitlines()[:3]]

@@ -12,7 +12,7 @@ from ecrs.storage.milvus_vectors import ALIAS
 from tests.compose.conftest import PROJECT, Stack, run, wait_until
 from tests.held import BATCH, digest, records
 
-SKU = "put-just-now"
+SKU = "just-added"
 RECOVERY_LIMIT_S = 90.0
 
 
@@ -37,11 +37,11 @@ def vectors(stack: Stack) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.fixture
-def put(stack: Stack, bundle_dir: Path, known: dict[str, Any]) -> Iterator[None]:
+def added_item(stack: Stack, bundle_dir: Path, stored: dict[str, Any]) -> Iterator[None]:
     """Add an item that resembles an existing one; remove it afterwards."""
     with (bundle_dir / "products.dat").open() as lines:
-        like = next(lines).strip().split(":")[1:]
-    assert item(stack, "add", SKU, *like) == "1 product added\n"
+        similar_item = next(lines).strip().split(":")[1:]
+    assert item(stack, "add", SKU, *similar_item) == "1 product added\n"
     yield
     item(stack, "remove", SKU)
 
@@ -52,7 +52,7 @@ def item(stack: Stack, *arguments: str) -> str:
 
 @pytest.mark.parametrize(("store", "rows"), [("redis", products), ("milvus", vectors)])
 def test_a_killed_store_loses_no_data(
-    stack: Stack, bundle_dir: Path, put: None, store: str, rows: Any
+    stack: Stack, bundle_dir: Path, added_item: None, store: str, rows: Any
 ) -> None:
     seeded = sum(1 for _ in (bundle_dir / "products.dat").open())
     wait_until("the added item", lambda: any(key.startswith(SKU) for key, _ in rows(stack)), 10)

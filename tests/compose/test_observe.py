@@ -53,11 +53,11 @@ def prometheus(stack: Stack) -> Iterator[Prometheus]:
 
 
 @pytest.fixture(scope="module")
-def traffic(prometheus: Prometheus, stack: Stack, known: dict[str, Any]) -> None:
+def traffic(prometheus: Prometheus, stack: Stack, stored: dict[str, Any]) -> None:
     """Call the gateway until Prometheus has scraped at least two samples, which a rate needs."""
 
     def rate_of_answers() -> float:
-        stack.client("as", known["user"])
+        stack.client("as", stored["user"])
         series = prometheus.query('sum(rate(ecrs_rpc_total{service="gateway",error_code="200"}[1m]))')
         return series and float(series[0]["value"][1])
 
@@ -104,7 +104,7 @@ def test_every_dashboard_query_returns_data(prometheus: Prometheus, title: str, 
 
 @pytest.mark.usefixtures("traffic")
 def test_an_alert_fires_while_a_service_hangs(
-    prometheus: Prometheus, stack: Stack, known: dict[str, Any]
+    prometheus: Prometheus, stack: Stack, stored: dict[str, Any]
 ) -> None:
     def alerts(state: str) -> set[tuple[str, str]]:
         series = prometheus.query(f'ALERTS{{alertstate="{state}"}}')
@@ -116,7 +116,7 @@ def test_an_alert_fires_while_a_service_hangs(
     try:
 
         def fires() -> bool:
-            stack.client("as", known["user"])
+            stack.client("as", stored["user"])
             return rank_gone in alerts("firing")
 
         wait_until("EcrsGone of rank", fires, 90)

@@ -34,8 +34,8 @@ def full_answer(stack: Stack, user: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_platform_recovers_from_a_restart(stack: Stack, known: dict[str, Any], service: str) -> None:
-    before = full_answer(stack, known["user"])
+def test_the_platform_recovers_from_a_restart(stack: Stack, stored: dict[str, Any], service: str) -> None:
+    before = full_answer(stack, stored["user"])
     assert before["error"] == {"code": 200}
     started = time.monotonic()
     stack.compose("stop", "--timeout", "30", service)
@@ -45,20 +45,20 @@ def test_the_platform_recovers_from_a_restart(stack: Stack, known: dict[str, Any
     wait_until("every container healthy", lambda: all(map(stack.is_healthy, SERVICES)), RECOVERY_LIMIT_S)
     wait_until(
         "the same items as before",
-        lambda: answer(stack, known["user"]).get("item_infos") == before["item_infos"],
+        lambda: answer(stack, stored["user"]).get("item_infos") == before["item_infos"],
         RECOVERY_LIMIT_S,
     )
     assert stopped_s < STOP_LIMIT_S
     assert exit_code in CLEAN_EXITS.get(service, {0})
 
 
-def test_up_after_down_neither_trains_nor_seeds_again(stack: Stack, known: dict[str, Any]) -> None:
-    before = full_answer(stack, known["user"])
+def test_up_after_down_neither_trains_nor_seeds_again(stack: Stack, stored: dict[str, Any]) -> None:
+    before = full_answer(stack, stored["user"])
     assert before["error"] == {"code": 200}
     stack.down()
     assert stack.compose("ps", "--all", "--quiet") == ""
     stack.up()
-    after = full_answer(stack, known["user"])
+    after = full_answer(stack, stored["user"])
     for field in ("item_infos", "bundle_version"):
         assert after[field] == before[field]
     for service in ("seed-redis", "seed-milvus"):
