@@ -66,17 +66,17 @@ def results(site: Site, plan: Plan, measured: Measured) -> dict[str, Any]:
 def ratios(measured: Measured) -> dict[str, dict[str, float] | None]:
     """Return the figures of ECRS relative to those of the other contenders, with their intervals."""
     one_client = measured.closed[contender(ECRS, 1)]
-    found = {
+    relative = {
         f"p50, 1 client, relative to the {floor}": ratio(p50, one_client, measured.closed[floor])
         for floor in (RAW, HOPS)
     }
     for clients in CLIENTS:
         ours, theirs = (measured.closed[contender(name, clients)] for name in SERVED)
         noun = "client" if clients == 1 else "clients"
-        found[f"p50, {clients} {noun}, relative to the ancestor"] = ratio(p50, ours, theirs)
-        found[f"calls per second, {clients} {noun}, relative to the ancestor"] = ratio(per_s, ours, theirs)
+        relative[f"p50, {clients} {noun}, relative to the ancestor"] = ratio(p50, ours, theirs)
+        relative[f"calls per second, {clients} {noun}, relative to the ancestor"] = ratio(per_s, ours, theirs)
     held = held_ratio(measured.steady[ECRS], measured.steady[ANCESTOR])
-    return found | {f"rate held at p99 < {GOAL_MS:.0f} ms, relative to the ancestor": held}
+    return relative | {f"rate held at p99 < {GOAL_MS:.0f} ms, relative to the ancestor": held}
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:

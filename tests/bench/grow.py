@@ -41,18 +41,18 @@ SPREAD = 0.5
 
 
 @dataclass(frozen=True)
-class Plan:
+class RowMapping:
     """How the rows of the old and the new bundle correspond.
 
-    `original`, int64 (new items,): the old row that each new item is, or is a twin of. `home`, int64 (old
-    items,): the new row of each old item.
+    `original`, int64 (new items,): the old row that each new item is, or is a twin of. `new_row`, int64
+    (old items,): the new row of each old item.
     """
 
     original: np.ndarray
-    home: np.ndarray
+    new_row: np.ndarray
 
     @classmethod
-    def of(cls, before: int, products: int) -> "Plan":
+    def of(cls, before: int, products: int) -> "RowMapping":
         return cls(np.arange(products) % before, np.arange(before) % products)
 
 
@@ -60,8 +60,8 @@ def grow(base: Bundle, products: int, bundles: Path) -> Path:
     """Write `base` with `products` items under `bundles`, make it current there and return its directory."""
     rng = np.random.default_rng(SEED)
     items = [parse_item(line) for line in base.lines("products.dat")]
-    plan = Plan.of(len(items), products)
-    grown = [_twin(items[row], number // len(items)) for number, row in enumerate(plan.original.tolist())]
+    mapping = RowMapping.of(len(items), products)
+    grown = [_twin(items[row], number // len(items)) for number, row in enumerate(mapping.original.tolist())]
     version = bundle.new_version(f"{base.version} {products}".encode())
     manifest = structs.replace(base.manifest, version=version, grown_from=base.version)
     with bundle.writing(bundles, manifest) as draft:
@@ -71,11 +71,11 @@ def grow(base: Bundle, products: int, bundles: Path) -> Path:
         for name in ("users.dat", "quantiles.json", "golden.json", "metrics.json"):
             shutil.copyfile(base.path / name, draft / name)
         _write(draft / "products.dat", map(format_item, grown))
-        skus = {item.sku: grown[home].sku for item, home in zip(items, plan.home.tolist(), strict=True)}
+        skus = {item.sku: grown[row].sku for item, row in zip(items, mapping.new_row.tolist(), strict=True)}
         _write(draft / "histories.dat", (_history(line, skus) for line in base.lines("histories.dat")))
         _write(draft / "aggregates.dat", (_aggregates(line, skus) for line in base.lines("aggregates.dat")))
-        _save_tables(base, plan, rng, draft / "recall")
-        save_item_statistics(np.load(base.path / ITEM_STATISTICS)[plan.original], draft)
+        _save_tables(base, mapping, rng, draft / "recall")
+        save_item_statistics(np.load(base.path / ITEM_STATISTICS)[mapping.original], draft)
         ids = encoder.item_table({name: [getattr(item, name) for item in grown] for name in ITEM_FIELDS})
         vectors = SavedModel(draft / "item_tower")(ids)
         bundle_writer.write_vectors([item.sku for item in grown], vectors, draft / "product_vectors.txt")
@@ -127,18 +127,20 @@ def _save_models(
         bundle_writer.check_golden_rows(SavedModel(directory / name), base.golden[name])
 
 
-def _save_tables(base: Bundle, plan: Plan, rng: np.random.Generator, directory: Path) -> None:
+def _save_tables(base: Bundle, mapping: RowMapping, rng: np.random.Generator, directory: Path) -> None:
     directory.mkdir()
-    products, before = len(plan.original), len(plan.home)
+    products, before = len(mapping.original), len(mapping.new_row)
     tables = ("similar_items", "similar_scores", "popular")
     items, scores, share = (np.load(base.path / "recall" / f"{name}.npy") for name in tables)
-    similar = np.where(items == NO_ID, NO_ID, plan.home[items])[plan.original]
+    similar = np.where(items == NO_ID, NO_ID, mapping.new_row[items])[mapping.original]
     # Replace each neighbour by a random one of its twins, so that twins occur as neighbours too.
     twin = similar + before * rng.integers(-(-products // before), size=similar.shape)
     similar = np.where((similar == NO_ID) | (twin >= products), similar, twin)
     np.save(directory / "similar_items.npy", similar.astype(items.dtype))
-    np.save(directory / "similar_scores.npy", scores[plan.original])
-    popularity = np.bincount(plan.home, share, products) if products < before else share[plan.original]
+    np.save(directory / "similar_scores.npy", scores[mapping.original])
+    popularity = (
+        np.bincount(mapping.new_row, share, products) if products < before else share[mapping.original]
+    )
     popularity *= rng.uniform(0.5, 1.5, products)
     np.save(directory / "popular.npy", popularity / popularity.sum())
     shutil.copyfile(base.path / "recall" / "curves.npy", directory / "curves.npy")

@@ -6,7 +6,7 @@ calls the gateway, samples every service with py-spy and prints a table.
 The CPU time of a process is the kernel's count from a run without the profiler. A sample counts for the
 deepest function of ECRS on the stack, including everything that it calls:
 `recall.blending.CandidateGenerator.blend` means that function and the numpy code that it calls. A sample
-without a function of ECRS counts for the event loop, or else for the module at the root of its thread.
+without a function of ECRS counts for the event loop, or else for the innermost module on its stack.
 Waiting threads do not count.
 """
 
@@ -57,7 +57,7 @@ def cost_of(stack: str) -> str | None:
 
 
 def costs(lines: Iterable[str]) -> Counter[str]:
-    """Count samples by what they count for. `lines` are py-spy's raw output: `frame;frame;… count`."""
+    """Sum up samples as `cost_of` attributes them. `lines` are py-spy's raw output: `frame;frame;… count`."""
     samples: Counter[str] = Counter()
     for line in lines:
         stack, _, count = line.rpartition(" ")

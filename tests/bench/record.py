@@ -1,7 +1,8 @@
 """Records the messages between the gateway and its services for an answer, byte by byte.
 
 A separate gateway is started with recording proxies in place of its services: each forwards the calls to the
-real service and records request and reply. The floors can so repeat every hop, whatever the messages contain.
+real service and records request and reply. This lets the floors repeat every hop, whatever the messages
+contain.
 """
 
 import os
