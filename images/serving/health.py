@@ -1,6 +1,7 @@
-"""`python health.py`: does the server here answer a real inference? Exit 0, or 1 with the reason.
+"""Health check of the container: sends one real inference to the server.
 
-Imports neither paddle nor the server package, whose start takes seconds.
+`python health.py` exits with 0 if the answer is correct, otherwise with 1 after printing the reason. It
+imports neither paddle nor the server package, because those imports take seconds.
 """
 
 import importlib.util
@@ -13,7 +14,7 @@ from signature import ModelSignature
 
 PACKAGE = importlib.util.find_spec("paddle_serving_server").submodule_search_locations[0]
 sys.path.append(str(Path(PACKAGE) / "pipeline" / "proto"))
-import pipeline_service_pb2 as wire  # noqa: E402 - found where the package keeps it
+import pipeline_service_pb2 as wire  # noqa: E402 - importable only after the path above is added
 
 INFERENCE = "/baidu.paddle_serving.pipeline_serving.PipelineService/inference"
 

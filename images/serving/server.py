@@ -1,14 +1,15 @@
-"""One Paddle Serving pipeline server for one model: the stock DAG and servicer, guarded and stoppable.
+"""A Paddle Serving pipeline server for one model: the stock DAG, with input checks and a clean shutdown.
 
     MODEL_DIR=/bundles/current/ranker python server.py
 
-Wire: `baidu.paddle_serving.pipeline_serving.PipelineService/inference` on :9998. A request carries
-`name` (the model's, or empty; another is the stock err_no 3002) and one int64 tensor; the reply one
-float32 tensor, and the version under key "version". `err_no` is 0, BAD_REQUEST, or one of the stock
-server's own (3000 and above) for faults that are not the caller's. `method` is not looked at.
+It serves `baidu.paddle_serving.pipeline_serving.PipelineService/inference` on port 9998. A request contains
+`name` (the model's name or empty; any other gets the stock err_no 3002) and one int64 tensor. The reply
+contains one float32 tensor, and the bundle version under the key "version". `err_no` is 0, BAD_REQUEST, or
+one of the stock server's own codes (3000 and above) for faults that the caller did not cause. `method` is
+ignored.
 
-Ends with 0 after SIGTERM or SIGINT, with BAD_MODEL when the model cannot be served, and with 1 when
-the pipeline has died, so that whoever restarts containers does.
+The process exits with 0 after SIGTERM or SIGINT, with BAD_MODEL if the model cannot be served, and with 1 if
+the pipeline has died, so that the container's restart policy starts it again.
 """
 
 import json
@@ -17,7 +18,7 @@ import os
 import signal
 import sys
 import threading
-import zlib  # noqa: F401 - before paddle: its own copy of zlib else makes a later use segfault
+import zlib  # noqa: F401 - must precede paddle, whose own copy of zlib makes a later import segfault on use
 from concurrent import futures
 from pathlib import Path
 
@@ -34,24 +35,25 @@ log = logging.getLogger("serving")
 
 PORT = 9998
 BAD_MODEL = 4
-"""Exit status when the model cannot be loaded, or its golden rows come out wrong."""
+"""Exit status if the model cannot be loaded or does not reproduce its golden rows."""
 BAD_REQUEST = 51
-"""`err_no` of a refused request, from the range that the stock server leaves to products, 50 to 99."""
+"""`err_no` of a refused request, from the range 50 to 99 that the stock server reserves for applications."""
 INT64, FLOAT32 = 0, 1
-"""elem_type of a tensor."""
+"""Values of a tensor's elem_type."""
 TOLERANCE = 1e-5
-"""How far a golden row may be from the output seen at training."""
+"""Largest absolute difference between a golden row's output and the one recorded at training."""
 CLIENTS = 8
-"""Calls in hand at once: one thread each, and the most that one batch joins."""
+"""Calls processed at the same time: the number of threads, and the most calls in one automatic batch."""
 GRACE_S = 5
 PREDICTOR = {"thread_num": 1, "mem_optim": True, "ir_optim": False, "use_mkldnn": False}
-"""Measured fastest for models this small."""
+"""Settings that were measured to be fastest for models of this size."""
 
 
 class Guard(RequestOp):
-    """Reads a request; refuses what would crash or corrupt the model behind.
+    """Reads a request and refuses input that would crash the model or corrupt its results.
 
-    The stock op unpickles tensors of elem_type 13 and passes strings on; so nothing of it is used.
+    Replaces the stock op's parsing completely, because that unpickles tensors of elem_type 13 and forwards
+    strings to code that evaluates them.
     """
 
     def __init__(self, signature):
@@ -67,10 +69,10 @@ class Guard(RequestOp):
             return {}, request.logid, BAD_REQUEST, str(refused)
 
     def matrix(self, request):
-        """The one int64 tensor of a request, shaped; InvalidInput if there is anything else."""
+        """Return the request's only tensor as an int64 matrix; InvalidInput if there is anything else."""
         feed = self.signature.feed
         if request.key or request.value:
-            raise InvalidInput(f"string values are not taken: send one int64 tensor '{feed}'")
+            raise InvalidInput(f"string values are not accepted: send one int64 tensor '{feed}'")
         names = [tensor.name for tensor in request.tensors]
         if names != [feed]:
             raise InvalidInput("expected one tensor '{}', got {}".format(feed, names or "none"))
@@ -79,7 +81,7 @@ class Guard(RequestOp):
             raise InvalidInput(f"{feed}: expected elem_type 0 (int64), got {tensor.elem_type}")
         extra = [field.name for field, _ in tensor.ListFields() if field.name not in EXPECTED]
         if extra:
-            raise InvalidInput("{}: {} is not taken".format(feed, ", ".join(extra)))
+            raise InvalidInput("{}: {} is not accepted".format(feed, ", ".join(extra)))
         shape, values = list(tensor.shape), tensor.int64_data
         if len(shape) != 2 or min(shape) < 0 or shape[0] * shape[1] != len(values):
             raise InvalidInput(f"{feed}: shape {shape} does not hold {len(values)} values")
@@ -87,18 +89,18 @@ class Guard(RequestOp):
 
 
 EXPECTED = {"name", "elem_type", "shape", "int64_data"}
-"""Fields that a tensor may set."""
+"""Fields that a request's tensor may set."""
 
 
 class Answer(ResponseOp):
-    """Packs the output as a tensor: the stock op answers its `repr`."""
+    """Packs the output as a tensor; the stock op sends its `repr` as a string instead."""
 
     def __init__(self, signature, input_ops):
         self.signature = signature
         super().__init__(input_ops=input_ops)
 
     def pack_response_package(self, channeldata):
-        # The stock packing is right for errors, which it never reaches the data of.
+        # The stock packing is used for errors only, where it does not touch the output.
         reply = super().pack_response_package(channeldata) if channeldata.error_code else wire.Response()
         reply.key.append("version")
         reply.value.append(self.signature.version)
@@ -111,9 +113,10 @@ class Answer(ResponseOp):
 
 
 def preflight(model_dir):
-    """Load the model and run it once, on its golden rows where the bundle has some; its signature.
+    """Load the model, run it once and return its signature.
 
-    Raises whatever is wrong: the stock server says "init success" with nothing loaded.
+    The input is the bundle's golden rows, if it has any. Raises an exception if anything is wrong, because
+    the stock server reports "init success" even if it has loaded nothing.
     """
     signature = ModelSignature.load(model_dir)
     layout = (model_dir / "serving_server_conf.prototxt").read_text(encoding="utf-8")
@@ -123,7 +126,7 @@ def preflight(model_dir):
     golden = model_dir.parent / "golden.json"
     rows = json.loads(golden.read_text(encoding="utf-8"))[signature.model] if golden.exists() else None
     ids = np.array(rows["ids"] if rows else [[0] * len(signature.columns)], dtype=np.int64)
-    # Not by the stock LocalPredictor: at a model that it cannot load it kills its process group.
+    # The stock LocalPredictor is not used: it kills its process group if it cannot load the model.
     config = inference.Config(str(model_dir / "inference.pdmodel"), str(model_dir / "inference.pdiparams"))
     config.disable_gpu()
     config.switch_ir_optim(False)
@@ -133,7 +136,9 @@ def preflight(model_dir):
     predictor.run()
     output = predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
     if output.shape != (len(ids), signature.width) or not np.isfinite(output).all():
-        raise ValueError(f"it answers {output.shape} instead of {(len(ids), signature.width)}")
+        raise ValueError(
+            f"expected finite outputs of shape {(len(ids), signature.width)}, got {output.shape}"
+        )
     if rows:
         off = float(np.abs(output - np.array(rows["outputs"], dtype=np.float32)).max())
         if not off <= TOLERANCE:
@@ -142,19 +147,19 @@ def preflight(model_dir):
 
 
 def pipeline(model_dir, signature):
-    """The stock servicer over guard → model → answer."""
+    """Return the stock servicer over the DAG guard → model → answer."""
     guard = Guard(signature)
     model = Op(name=signature.model, input_ops=[guard])
     answer = Answer(signature, input_ops=[model])
     conf = {
         "rpc_port": PORT,
         "worker_num": CLIENTS,
-        "build_dag_each_worker": False,  # True binds localhost only
-        "dag": {"is_thread_op": True, "retry": 1},  # 2 hangs
+        "build_dag_each_worker": False,  # True would bind to localhost only
+        "dag": {"is_thread_op": True, "retry": 1},  # with 2, calls hang
         "op": {
             signature.model: {
-                "concurrency": 1,  # more gives wrong answers
-                "timeout": -1,  # the caller's deadline is the limit
+                "concurrency": 1,  # higher values give wrong answers
+                "timeout": -1,  # none; the caller's deadline limits the call
                 "batch_size": CLIENTS,
                 "auto_batching_timeout": 2,  # ms
                 "local_service_conf": {
@@ -169,20 +174,21 @@ def pipeline(model_dir, signature):
     }
     stock = PipelineServer(signature.model)
     stock.set_response_op(answer)
-    stock.prepare_server(yml_dict=conf)  # fills in the defaults and loads the ops; serves nothing yet
+    stock.prepare_server(yml_dict=conf)  # fills in the defaults and loads the ops; does not start to serve
     return PipelineServicer(signature.model, answer, conf)
 
 
 def main():
-    # The stock logger writes rotating files of 512 MB; a container's log is its standard error. Its
-    # warnings are the defaults that it fills in, and the DAG's errors repeat the op's and the guard's.
+    # Log to standard error, as a container should; the stock logger writes rotating files of 512 MB. Its
+    # warnings only list the defaults that it fills in, and the DAG's errors repeat those of the op and the
+    # guard.
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(message)s", force=True)
     logging.getLogger("paddle_serving_server.pipeline.dag").setLevel(logging.CRITICAL)
     log.setLevel(logging.WARNING)
-    model_dir = Path(os.environ["MODEL_DIR"]).resolve()  # the version that `current` names now, for good
+    model_dir = Path(os.environ["MODEL_DIR"]).resolve()  # stays with this version if `current` changes later
     try:
         signature = preflight(model_dir)
-    except Exception as error:  # whatever it is, it is the reason that the container ends
+    except Exception as error:  # any exception is the reason why the container ends
         print(f"{model_dir} cannot be served: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_MODEL
     stop = threading.Event()
@@ -191,7 +197,7 @@ def main():
     servicer = pipeline(model_dir, signature)
     server = grpc.server(
         futures.ThreadPoolExecutor(max_workers=CLIENTS),
-        # A connection ends after a minute, so that its client looks for replicas anew.
+        # Closes connections after a minute, so that clients resolve the name again and find new replicas.
         options=[("grpc.so_reuseport", 0), ("grpc.max_connection_age_ms", 60000)],
     )
     stubs.add_PipelineServiceServicer_to_server(servicer, server)
@@ -201,7 +207,7 @@ def main():
     workers = servicer._dag_executor._dag._threads_or_proces
     while not stop.wait(timeout=1):
         if not all(worker.is_alive() for worker in workers):
-            print("the pipeline has died", file=sys.stderr)
+            print("a worker of the pipeline has died", file=sys.stderr)
             return 1
     server.stop(GRACE_S).wait()
     print("stopped", flush=True)

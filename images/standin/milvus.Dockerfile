@@ -1,6 +1,6 @@
-# Milvus standalone from its wheel, laid out and started as the official image is:
-# /milvus/bin, /milvus/configs, /var/lib/milvus, `milvus run standalone`, the same environment.
-# Not through the wheel's own `milvus-server`: that leaves the real server behind when it is stopped.
+# Milvus standalone from its PyPI wheel, with the layout, command and environment of the official image:
+# /milvus/bin, /milvus/configs, /var/lib/milvus, `milvus run standalone`.
+# The wheel's own `milvus-server` is not used, because stopping it leaves the real server running.
 ARG BASE
 FROM ${BASE} AS unpacked
 LABEL ecrs.standin.stage=unpacked

@@ -1,4 +1,4 @@
-"""Lay the server out of the `milvus` wheel as the official image has it: /milvus/bin, /milvus/configs."""
+"""Unpack the server of the `milvus` wheel as in the official image: /milvus/bin, /milvus/configs."""
 
 import shutil
 
@@ -7,12 +7,12 @@ from milvus import MilvusServerConfig, _initialize_data_files
 _initialize_data_files("/milvus")
 
 config = MilvusServerConfig(data_dir="/var/lib/milvus", proxy_port=19530)
-# A session outlives its server by 5 s, not 30: a restart is not held up by its predecessor's session.
+# A session expires 5 s after its server ends instead of 30, so that a restarted server need not wait for it.
 config.set("common.session.ttl", 5)
-# A stop waits 3 s for its parts, not half an hour.
+# On shutdown, wait at most 3 s for the components instead of half an hour.
 config.set("common.gracefulStopTimeout", 3)
 config.resolve()
-# Logs go to standard output and error, where `docker logs` finds them.
+# Log to standard output and error, which `docker logs` reads.
 config.set("etcd_log_path", "stdout")
 config.set("system_log_path", "")
 config.write_config()

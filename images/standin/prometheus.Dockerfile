@@ -1,4 +1,4 @@
-# Debian's prometheus where the official image stands: same user id, data directory and entry point.
+# Debian's prometheus in place of the official image, with the same user id, data directory and entry point.
 ARG BASE
 FROM ${BASE}
 RUN apt-get update -qq \

@@ -1,4 +1,4 @@
-# Debian's redis-server where the official image stands: same user id, same data directory, same command.
+# Debian's redis-server in place of the official image, with the same user id, data directory and command.
 ARG BASE
 FROM ${BASE}
 RUN groupadd --system --gid 999 redis \

@@ -1,10 +1,10 @@
-"""How near ECRS is to the floor of its own stages, and how far from the way it came, in one interleaved run.
+"""Compares ECRS with the floor of its own stages and with the design of the original demo, in one run.
 
-python -m tests.bench [BUNDLE]                 starts the embedded platform over the bundle
-python -m tests.bench --profile compose        takes the containers that run here
+python -m tests.bench [BUNDLE]                 starts the embedded platform with the bundle
+python -m tests.bench --profile compose        measures the containers that run on this host
 
-Prints tables and ratios with 95 % intervals; writes bench.json, a run a profile, and PROFILE.svg and
-PROFILE.png to artifacts/bench. docs/explanation/speed.md says what is measured.
+Prints tables, and ratios with 95 % intervals. Writes bench.json, with the latest run of each profile, and
+plots as PROFILE.svg and PROFILE.png to artifacts/bench. docs/explanation/speed.md explains what is measured.
 """
 
 import argparse
@@ -39,43 +39,48 @@ from tests.bench.sites import Site, compose, embedded
 COLUMNS = ("calls", "p50_ms", "p99_ms", "p99.9_ms", "per_s", "failed", "shed", "degraded")
 
 
-def found(site: Site, plan: Plan, seen: Measured) -> dict[str, Any]:
-    """What bench.json holds."""
+def results(site: Site, plan: Plan, measured: Measured) -> dict[str, Any]:
+    """Return the results of a run as bench.json stores them."""
     return {
         "profile": site.profile,
         "machine": hardware(),
-        "versions": seen.versions,
+        "versions": measured.versions,
         "bundle": site.bundle.version,
         "products": site.bundle.count("products.dat"),
         "candidates": CANDIDATES,
         "rounds": plan.rounds,
         "seconds": plan.seconds,
-        "closed": {name: row(samples) for name, samples in seen.closed.items()},
+        "closed": {name: row(samples) for name, samples in measured.closed.items()},
         "open": {
-            name: {str(rate): row(rates[rate]) for rate in sorted(rates)} for name, rates in seen.open.items()
+            name: {str(rate): row(rates[rate]) for rate in sorted(rates)}
+            for name, rates in measured.open.items()
         },
-        "held": {name: highest_held(seen.steady[name]) for name in SERVED},
-        "ratios": ratios(seen),
-        "same_items": {name: round(share, 4) for name, share in seen.same.items()},
-        "cpu_ms_per_call": seen.cpu_ms_per_call,
-        "rss_mb": seen.rss_mb,
+        "held": {name: highest_held(measured.steady[name]) for name in SERVED},
+        "ratios": ratios(measured),
+        "same_items": {name: round(share, 4) for name, share in measured.same.items()},
+        "cpu_ms_per_call": measured.cpu_ms_per_call,
+        "rss_mb": measured.rss_mb,
     }
 
 
-def ratios(seen: Measured) -> dict[str, dict[str, float] | None]:
-    one = seen.closed[contender(ECRS, 1)]
-    found = {f"p50, 1 client, to the {floor}": ratio(p50, one, seen.closed[floor]) for floor in (RAW, HOPS)}
+def ratios(measured: Measured) -> dict[str, dict[str, float] | None]:
+    """Return the figures of ECRS relative to those of the other contenders, with their intervals."""
+    one_client = measured.closed[contender(ECRS, 1)]
+    relative = {
+        f"p50, 1 client, relative to the {floor}": ratio(p50, one_client, measured.closed[floor])
+        for floor in (RAW, HOPS)
+    }
     for clients in CLIENTS:
-        ours, theirs = (seen.closed[contender(name, clients)] for name in SERVED)
-        plural = "client" if clients == 1 else "clients"
-        found[f"p50, {clients} {plural}, to the ancestor"] = ratio(p50, ours, theirs)
-        found[f"calls a second, {clients} {plural}, to the ancestor"] = ratio(per_s, ours, theirs)
-    held = held_ratio(seen.steady[ECRS], seen.steady[ANCESTOR])
-    return found | {f"rate at p99 < {GOAL_MS:.0f} ms, to the ancestor": held}
+        ours, theirs = (measured.closed[contender(name, clients)] for name in SERVED)
+        noun = "client" if clients == 1 else "clients"
+        relative[f"p50, {clients} {noun}, relative to the ancestor"] = ratio(p50, ours, theirs)
+        relative[f"calls per second, {clients} {noun}, relative to the ancestor"] = ratio(per_s, ours, theirs)
+    held = held_ratio(measured.steady[ECRS], measured.steady[ANCESTOR])
+    return relative | {f"rate held at p99 < {GOAL_MS:.0f} ms, relative to the ancestor": held}
 
 
 def lines(result: dict[str, Any]) -> Iterator[str]:
-    """For people."""
+    """Yield the lines of a printed report on a run."""
     machine = result["machine"]
     yield f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB; {result['versions']}"
     yield (
@@ -83,21 +88,22 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
         f"bundle {result['bundle']}; {result['rounds']} rounds of {result['seconds']} s"
     )
     yield f"\n{'closed loop':18} " + " ".join(f"{name:>9}" for name in COLUMNS)
-    for name, one in result["closed"].items():
-        yield f"{name:18} " + _cells(one)
+    for name, figures in result["closed"].items():
+        yield f"{name:18} " + _cells(figures)
     for name, rates in result["open"].items():
         yield f"\n{name + ', calls/s':18} " + " ".join(f"{column:>9}" for column in COLUMNS)
-        for rate, one in rates.items():
-            yield f"{rate:>18} " + _cells(one)
+        for rate, figures in rates.items():
+            yield f"{rate:>18} " + _cells(figures)
     held = ", ".join(f"{name} {rate:g}/s" for name, rate in result["held"].items())
-    yield f"\nHighest rate at p99 < {GOAL_MS:.0f} ms: {held}\nECRS,"
-    for name, one in result["ratios"].items():
-        yield f"  {name}: " + (f"{one['ratio']} ({one['low']} to {one['high']})" if one else "it holds none")
+    yield f"\nHighest rate held at p99 < {GOAL_MS:.0f} ms: {held}\nRatios of ECRS (95 % interval):"
+    for name, interval in result["ratios"].items():
+        text = "{ratio} ({low} to {high})".format(**interval) if interval else "the ancestor holds no rate"
+        yield f"  {name}: {text}"
     same = ", ".join(f"{name} {100 * share:.1f} %" for name, share in result["same_items"].items())
-    yield f"Asked again, items that ECRS had answered in the same place: {same}"
+    yield f"Items at the same position as in an earlier answer of ECRS: {same}"
     for name in SERVED:
         cpu, memory = result["cpu_ms_per_call"][name], result["rss_mb"][name]
-        yield f"{name}: CPU {sum(cpu.values()):.1f} ms a call {cpu}; resident, MB {memory}"
+        yield f"{name}: CPU {sum(cpu.values()):.1f} ms per call {cpu}; resident memory, MB {memory}"
 
 
 def _cells(row: dict[str, Any]) -> str:
@@ -107,11 +113,11 @@ def _cells(row: dict[str, Any]) -> str:
 async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     plan = Plan(arguments.rounds, arguments.seconds, arguments.up_to)
     if arguments.profile == "compose":
-        place = compose(arguments.project, arguments.secrets)
+        running_site = compose(arguments.project, arguments.secrets)
     else:
-        place = embedded(Bundle.open(arguments.bundle))
-    async with place as site:
-        return found(site, plan, await asyncio.to_thread(measure, site, plan))
+        running_site = embedded(Bundle.open(arguments.bundle))
+    async with running_site as site:
+        return results(site, plan, await asyncio.to_thread(measure, site, plan))
 
 
 def main() -> None:
@@ -119,20 +125,24 @@ def main() -> None:
     parser.add_argument("bundle", nargs="?", type=Path, default=ROOT / "artifacts" / "bundles" / "current")
     parser.add_argument("--profile", choices=["embedded", "compose"], default="embedded")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.5, help="of a measurement")
-    parser.add_argument("--up-to", type=float, default=max(RATES), help="the open loop's highest rate")
+    parser.add_argument("--seconds", type=float, default=2.5, help="duration of each measurement")
+    parser.add_argument(
+        "--up-to", type=float, default=max(RATES), help="highest rate of the open loop, calls per second"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "artifacts" / "bench", help="directory of results")
-    parser.add_argument("--project", default="ecrs", help="of compose")
+    parser.add_argument("--project", default="ecrs", help="name of the compose project")
     secrets = Path(os.environ.get("ECRS_SECRETS", ROOT / ".secrets"))
-    parser.add_argument("--secrets", type=Path, default=secrets, help="of compose: the passwords' directory")
+    parser.add_argument(
+        "--secrets", type=Path, default=secrets, help="directory of the compose project's passwords"
+    )
     arguments = parser.parse_args()
     result = asyncio.run(run(arguments))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    written = arguments.out / "bench.json"
-    before = json.loads(written.read_text()) if written.exists() else {}
-    written.write_text(json.dumps(before | {arguments.profile: result}, indent=1) + "\n")
+    file = arguments.out / "bench.json"
+    earlier = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(earlier | {arguments.profile: result}, indent=1) + "\n")
     print("\n".join(lines(result)))
-    print(written, *draw(result, arguments.out))
+    print(file, *draw(result, arguments.out))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""The ancestor's way: the same answer, come by as in the demo that ECRS descends from.
+"""The ancestor: gives the same answers as ECRS, with the design of the original demo that ECRS descends from.
 
-Written for the benchmark, not for use. What is the demo's: five synchronous gRPC servers, a process
-each, with 40 threads; for every call to another service a new channel and a new stub; products read by
-one GET each, JSON by the standard library, and read anew for every call. What is kept between calls is
-what the demo kept: the stores' clients, and the models in the process, where the profile has them there.
+It was written for the benchmark and is not meant for other use. From the demo it has: five synchronous gRPC
+servers, one process each, with 40 threads; a new channel and a new stub for every call to another service;
+one GET per item, parsed with the standard library's JSON, without a cache. Like the demo, it keeps between
+calls only the clients of the stores and, where the profile runs models in the process, the models.
 
-What is computed, and what travels, is ECRS' own (tests/bench/work.py, ecrs.wire), not the demo's, which
-asked the vectors alone and fed the ranker less: so the two differ in the way alone. One read is spared:
-what is out of stock is asked for all products at once, for the demo had no such question.
+The computation and the messages are those of ECRS (tests/bench/work.py, ecrs.wire). The demo retrieved by
+vectors only and gave the ranker less input; with the same work, the two differ in their design alone. One
+detail favours the ancestor: it reads the out-of-stock flags of all items in one call, because the demo had no
+such flags.
 
-python -m tests.bench.ancestor SERVICE CANDIDATES [NAME=TARGET …]: prints its port.
+python -m tests.bench.ancestor SERVICE CANDIDATES [NAME=TARGET …]: serves, and prints its port.
 """
 
 import json
@@ -52,7 +53,7 @@ from tests.bench.processes import serving
 from tests.bench.work import RankWork, RecallWork
 
 THREADS = 40
-"""Of a server, and the calls it takes at a time: more are refused."""
+"""Threads per server; further concurrent calls are refused."""
 
 
 class UM(UMServiceServicer):
@@ -70,9 +71,9 @@ class UM(UMServiceServicer):
             info.aggregates.CopyFrom(from_aggregates(Aggregates(tuple(columns["sku_ids"]), numbers)))
         return UserModelResponse(error={"code": 200}, user_info=info)
 
-    def _read(self, key: str, otherwise: Any) -> Any:
+    def _read(self, key: str, default: Any) -> Any:
         raw = self._store.get(key)
-        return otherwise if raw is None else json.loads(raw)
+        return default if raw is None else json.loads(raw)
 
 
 class CM(CMServiceServicer):
@@ -98,10 +99,10 @@ class Recall(RecallServiceServicer):
 
     def recall(self, request: RecallRequest, context: grpc.ServicerContext) -> RecallResponse:
         user = to_user(request.user_info)
-        near, distances = self._nearest(self._user_tower(self._work.user_ids(user)))
-        found = self._work.candidates(user, near, distances, request.request_num)
-        reply = RecallResponse(error={"code": 200}, provenance=from_provenance(found.provenance))
-        for sku, score in zip(found.skus, found.score.tolist(), strict=True):
+        nearest, distances = self._nearest(self._user_tower(self._work.user_ids(user)))
+        candidates = self._work.candidates(user, nearest, distances, request.request_num)
+        reply = RecallResponse(error={"code": 200}, provenance=from_provenance(candidates.provenance))
+        for sku, score in zip(candidates.skus, candidates.score.tolist(), strict=True):
             reply.score_pairs.add(nid=sku, score=score)
         return reply
 
@@ -132,32 +133,32 @@ class AS(ASServiceServicer):
         with grpc.insecure_channel(self._targets["um"]) as channel:
             user = UMServiceStub(channel).um_call(UserModelRequest(user_id=request.user_id)).user_info
         with grpc.insecure_channel(self._targets["recall"]) as channel:
-            asked = RecallRequest(user_info=user, request_num=self._candidates)
-            found = RecallServiceStub(channel).recall(asked)
-        skus = [pair.nid for pair in found.score_pairs]
+            recall_request = RecallRequest(user_info=user, request_num=self._candidates)
+            recalled = RecallServiceStub(channel).recall(recall_request)
+        skus = [pair.nid for pair in recalled.score_pairs]
         with grpc.insecure_channel(self._targets["cm"]) as channel:
             items = CMServiceStub(channel).cm_call(CMRequest(item_ids=skus)).item_infos
-        kept = [row for row, item in enumerate(items) if not item.out_of_stock]
-        provenance = to_provenance(found.provenance, len(skus)).take(kept)
-        known = {items[row].sku_id: items[row] for row in kept}
+        in_stock = [row for row, item in enumerate(items) if not item.out_of_stock]
+        provenance = to_provenance(recalled.provenance, len(skus)).take(in_stock)
+        available = {items[row].sku_id: items[row] for row in in_stock}
         with grpc.insecure_channel(self._targets["rank"]) as channel:
-            ranked = RankRequest(
-                user_info=user, item_infos=known.values(), provenance=from_provenance(provenance)
+            rank_request = RankRequest(
+                user_info=user, item_infos=available.values(), provenance=from_provenance(provenance)
             )
-            scores = RankServiceStub(channel).rank_predict(ranked).score_pairs
-        proposed = dict(zip(known, provenance.entries(), strict=True))
+            scores = RankServiceStub(channel).rank_predict(rank_request).score_pairs
+        provenance_of = dict(zip(available, provenance.entries(), strict=True))
         reply = ASResponse(error={"code": 200})
         for pair in scores:
             info = reply.item_infos.add()
-            info.CopyFrom(known[pair.nid])
+            info.CopyFrom(available[pair.nid])
             info.rank_score = pair.score
-            for name, position, score in proposed[pair.nid]:
-                info.provenance.add(channel=name, position=position, score=score)
+            for channel_name, position, score in provenance_of[pair.nid]:
+                info.provenance.add(channel=channel_name, position=position, score=score)
         return reply
 
 
 GATEWAY = "gateway"
-_PARTS: dict[str, tuple[Callable[[Settings], Any], Callable[[Any, grpc.Server], None]]] = {
+_SERVICES: dict[str, tuple[Callable[[Settings], Any], Callable[[Any, grpc.Server], None]]] = {
     "um": (UM, add_UMServiceServicer_to_server),
     "cm": (CM, add_CMServiceServicer_to_server),
     "recall": (Recall, add_RecallServiceServicer_to_server),
@@ -166,12 +167,12 @@ _PARTS: dict[str, tuple[Callable[[Settings], Any], Callable[[Any, grpc.Server], 
 
 
 def serve(name: str, candidates: int, targets: Mapping[str, str]) -> None:
-    """Until the process is ended."""
+    """Serve one service, print its port, and return only when the process is terminated."""
     server = grpc.server(ThreadPoolExecutor(THREADS), maximum_concurrent_rpcs=THREADS)
     if name == GATEWAY:
         add_ASServiceServicer_to_server(AS(candidates, targets), server)
     else:
-        build, register = _PARTS[name]
+        build, register = _SERVICES[name]
         register(build(Settings()), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -181,7 +182,7 @@ def serve(name: str, candidates: int, targets: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class Ancestor:
-    """Where it serves, and its processes by name."""
+    """The target of the running ancestor's gateway, and its process ids by service."""
 
     gateway: str
     processes: dict[str, int]
@@ -189,15 +190,15 @@ class Ancestor:
 
 @contextmanager
 def ancestor(environment: Mapping[str, str], candidates: int) -> Iterator[Ancestor]:
-    """The five services, serving from the stores and models that the environment names."""
+    """Run the five services, with the stores and models that `environment` names."""
     command = ["tests.bench.ancestor"]
-    with serving({name: [*command, name, str(candidates)] for name in _PARTS}, environment) as parts:
-        targets = [f"{name}={part.target}" for name, part in parts.items()]
+    with serving({name: [*command, name, str(candidates)] for name in _SERVICES}, environment) as services:
+        targets = [f"{name}={service.target}" for name, service in services.items()]
         with serving({GATEWAY: [*command, GATEWAY, str(candidates), *targets]}) as gateway:
-            pids = {name: process.pid for name, process in (parts | gateway).items()}
+            pids = {name: process.pid for name, process in (services | gateway).items()}
             yield Ancestor(gateway[GATEWAY].target, pids)
 
 
 if __name__ == "__main__":
-    service, wanted, *others = sys.argv[1:]
-    serve(service, int(wanted), dict(other.split("=", 1) for other in others))
+    service, candidates, *targets = sys.argv[1:]
+    serve(service, int(candidates), dict(target.split("=", 1) for target in targets))

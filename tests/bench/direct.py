@@ -1,8 +1,8 @@
-"""The stores and models of either profile, called directly, one call at a time waiting for its answer.
+"""Direct, synchronous access to the stores and models of either profile, for the floors and the ancestor.
 
-Which ones they are, the environment says, as it says it to the services: ECRS_REDIS_URL, ECRS_VECTORS,
-ECRS_USER_TOWER, ECRS_RANKER. Nothing here is ECRS' serving code but the in-process model: these are the
-floors' stages, and the ancestor's.
+The environment selects them as it does for the services: ECRS_REDIS_URL, ECRS_VECTORS, ECRS_USER_TOWER,
+ECRS_RANKER. Of ECRS' serving code, only the in-process model and the construction of the faiss index are
+used.
 """
 
 import threading
@@ -21,10 +21,10 @@ from ecrs.serving.signature import ModelSignature
 from ecrs.settings import BundleSettings, RedisSettings, VectorSettings
 
 Model = Callable[[np.ndarray], np.ndarray]
-"""int64 ids to float32 outputs, as the model's signature has them."""
+"""Maps int64 ids to float32 outputs, with the shapes of the model's signature."""
 
 Nearest = Callable[[np.ndarray], tuple[Sequence[str], Sequence[float]]]
-"""A user's vector, float32 (1, DIM), to the DEPTH nearest products: skus and squared distances."""
+"""Maps a user's vector, float32 (1, DIM), to the skus and squared distances of the DEPTH nearest items."""
 
 
 class Settings(BundleSettings, RedisSettings, VectorSettings):
@@ -41,30 +41,30 @@ def open_model(url: str, bundle: Bundle, name: str) -> Model:
     if url == "inprocess":
         from ecrs.serving.inprocess import InProcessModel
 
-        model, turn = InProcessModel(bundle.path / name, signature), threading.Lock()
+        model, lock = InProcessModel(bundle.path / name, signature), threading.Lock()
 
         def run(ids: np.ndarray) -> np.ndarray:
-            with turn:  # a predictor is not thread-safe
+            with lock:  # a predictor is not thread-safe
                 return model.run(ids)
 
         return run
 
     stub = PipelineServiceStub(grpc.insecure_channel(url.removeprefix("serving://")))
 
-    def ask(ids: np.ndarray) -> np.ndarray:
+    def call(ids: np.ndarray) -> np.ndarray:
         tensor = Tensor(name=signature.feed, elem_type=0, shape=ids.shape, int64_data=ids.ravel())
         reply = stub.inference(Request(name=signature.model, tensors=[tensor]))
-        (answer,) = reply.tensors
-        return np.array(answer.float_data, dtype=np.float32).reshape(answer.shape)
+        (output,) = reply.tensors
+        return np.array(output.float_data, dtype=np.float32).reshape(output.shape)
 
-    return ask
+    return call
 
 
 def open_vectors(settings: VectorSettings, bundle: Bundle) -> Nearest:
     if settings.vectors == "faiss":
         import faiss
 
-        # The same index as ECRS builds, whatever the catalogue's size makes of that.
+        # The same index type as in ECRS, which depends on the size of the catalogue.
         from ecrs.storage.faiss_vectors import build_index
         from ecrs.storage.vectors import read_vectors
 
@@ -72,7 +72,7 @@ def open_vectors(settings: VectorSettings, bundle: Bundle) -> Nearest:
         index = build_index(vectors)
 
         def search(vector: np.ndarray) -> tuple[Sequence[str], Sequence[float]]:
-            faiss.omp_set_num_threads(1)  # as ECRS does; OpenMP counts by the calling thread
+            faiss.omp_set_num_threads(1)  # as ECRS does; the setting applies to the calling thread only
             distances, rows = index.search(vector, min(DEPTH, index.ntotal))
             return [skus[row] for row in rows[0].tolist() if row >= 0], distances[0][rows[0] >= 0].tolist()
 
@@ -84,7 +84,7 @@ def open_vectors(settings: VectorSettings, bundle: Bundle) -> Nearest:
 
     client = MilvusClient(**milvus_address(settings), token=token(settings.milvus_password))
 
-    def ask(vector: np.ndarray) -> tuple[Sequence[str], Sequence[float]]:
+    def search_milvus(vector: np.ndarray) -> tuple[Sequence[str], Sequence[float]]:
         (hits,) = client.search(
             ALIAS,
             data=vector,
@@ -94,4 +94,4 @@ def open_vectors(settings: VectorSettings, bundle: Bundle) -> Nearest:
         )
         return [hit.id for hit in hits], [hit.distance for hit in hits]
 
-    return ask
+    return search_milvus

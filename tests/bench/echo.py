@@ -1,4 +1,4 @@
-"""A grpc.aio server that answers with as many bytes as it is told to: a hop, and nothing else."""
+"""A grpc.aio server that replies with the requested number of bytes, to measure the cost of a bare call."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Samples to figures. A bootstrap over the rounds says how sure a ratio is."""
+"""Computes percentiles, rates and ratios from samples; a bootstrap over the rounds gives 95 % intervals."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,27 +8,32 @@ import numpy as np
 from tests.bench.load import Sample
 
 DRAWS = 2000
+"""Bootstrap resamples per interval."""
 PERCENTILES = (50, 99, 99.9)
 GOAL_MS = 80.0
-MAY_MISS = 0.01
-"""Of the calls of a rate that is held, the share that may fail, be shed or be degraded."""
+"""The p99 below which a rate counts as held."""
+MAX_MISSED_SHARE = 0.01
+"""Largest share of calls that may fail, be shed or be degraded at a rate that counts as held."""
 
 
 def row(samples: Sequence[Sample]) -> dict[str, Any]:
-    """The samples as one; times are of the calls that were answered, None if none was."""
+    """Return the figures of all samples together.
+
+    Times are those of answered calls; they are None if no call was answered.
+    """
     took_ms = np.concatenate([sample.took_s for sample in samples]) * 1000
     answered = len(took_ms)
-    found = {
+    figures = {
         "calls": answered + sum(sample.failed + sample.shed for sample in samples),
         **{
-            f"p{of}_ms": round(float(np.percentile(took_ms, of)), 2) if answered else None
-            for of in PERCENTILES
+            f"p{percentile}_ms": round(float(np.percentile(took_ms, percentile)), 2) if answered else None
+            for percentile in PERCENTILES
         },
         "per_s": round(answered / sum(sample.seconds for sample in samples), 1),
         **{kind: sum(getattr(sample, kind) for sample in samples) for kind in ("failed", "shed", "degraded")},
     }
     late = np.concatenate([sample.late_s for sample in samples])
-    return found | ({"late_p99_ms": round(float(np.percentile(late, 99)) * 1000, 2)} if len(late) else {})
+    return figures | ({"late_p99_ms": round(float(np.percentile(late, 99)) * 1000, 2)} if len(late) else {})
 
 
 def p50(samples: Sequence[Sample]) -> float:
@@ -43,24 +48,26 @@ Figure = Callable[[Sequence[Sample]], float]
 
 
 def ratio(figure: Figure, ours: Sequence[Sample], theirs: Sequence[Sample]) -> dict[str, float]:
-    """`figure` of ours to that of theirs, round by round: the mean, and a 95 % interval over the rounds."""
-    each = np.array([figure([a]) / figure([b]) for a, b in zip(ours, theirs, strict=True)])
-    return _interval(each.mean(), [each[chosen].mean() for chosen in _drawn(len(each))])
+    """Return the ratio of `figure` of ours to that of theirs: the mean over rounds, and its 95 % interval."""
+    by_round = np.array([figure([a]) / figure([b]) for a, b in zip(ours, theirs, strict=True)])
+    return _interval(by_round.mean(), [by_round[rounds].mean() for rounds in _resamples(len(by_round))])
 
 
 Rates = Mapping[float, Sequence[Sample]]
-"""Of one contender: to each rate its samples, one a round."""
+"""The samples of one contender by rate, one per round."""
 
 
 def is_held(samples: Sequence[Sample]) -> bool:
-    """Whether p99 is below GOAL_MS and all but MAY_MISS of the calls got a full answer."""
-    found = row(samples)
-    missed = found["failed"] + found["shed"] + found["degraded"]
-    return found["p99_ms"] is not None and found["p99_ms"] < GOAL_MS and missed <= MAY_MISS * found["calls"]
+    """True if p99 is below GOAL_MS and at most MAX_MISSED_SHARE of the calls missed a full answer."""
+    figures = row(samples)
+    if figures["p99_ms"] is None or figures["p99_ms"] >= GOAL_MS:
+        return False
+    missed = figures["failed"] + figures["shed"] + figures["degraded"]
+    return missed <= MAX_MISSED_SHARE * figures["calls"]
 
 
 def highest_held(rates: Rates) -> float:
-    """The highest rate that is held, as are all below; 0 if none is."""
+    """Return the highest rate such that it and all lower rates are held; 0 if the lowest is not."""
     held = 0.0
     for rate in sorted(rates):
         if not is_held(rates[rate]):
@@ -70,25 +77,28 @@ def highest_held(rates: Rates) -> float:
 
 
 def held_ratio(ours: Rates, theirs: Rates) -> dict[str, float] | None:
-    """How many times the rate that they hold we do; None if they hold none.
+    """Return the ratio of our highest held rate to theirs, with its interval; None if they hold no rate.
 
-    In the draws of the interval in which they hold none, the lowest of their rates stands for it.
+    In resamples in which they hold no rate, the lowest rate measured for them is used instead.
     """
     rounds = len(next(iter(ours.values())))
 
-    def of(rates: Rates, chosen: Sequence[int]) -> float:
-        return highest_held({rate: [samples[one] for one in chosen] for rate, samples in rates.items()})
+    def held(rates: Rates, chosen: Sequence[int]) -> float:
+        return highest_held({rate: [samples[index] for index in chosen] for rate, samples in rates.items()})
 
     if not highest_held(theirs):
         return None
-    drawn = [of(ours, chosen) / (of(theirs, chosen) or min(theirs)) for chosen in _drawn(rounds, 200)]
-    return _interval(highest_held(ours) / highest_held(theirs), drawn)
+    resampled = [
+        held(ours, chosen) / (held(theirs, chosen) or min(theirs)) for chosen in _resamples(rounds, 200)
+    ]
+    return _interval(highest_held(ours) / highest_held(theirs), resampled)
 
 
-def _drawn(rounds: int, draws: int = DRAWS) -> np.ndarray:
+def _resamples(rounds: int, draws: int = DRAWS) -> np.ndarray:
+    """Return indices of rounds drawn with replacement, int64 (draws, rounds)."""
     return np.random.default_rng(0).choice(rounds, (draws, rounds))
 
 
-def _interval(mean: float, drawn: Sequence[float]) -> dict[str, float]:
-    low, high = np.percentile(drawn, [2.5, 97.5])
+def _interval(mean: float, resampled: Sequence[float]) -> dict[str, float]:
+    low, high = np.percentile(resampled, [2.5, 97.5])
     return {"ratio": round(float(mean), 2), "low": round(float(low), 2), "high": round(float(high), 2)}

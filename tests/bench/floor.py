@@ -1,8 +1,8 @@
-"""The floors: what the stages of an answer cost when nothing is between them.
+"""The floors: the cost of the stages of an answer without the platform around them.
 
-For each of some users it is seen once what the running platform answers and how (tests/bench/record.py).
-A floor then repeats the stages: two reads of the store, user tower, nearest vectors, ranker. The models
-are fed the bundle's golden rows: what an inference costs does not depend on whose it is.
+tests/bench/record.py records once, for some users, how the running platform answers them. A floor then
+repeats the stages: two reads of the store, user tower, nearest vectors, ranker. The models get the bundle's
+golden rows as input, because the cost of an inference does not depend on the user.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ from tests.bench.record import Hop
 
 @dataclass(frozen=True)
 class Inputs:
-    """One user's way, taken apart: keys of the store, and what each hop asks and answers."""
+    """The inputs of the stages for one user: keys of the store, and the request and reply of each hop."""
 
     user_keys: list[str]
     item_keys: list[str]
@@ -45,7 +45,7 @@ class Inputs:
 
 
 class Floor:
-    """The stages raw, in this process, one after the other."""
+    """Runs the bare stages in this process, one after the other."""
 
     def __init__(self, settings: Settings, bundle: Bundle, candidates: int) -> None:
         self._store = open_store(settings)
@@ -56,18 +56,18 @@ class Floor:
         self._user_ids = np.ascontiguousarray(users[:1], dtype=np.int64)
         self._pair_ids = np.resize(pairs, (candidates, pairs.shape[1])).astype(np.int64)
 
-    def answer(self, one: Inputs) -> None:
-        self._store.mget(one.user_keys)
+    def answer(self, inputs: Inputs) -> None:
+        self._store.mget(inputs.user_keys)
         self._nearest(self._user_tower(self._user_ids))
         pipeline = self._store.pipeline(transaction=False)
-        pipeline.mget(one.item_keys)
-        pipeline.smismember(OUT_OF_STOCK_KEY, one.skus)
+        pipeline.mget(inputs.item_keys)
+        pipeline.smismember(OUT_OF_STOCK_KEY, inputs.skus)
         pipeline.execute()
         self._ranker(self._pair_ids)
 
 
 class FloorWithHops:
-    """The floor, and one bare gRPC call a hop, of the same bytes, to processes that only answer them."""
+    """Runs the floor, and for each hop a bare gRPC call with as many bytes to a process that only replies."""
 
     def __init__(self, floor: Floor, targets: Mapping[str, str]) -> None:
         self._floor = floor
@@ -76,15 +76,15 @@ class FloorWithHops:
             for service, target in targets.items()
         }
 
-    def answer(self, one: Inputs) -> None:
-        for hop in one.hops:
-            # The size wanted goes ahead of the request's own bytes.
+    def answer(self, inputs: Inputs) -> None:
+        for hop in inputs.hops:
+            # The echo server reads the size of its reply from the first four bytes.
             self._hops[hop.service](len(hop.reply).to_bytes(4, "big") + hop.request)
-        self._floor.answer(one)
+        self._floor.answer(inputs)
 
 
 @contextmanager
 def echoes(services: Sequence[str]) -> Iterator[dict[str, str]]:
-    """For each service the target of an echo server in its place, a process each."""
+    """Run an echo server process per service; yields their targets by service."""
     with serving({service: ["tests.bench.echo"] for service in services}) as processes:
         yield {service: process.target for service, process in processes.items()}

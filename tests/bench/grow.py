@@ -1,12 +1,12 @@
-"""A trained bundle with any number of products: scale is measured without training at that scale.
+"""Makes a bundle with any number of items from a trained one, to measure scale without more training.
 
 python -m tests.bench.grow BUNDLE PRODUCTS BUNDLES: writes the bundle under BUNDLES and prints its directory.
 
-Grown, the first products are the bundle's own, and each further one is a twin of one of these: of the
-same brand, shop, category and statistics, selling more or less, its vector near. All are in the
-vocabulary, as after a training that saw each, so that models and tables are as large as they would be;
-users took what they took. Shrunk, the products behind PRODUCTS are gone, what users took of them is one
-of the first instead, and models and vocabularies stay as they are.
+A grown bundle begins with the original items. Each further item is a twin of one of these: it has the same
+brand, shop, category and statistics, a randomly changed popularity and a vector near the original's. All
+items are in the vocabulary, as after a training with them, so that models and tables have a realistic size;
+histories stay as they are. In a shrunk bundle the items after the first PRODUCTS are removed, each of their
+interactions is assigned to one of the remaining items, and models and vocabularies stay as they are.
 """
 
 import argparse
@@ -37,28 +37,31 @@ from ecrs_models.training.warm_start import WarmStart
 
 SEED = 1
 SPREAD = 0.5
-"""How far a twin's embedding is from its original's, in standard deviations of the table."""
+"""Standard deviation of the noise added to a twin's embedding, relative to that of the table's values."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """`original`, int64 (products,): the bundle's row that each product is, or is a twin of. `home`, int64
-    (the bundle's products,): where each of them is now."""
+class RowMapping:
+    """How the rows of the old and the new bundle correspond.
+
+    `original`, int64 (new items,): the old row that each new item is, or is a twin of. `new_row`, int64
+    (old items,): the new row of each old item.
+    """
 
     original: np.ndarray
-    home: np.ndarray
+    new_row: np.ndarray
 
     @classmethod
-    def of(cls, before: int, products: int) -> "Plan":
+    def of(cls, before: int, products: int) -> "RowMapping":
         return cls(np.arange(products) % before, np.arange(before) % products)
 
 
 def grow(base: Bundle, products: int, bundles: Path) -> Path:
-    """Write `base` with so many products under `bundles` and make it current there; its directory."""
+    """Write `base` with `products` items under `bundles`, make it current there and return its directory."""
     rng = np.random.default_rng(SEED)
     items = [parse_item(line) for line in base.lines("products.dat")]
-    plan = Plan.of(len(items), products)
-    grown = [_twin(items[row], number // len(items)) for number, row in enumerate(plan.original.tolist())]
+    mapping = RowMapping.of(len(items), products)
+    grown = [_twin(items[row], number // len(items)) for number, row in enumerate(mapping.original.tolist())]
     version = bundle.new_version(f"{base.version} {products}".encode())
     manifest = structs.replace(base.manifest, version=version, grown_from=base.version)
     with bundle.writing(bundles, manifest) as draft:
@@ -68,11 +71,11 @@ def grow(base: Bundle, products: int, bundles: Path) -> Path:
         for name in ("users.dat", "quantiles.json", "golden.json", "metrics.json"):
             shutil.copyfile(base.path / name, draft / name)
         _write(draft / "products.dat", map(format_item, grown))
-        skus = {item.sku: grown[home].sku for item, home in zip(items, plan.home.tolist(), strict=True)}
+        skus = {item.sku: grown[row].sku for item, row in zip(items, mapping.new_row.tolist(), strict=True)}
         _write(draft / "histories.dat", (_history(line, skus) for line in base.lines("histories.dat")))
         _write(draft / "aggregates.dat", (_aggregates(line, skus) for line in base.lines("aggregates.dat")))
-        _save_tables(base, plan, rng, draft / "recall")
-        save_item_statistics(np.load(base.path / ITEM_STATISTICS)[plan.original], draft)
+        _save_tables(base, mapping, rng, draft / "recall")
+        save_item_statistics(np.load(base.path / ITEM_STATISTICS)[mapping.original], draft)
         ids = encoder.item_table({name: [getattr(item, name) for item in grown] for name in ITEM_FIELDS})
         vectors = SavedModel(draft / "item_tower")(ids)
         bundle_writer.write_vectors([item.sku for item in grown], vectors, draft / "product_vectors.txt")
@@ -84,7 +87,7 @@ def _twin(item: Item, number: int) -> Item:
 
 
 def _encoder(base: Bundle, grown: list[Item]) -> Encoder:
-    """The bundle's, with the twins' skus behind the others, so that no id changes."""
+    """Return the bundle's encoder with the twins' skus appended, so that no existing id changes."""
     known = base.encoder.vocabularies["sku"].ids
     twins = [item.sku for item in grown[base.count("products.dat") :]]
     sku = Vocabulary(known | {twin: number for number, twin in enumerate(twins, len(known) + FIRST_KNOWN)})
@@ -94,7 +97,11 @@ def _encoder(base: Bundle, grown: list[Item]) -> Encoder:
 def _save_models(
     base: Bundle, encoder: Encoder, version: str, rng: np.random.Generator, directory: Path
 ) -> None:
-    """With room for the twins in their tables: near their originals in the towers', unknown to the ranker."""
+    """Save the models with rows for the twins in their embedding tables.
+
+    In the sku table that both towers share, a twin's embedding is near its original's. In the ranker, twins
+    have the weights of unknown skus.
+    """
     start = WarmStart.of(base)
     two_tower, ranker = new_networks(encoder, TrainingSettings.read(base.manifest.training))
     start.load_into("two_tower", two_tower, encoder)
@@ -113,43 +120,45 @@ def _save_models(
         ("item_tower", two_tower.item_tower, ITEM_TOWER_COLUMNS, "embedding"),
         ("ranker", ranker, RANKER_COLUMNS, "score"),
     ):
-        was = ModelSignature.load(base.path / name)
+        old = ModelSignature.load(base.path / name)
         bounds = ranker_cardinality(encoder) if name == "ranker" else encoder.cardinality(columns)
-        signature = ModelSignature(name, version, was.feed, fetch, columns, bounds, was.width)
+        signature = ModelSignature(name, version, old.feed, fetch, columns, bounds, old.width)
         bundle_writer.save_model(network, signature, directory / name)
         bundle_writer.check_golden_rows(SavedModel(directory / name), base.golden[name])
 
 
-def _save_tables(base: Bundle, plan: Plan, rng: np.random.Generator, directory: Path) -> None:
+def _save_tables(base: Bundle, mapping: RowMapping, rng: np.random.Generator, directory: Path) -> None:
     directory.mkdir()
-    products, before = len(plan.original), len(plan.home)
+    products, before = len(mapping.original), len(mapping.new_row)
     tables = ("similar_items", "similar_scores", "popular")
     items, scores, share = (np.load(base.path / "recall" / f"{name}.npy") for name in tables)
-    similar = np.where(items == NO_ID, NO_ID, plan.home[items])[plan.original]
-    # A neighbour's twins are neighbours as good as it: one of them, so that each is some product's.
+    similar = np.where(items == NO_ID, NO_ID, mapping.new_row[items])[mapping.original]
+    # Replace each neighbour by a random one of its twins, so that twins occur as neighbours too.
     twin = similar + before * rng.integers(-(-products // before), size=similar.shape)
     similar = np.where((similar == NO_ID) | (twin >= products), similar, twin)
     np.save(directory / "similar_items.npy", similar.astype(items.dtype))
-    np.save(directory / "similar_scores.npy", scores[plan.original])
-    sold = np.bincount(plan.home, share, products) if products < before else share[plan.original]
-    sold *= rng.uniform(0.5, 1.5, products)
-    np.save(directory / "popular.npy", sold / sold.sum())
+    np.save(directory / "similar_scores.npy", scores[mapping.original])
+    popularity = (
+        np.bincount(mapping.new_row, share, products) if products < before else share[mapping.original]
+    )
+    popularity *= rng.uniform(0.5, 1.5, products)
+    np.save(directory / "popular.npy", popularity / popularity.sum())
     shutil.copyfile(base.path / "recall" / "curves.npy", directory / "curves.npy")
 
 
 def _history(line: str, skus: dict[str, str]) -> str:
     user_id, _, rest = line.partition(":")
-    taken = (part.split(",", 1) for part in rest.split(";") if part)
-    return f"{user_id}:" + ";".join(f"{skus[sku]},{then}" for sku, then in taken)
+    interactions = (part.split(",", 1) for part in rest.split(";") if part)
+    return f"{user_id}:" + ";".join(f"{skus[sku]},{details}" for sku, details in interactions)
 
 
 def _aggregates(line: str, skus: dict[str, str]) -> str:
     user_id, _, text = line.partition(":")
     columns = json.loads(text)
     columns["sku_ids"] = [skus[sku] for sku in columns["sku_ids"]]
-    # Of two products that became one, what was done to the first counts.
+    # If two items became one, keep the aggregates of the first.
     rows = sorted({sku: row for row, sku in reversed(list(enumerate(columns["sku_ids"])))}.values())
-    columns = {name: [of[row] for row in rows] for name, of in columns.items()}
+    columns = {name: [values[row] for row in rows] for name, values in columns.items()}
     return f"{user_id}:" + orjson.dumps(columns).decode()
 
 

@@ -1,10 +1,11 @@
-"""Load on a gateway, from a process of its own.
+"""Generates load on a gateway, from a separate process.
 
-In a closed loop each client asks again when it has its answer. In an open one calls leave at a fixed rate,
-whatever becomes of those before, and a call's time counts from the moment it was due: a stall is not hidden.
+In a closed loop, each client makes its next call as soon as it has an answer. In an open loop, calls start at
+a fixed rate, no matter how long earlier ones take, and the time of a call counts from when it was due, so
+that a stall shows in all calls that it delayed.
 
-python -m tests.bench.load: users' ids on the first line of standard input, then an `Order` a line as JSON;
-for each prints its `Sample`.
+python -m tests.bench.load: reads user ids from the first line of standard input and then one `LoadPlan` per
+line, as JSON; prints a `Sample` as JSON for each.
 """
 
 import asyncio
@@ -28,12 +29,13 @@ from tests.bench.processes import ROOT
 CLOSED, OPEN = "closed", "open"
 TIMEOUT_S = {CLOSED: 5.0, OPEN: 2.0}
 CHANNELS = 8
-"""Connections of the open loop, used in turn: one would be one worker's of a gateway that has several."""
+"""Connections of the open loop, used in turn: if a gateway has several workers, one connection reaches only
+one."""
 
 
 @dataclass(frozen=True)
-class Order:
-    """What to do: `loop` is CLOSED, for so many `clients`, or OPEN, at so many calls a second, `rate`."""
+class LoadPlan:
+    """The load to generate: `loop` is CLOSED with `clients` clients, or OPEN with `rate` calls per second."""
 
     target: str
     loop: str
@@ -44,10 +46,11 @@ class Order:
 
 @dataclass
 class Sample:
-    """Calls of one measurement: seconds each answered one took, and counts of all others.
+    """The calls of one measurement.
 
-    `seconds`, from the first call to the last answer; `late_s`, how late the generator itself sent each
-    call of an open loop.
+    `took_s` has the time of each answered call, of which `degraded` used a fallback; `failed` and `shed`
+    count all other calls. `seconds` is the time from the first call to the last answer, and `late_s` the
+    delay with which the generator itself sent each call of an open loop.
     """
 
     took_s: list[float] = field(default_factory=list)
@@ -57,12 +60,12 @@ class Sample:
     shed: int = 0
     degraded: int = 0
 
-    async def ask(self, stub: ASServiceStub, user: str, due: float, timeout_s: float) -> None:
+    async def call(self, stub: ASServiceStub, user: str, due: float, timeout_s: float) -> None:
         try:
             reply = await stub.as_call(ASRequest(user_id=user), timeout=timeout_s)
         except grpc.RpcError as error:
-            refused = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            self.shed, self.failed = self.shed + refused, self.failed + (not refused)
+            shed = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            self.shed, self.failed = self.shed + shed, self.failed + (not shed)
             return
         took = time.perf_counter() - due
         if reply.error.code != 200 or not reply.item_infos:
@@ -83,7 +86,7 @@ async def closed_loop(target: str, clients: int, seconds: float, users: Sequence
                 due = time.perf_counter()
                 if due >= begun + seconds:
                     return
-                await sample.ask(stub, user, due, TIMEOUT_S[CLOSED])
+                await sample.call(stub, user, due, TIMEOUT_S[CLOSED])
 
     await asyncio.gather(*map(client, range(clients)))
     sample.seconds = time.perf_counter() - begun
@@ -103,7 +106,7 @@ async def open_loop(target: str, rate: float, seconds: float, users: Sequence[st
         ):
             await asyncio.sleep(due - time.perf_counter())
             sample.late_s.append(time.perf_counter() - due)
-            calls.append(asyncio.create_task(sample.ask(stub, user, due, TIMEOUT_S[OPEN])))
+            calls.append(asyncio.create_task(sample.call(stub, user, due, TIMEOUT_S[OPEN])))
         await asyncio.gather(*calls)
         sample.seconds = time.perf_counter() - begun
     return sample
@@ -114,12 +117,12 @@ def _schedule(begun: float, rate: float, seconds: float) -> Iterator[float]:
 
 
 def _channel(target: str) -> grpc.aio.Channel:
-    """With a connection of its own."""
+    """Return a channel that shares its connection with no other channel."""
     return grpc.aio.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)])
 
 
 class Generator:
-    """The process, for whoever wants load made."""
+    """Runs this module in a process and makes it generate load."""
 
     def __init__(self, users: Sequence[str]) -> None:
         self._process = subprocess.Popen(
@@ -134,8 +137,8 @@ class Generator:
         self._process.terminate()
         self._process.wait()
 
-    def run(self, order: Order) -> Sample:
-        self._send(json.dumps(asdict(order)))
+    def run(self, plan: LoadPlan) -> Sample:
+        self._send(json.dumps(asdict(plan)))
         assert self._process.stdout is not None
         return Sample(**json.loads(self._process.stdout.readline()))
 
@@ -148,11 +151,11 @@ class Generator:
 def main() -> None:
     users = sys.stdin.readline().split()
     for line in sys.stdin:
-        order = Order(**json.loads(line))
-        if order.loop == CLOSED:
-            sample = asyncio.run(closed_loop(order.target, order.clients, order.seconds, users))
+        plan = LoadPlan(**json.loads(line))
+        if plan.loop == CLOSED:
+            sample = asyncio.run(closed_loop(plan.target, plan.clients, plan.seconds, users))
         else:
-            sample = asyncio.run(open_loop(order.target, order.rate, order.seconds, users))
+            sample = asyncio.run(open_loop(plan.target, plan.rate, plan.seconds, users))
         print(json.dumps(asdict(sample)), flush=True)
 
 

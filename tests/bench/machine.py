@@ -1,4 +1,4 @@
-"""What was measured, and on what."""
+"""Describes the machine and the versions that a measurement ran on."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ def hardware() -> dict[str, Any]:
 
 
 def versions(store: redis.Redis) -> dict[str, str]:
-    """Of this commit and what it runs on; the store says its own, the libraries are those of this process."""
+    """Return the versions of this commit, of Python, of the store and of the libraries in this process."""
     info: dict[str, Any] = store.info("server")
     name = info.get("server_name", "redis")
     git = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
@@ -40,7 +40,7 @@ def versions(store: redis.Redis) -> dict[str, str]:
 
 
 def _fields(path: Path) -> dict[str, str]:
-    """Of the first block of `name: value` lines."""
+    """Parse the first block of `name: value` lines of a file."""
     block = path.read_text().split("\n\n")[0]
     return {
         name.strip(): value.strip() for name, _, value in (line.partition(":") for line in block.splitlines())

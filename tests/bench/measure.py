@@ -1,4 +1,4 @@
-"""One run: every contender in turn, round by round, so that what disturbs one disturbs all.
+"""Measures all contenders in turn, round by round, so that disturbances of the machine affect all of them.
 
 Each measurement begins with both platforms at rest.
 """
@@ -19,7 +19,7 @@ from tests.bench.ancestor import ancestor
 from tests.bench.direct import Settings, open_store
 from tests.bench.figures import is_held, row
 from tests.bench.floor import Floor, FloorWithHops, Inputs, echoes
-from tests.bench.load import CLOSED, OPEN, Generator, Order, Sample
+from tests.bench.load import CLOSED, OPEN, Generator, LoadPlan, Sample
 from tests.bench.machine import versions
 from tests.bench.processes import cpu_s, rss_mb
 from tests.bench.record import answers
@@ -36,13 +36,13 @@ RATES = (
     *(5, 6.3, 8, 10, 12.5, 16, 20, 25, 32, 40, 50, 63, 80),
     *(100, 125, 160, 200, 250, 315, 400, 500, 630, 800),
 )
-"""Of the open loop, calls a second: ten to a decade."""
+"""Rates of the open loop in calls per second, ten per decade."""
 CLIMB = 3
-"""The first climb takes every third of RATES, a factor of 2, up to saturation."""
+"""The first climb to saturation uses every third of RATES, a factor of 2."""
 BELOW, ABOVE = 2, 3
-"""So many of RATES around the highest that the climb saw held are measured in every round."""
+"""How many of RATES below and above the highest rate held in the climb are measured in every round."""
 SATURATED_MS, SATURATED_SHARE = 1000.0, 0.05
-"""Saturation: a p99 above this, or a share of calls failed or shed."""
+"""A contender is saturated if its p99 is above this, or a larger share of its calls failed or was shed."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,16 @@ class Plan:
     rounds: int
     seconds: float
     up_to: float
-    """The open loop's highest rate."""
+    """The highest rate of the open loop, calls per second."""
 
 
 @dataclass
 class Measured:
-    """What was seen.
+    """The measurements of a run.
 
-    `closed`, samples by `contender`, one a round; `open`, by contender and rate; `steady`, those of them that
-    every round has; CPU and resident memory by contender and part; `same`, of each served contender asked
-    again, the share of items that ECRS had answered in the same place.
+    `closed` has the samples by `contender`, one per round; `open`, by name and rate; `steady`, the samples of
+    the rates that were measured in every round. CPU time and resident memory are by name and part. `same` is
+    the share of items that a served contender returned at the same position as an earlier answer of ECRS.
     """
 
     closed: dict[str, list[Sample]] = field(default_factory=dict)
@@ -72,41 +72,45 @@ class Measured:
 
 
 def contender(name: str, clients: int) -> str:
+    """Return the key of a served contender's closed loop with `clients` clients."""
     return f"{name}, {clients}"
 
 
 def some_users(bundle: Bundle) -> list[str]:
-    """Ids of USERS users, from all over the bundle's."""
+    """Return the ids of USERS users, spread evenly over the bundle's users."""
     users = [line.split(":")[0] for line in bundle.lines("users.dat")]
     return users[:: max(1, len(users) // USERS)][:USERS]
 
 
 def measure(site: Site, plan: Plan) -> Measured:
+    """Start the other contenders and measure all of them against the platform that runs at `site`."""
     users = some_users(site.bundle)
     settings = Settings(**site.settings)
     with ExitStack() as stack:
         targets = stack.enter_context(echoes(tuple(PORTS)))
-        other = stack.enter_context(ancestor(site.environment, CANDIDATES))
+        running_ancestor = stack.enter_context(ancestor(site.environment, CANDIDATES))
         generator = stack.enter_context(Generator(users))
-        seen = answers(users, site.targets, site.environment)
-        inputs = [Inputs.of(user, *answer) for user, answer in zip(users, seen, strict=True)]
+        recorded = answers(users, site.targets, site.environment)
+        inputs = [Inputs.of(user, *recording) for user, recording in zip(users, recorded, strict=True)]
         floor = Floor(settings, site.bundle, CANDIDATES)
         metrics = [metrics_url(target) for target in site.targets.values()]
-        gateways = {ECRS: site.targets["gateway"], ANCESTOR: other.gateway}
+        gateways = {ECRS: site.targets["gateway"], ANCESTOR: running_ancestor.gateway}
         run = _Run(
             plan,
             generator,
             {RAW: floor.answer, HOPS: FloorWithHops(floor, targets).answer},
             inputs,
             gateways,
-            {ECRS: site.parts, ANCESTOR: other.processes | site.stores},
+            {ECRS: site.parts, ANCESTOR: running_ancestor.processes | site.stores},
             {
                 ECRS: stack.enter_context(PlatformState(gateways[ECRS], users[0], metrics)),
                 ANCESTOR: stack.enter_context(PlatformState(gateways[ANCESTOR], users[0])),
             },
         )
-        answered = [answer for answer, _ in seen]
-        run.measured.same = {name: _same(gateway, users, answered) for name, gateway in gateways.items()}
+        expected = [answer for answer, _ in recorded]
+        run.measured.same = {
+            name: _share_of_same_items(gateway, users, expected) for name, gateway in gateways.items()
+        }
         run.closed_loops()
         run.open_loops()
         run.measured.rss_mb = {name: rss_mb(parts) for name, parts in run.parts.items()}
@@ -116,9 +120,10 @@ def measure(site: Site, plan: Plan) -> Measured:
 
 @dataclass
 class _Run:
-    """`floors` answer in this process, for `inputs` in turn; the generator calls the `gateways`.
+    """One run of the benchmark.
 
-    `parts` are the processes that a served contender uses; `states` tell whether it is at rest.
+    `floors` run in this process, with each of `inputs` in turn; the generator calls the `gateways`. `parts`
+    are the processes that a served contender uses, and `states` tell whether it is at rest.
     """
 
     plan: Plan
@@ -131,8 +136,9 @@ class _Run:
     measured: Measured = field(default_factory=Measured)
 
     def closed_loops(self) -> None:
+        """Measure all contenders in a closed loop in every round, after a warm-up of each."""
         served = [(name, clients) for clients in CLIENTS for name in SERVED]
-        for floor in self.floors:  # warm
+        for floor in self.floors:  # warm-up
             self._floor(floor)
         for name, clients in served:
             self._closed(name, clients)
@@ -142,7 +148,7 @@ class _Run:
             for floor in self.floors:
                 self.measured.closed.setdefault(floor, []).append(self._floor(floor))
             for name, clients in served:
-                self._rest()  # its calls are not counted in the CPU time
+                self._rest()  # before the CPU time is read, so that its calls do not count
                 before = cpu_s(self.parts[name])
                 sample = self._closed(name, clients)
                 for part, used in cpu_s(self.parts[name]).items():
@@ -155,27 +161,27 @@ class _Run:
         }
 
     def open_loops(self) -> None:
-        """Climb to saturation once; then, every round, the rates around the highest that was held."""
+        """Climb to saturation once; then measure the rates around the highest held one in every round."""
         rates = [rate for rate in RATES if rate <= self.plan.up_to]
         climbing = set(SERVED)
-        top = dict.fromkeys(SERVED, 0)
-        for place in range(0, len(rates), CLIMB):
+        highest = dict.fromkeys(SERVED, 0)
+        for index in range(0, len(rates), CLIMB):
             for name in [name for name in SERVED if name in climbing]:
-                sample = self._open(name, rates[place])
-                self.measured.open.setdefault(name, {})[rates[place]] = [sample]
+                sample = self._open(name, rates[index])
+                self.measured.open.setdefault(name, {})[rates[index]] = [sample]
                 if is_held([sample]):
-                    top[name] = place
+                    highest[name] = index
                 if _is_saturated(sample):
                     climbing.remove(name)
-        around = {name: rates[max(0, top[name] - BELOW) : top[name] + ABOVE + 1] for name in SERVED}
+        around = {name: rates[max(0, highest[name] - BELOW) : highest[name] + ABOVE + 1] for name in SERVED}
         for _ in range(self.plan.rounds):
-            for together in itertools.zip_longest(*around.values()):
-                for name, rate in zip(around, together, strict=True):
+            for rates_in_turn in itertools.zip_longest(*around.values()):
+                for name, rate in zip(around, rates_in_turn, strict=True):
                     if rate is not None:
                         sample = self._open(name, rate)
                         self.measured.steady.setdefault(name, {}).setdefault(rate, []).append(sample)
-        for name, of_rates in self.measured.steady.items():
-            for rate, samples in of_rates.items():
+        for name, samples_by_rate in self.measured.steady.items():
+            for rate, samples in samples_by_rate.items():
                 self.measured.open[name].setdefault(rate, []).extend(samples)
 
     def _rest(self) -> None:
@@ -186,36 +192,36 @@ class _Run:
         self._rest()
         sample, answer = Sample(), self.floors[name]
         begun = time.perf_counter()
-        for one in itertools.cycle(self.inputs):
-            due = time.perf_counter()
-            if due >= begun + self.plan.seconds:
+        for inputs in itertools.cycle(self.inputs):
+            started = time.perf_counter()
+            if started >= begun + self.plan.seconds:
                 break
-            answer(one)
-            sample.took_s.append(time.perf_counter() - due)
+            answer(inputs)
+            sample.took_s.append(time.perf_counter() - started)
         sample.seconds = time.perf_counter() - begun
         return sample
 
     def _closed(self, name: str, clients: int) -> Sample:
-        return self.generator.run(Order(self.gateways[name], CLOSED, self.plan.seconds, clients=clients))
+        return self.generator.run(LoadPlan(self.gateways[name], CLOSED, self.plan.seconds, clients=clients))
 
     def _open(self, name: str, rate: float) -> Sample:
         self._rest()
-        return self.generator.run(Order(self.gateways[name], OPEN, self.plan.seconds, rate=rate))
+        return self.generator.run(LoadPlan(self.gateways[name], OPEN, self.plan.seconds, rate=rate))
 
 
 def _is_saturated(sample: Sample) -> bool:
-    found = row([sample])
-    lost = found["failed"] + found["shed"]
-    return lost > SATURATED_SHARE * found["calls"] or (found["p99_ms"] or 0) > SATURATED_MS
+    figures = row([sample])
+    lost = figures["failed"] + figures["shed"]
+    return lost > SATURATED_SHARE * figures["calls"] or (figures["p99_ms"] or 0) > SATURATED_MS
 
 
-def _same(gateway: str, users: Sequence[str], answers: Sequence[ASResponse]) -> float:
-    """The share of items that the gateway answers in the same place as in `answers`."""
-    same = places = 0
+def _share_of_same_items(gateway: str, users: Sequence[str], expected: Sequence[ASResponse]) -> float:
+    """Call the gateway for each user; return the share of items at the same position as in `expected`."""
+    same = total = 0
     with grpc.insecure_channel(gateway) as channel:
         stub = ASServiceStub(channel)
-        for user, answer in zip(users, answers, strict=True):
+        for user, answer in zip(users, expected, strict=True):
             items = stub.as_call(ASRequest(user_id=user), timeout=10).item_infos
             same += sum(a.sku_id == b.sku_id for a, b in zip(items, answer.item_infos, strict=False))
-            places += max(len(items), len(answer.item_infos))
-    return same / places
+            total += max(len(items), len(answer.item_infos))
+    return same / total

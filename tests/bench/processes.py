@@ -1,4 +1,4 @@
-"""Processes of the benchmark's own, and what any process uses."""
+"""Starts server processes for the benchmark, and measures the CPU time and memory of processes."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Serving:
-    """A process that serves."""
+    """A running server process."""
 
     target: str
     pid: int
@@ -25,7 +25,10 @@ class Serving:
 def serving(
     commands: Mapping[str, Sequence[str]], environment: Mapping[str, str] | None = None
 ) -> Iterator[dict[str, Serving]]:
-    """`python -m ARGUMENTS…` by name, started together; each prints the port that it serves on."""
+    """Start the commands, each `python -m ARGUMENTS…`, together and yield the servers by name.
+
+    Each command must print the port that it serves on.
+    """
     processes = {
         name: subprocess.Popen(
             [sys.executable, "-m", *arguments],
@@ -49,44 +52,44 @@ def _target(name: str, process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     port = process.stdout.readline()
     if not port:
-        raise RuntimeError(f"{name} ended before it served: why, it says above")
+        raise RuntimeError(f"{name} ended before it served; its error output above has the reason")
     return f"127.0.0.1:{int(port)}"
 
 
 def cpu_s(parts: Mapping[str, int]) -> dict[str, float]:
-    """CPU seconds that each part, a process and all below it, has used."""
-    below = _below(parts.values())
+    """Return the CPU seconds used by each part: a process and its descendants."""
+    tree = _process_trees(parts.values())
     return {
-        name: sum(float(stat[11]) + float(stat[12]) for stat in map(_stat, below[root]) if stat) / TICKS_PER_S
+        name: sum(float(stat[11]) + float(stat[12]) for stat in map(_stat, tree[root]) if stat) / TICKS_PER_S
         for name, root in parts.items()
     }
 
 
 def rss_mb(parts: Mapping[str, int]) -> dict[str, int]:
-    """Resident memory of each part; pages that processes share are counted in each."""
-    below = _below(parts.values())
+    """Return the resident memory of each part; pages shared by processes count for each of them."""
+    tree = _process_trees(parts.values())
     return {
-        name: sum(int(stat[21]) for stat in map(_stat, below[root]) if stat) * PAGE_BYTES // 2**20
+        name: sum(int(stat[21]) for stat in map(_stat, tree[root]) if stat) * PAGE_BYTES // 2**20
         for name, root in parts.items()
     }
 
 
-def _below(roots: Iterable[int]) -> dict[int, list[int]]:
-    """Each root's process ids: its own and those of its children, theirs and so on."""
+def _process_trees(roots: Iterable[int]) -> dict[int, list[int]]:
+    """Return for each root its own process id and those of all its descendants."""
     children: dict[int, list[int]] = {}
     for directory in Path("/proc").iterdir():
         if directory.name.isdigit() and (stat := _stat(int(directory.name))):
             children.setdefault(int(stat[1]), []).append(int(directory.name))
-    found = {}
+    trees = {}
     for root in roots:
-        found[root] = tree = [root]
+        trees[root] = tree = [root]
         for pid in tree:
             tree.extend(children.get(pid, ()))
-    return found
+    return trees
 
 
 def _stat(pid: int) -> list[str] | None:
-    """The fields of proc(5)'s stat from the state on; None if the process is gone."""
+    """Return the fields of /proc/PID/stat from the state on, see proc(5); None if the process has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

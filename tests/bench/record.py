@@ -1,7 +1,8 @@
-"""What the gateway and its services say to each other for an answer, byte by byte.
+"""Records the messages between the gateway and its services for an answer, byte by byte.
 
-A gateway of its own is started whose services are recorders: each hands on what it is asked, and writes
-down both sides. So the floors know every hop as it is made, whatever the services agree on.
+A separate gateway is started with recording proxies in place of its services: each forwards the calls to the
+real service and records request and reply. This lets the floors repeat every hop, whatever the messages
+contain.
 """
 
 import os
@@ -35,9 +36,9 @@ class Hop:
 def answers(
     users: Sequence[str], targets: Mapping[str, str], environment: Mapping[str, str]
 ) -> list[tuple[ASResponse, list[Hop]]]:
-    """For each user the full answer, and the hops that it took: the first is the one to the gateway.
+    """Return for each user a full answer and the hops that it took, the call to the gateway first.
 
-    `targets` are the services' by name, `environment` what the gateway is started with besides.
+    `targets` are the targets of the services by name; `environment` is set for the recording gateway.
     """
     hops: list[Hop] = []
     with ExitStack() as stack:
@@ -47,51 +48,51 @@ def answers(
             if name != GATEWAY
         }
         stub = stack.enter_context(_gateway({**environment, **recorders}))
-        _full(stub, users[0])  # connections are made, and what can be kept in memory is there
-        found = []
+        _full_answer(stub, users[0])  # opens connections and fills caches
+        recorded = []
         for user in users:
             hops.clear()
-            question = ASRequest(user_id=user)
-            answer = _full(stub, user)
-            own = Hop(GATEWAY, question.SerializeToString(), answer.SerializeToString())
-            found.append((answer, [own, *hops]))
-        return found
+            request = ASRequest(user_id=user)
+            answer = _full_answer(stub, user)
+            gateway_hop = Hop(GATEWAY, request.SerializeToString(), answer.SerializeToString())
+            recorded.append((answer, [gateway_hop, *hops]))
+        return recorded
 
 
-def _full(stub: ASServiceStub, user: str) -> ASResponse:
-    """The first answer that nothing had to stand in for: a gateway that starts has to find its services."""
-    until = time.monotonic() + UP_LIMIT_S
+def _full_answer(stub: ASServiceStub, user: str) -> ASResponse:
+    """Call the gateway until it answers without a fallback: a new gateway has yet to reach its services."""
+    deadline = time.monotonic() + UP_LIMIT_S
     while True:
         try:
             answer = stub.as_call(ASRequest(user_id=user), timeout=5, wait_for_ready=True)
             if answer.error.code == 200 and not answer.degraded:
                 return answer
-            seen = str(answer.error or answer.degraded)
+            reason = str(answer.error or answer.degraded)
         except grpc.RpcError as error:
-            seen = str(error)
-        if time.monotonic() > until:
-            raise RuntimeError(f"the recording gateway gave no full answer for user {user!r}: {seen}")
+            reason = str(error)
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the recording gateway gave no full answer for user {user!r}: {reason}")
         time.sleep(0.2)
 
 
 @contextmanager
 def _recorder(service: str, target: str, hops: list[Hop]) -> Iterator[str]:
-    """A server that stands before `target` and writes the service's own calls to `hops`; its target."""
+    """Run a proxy for `target` that appends the calls of the service to `hops`; yields the proxy's target."""
     with grpc.insecure_channel(target) as channel, ThreadPoolExecutor(4) as pool:
 
-        class Through(grpc.GenericRpcHandler):
+        class Proxy(grpc.GenericRpcHandler):
             def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-                onward = channel.unary_unary(details.method, None, None)
+                forward = channel.unary_unary(details.method, None, None)
 
                 def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
-                    reply = onward(request, timeout=5)
-                    if not details.method.startswith("/grpc."):
+                    reply = forward(request, timeout=5)
+                    if not details.method.startswith("/grpc."):  # health checks are not recorded
                         hops.append(Hop(service, request, reply))
                     return reply
 
                 return grpc.unary_unary_rpc_method_handler(answer)
 
-        server = grpc.server(pool, handlers=[Through()])
+        server = grpc.server(pool, handlers=[Proxy()])
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         try:
@@ -105,10 +106,10 @@ def _gateway(environment: Mapping[str, str]) -> Iterator[ASServiceStub]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    own = {"ECRS_PORT": str(port), "ECRS_METRICS_PORT": "0"}
+    ports = {"ECRS_PORT": str(port), "ECRS_METRICS_PORT": "0"}
     process = subprocess.Popen(
         [sys.executable, "-m", "ecrs.serve", "gateway"],
-        env={**os.environ, **environment, **own},
+        env={**os.environ, **environment, **ports},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
     )

@@ -1,7 +1,7 @@
-"""Waits between two measurements until nothing of the earlier load is left.
+"""Waits between two measurements until the platform has recovered from the earlier load.
 
-After an overload calls are in flight, circuit breakers are open and the gateway ranks fewer candidates. A
-measurement that began then would count that against its own rate.
+After an overload, calls are still in flight, circuit breakers are open and the gateway ranks fewer
+candidates. A measurement that began at that time would count this against its own rate.
 """
 
 import time
@@ -33,9 +33,10 @@ def wait_for_rest(
     limit_s: float = LIMIT_S,
     say: Callable[[str], None] = _print,
 ) -> None:
-    """Return once `unrest()` is None. Until then it is the reason why the platform `name` is not at rest.
+    """Wait until `unrest()` is None; until then, it gives the reason why platform `name` is not at rest.
 
-    Says that it waits, and afterwards how long. Raises RuntimeError with the last reason after `limit_s`.
+    Reports by `say` that it waits and, at the end, how long it waited. Raises RuntimeError with the last
+    reason after `limit_s`.
     """
     if (reason := unrest()) is None:
         return
@@ -49,15 +50,15 @@ def wait_for_rest(
 
 
 def metrics_url(target: str) -> str:
-    """Where the service at `target`, host:port, has its metrics."""
+    """Return the metrics URL of the service at `target`, host:port."""
     host, _, port = target.rpartition(":")
     return f"http://{host}:{int(port) + METRICS_OFFSET}/metrics"
 
 
 class PlatformState:
-    """Tells whether a platform is at rest: by a call to its gateway, and by the metrics of its services.
+    """Tells whether a platform is at rest, by a call to its gateway and by the metrics of its services.
 
-    `metrics` are URLs; without any, the call alone decides.
+    `metrics` are URLs; without any, only the call decides.
     """
 
     def __init__(self, gateway: str, user: str, metrics: Sequence[str] = ()) -> None:
@@ -73,9 +74,9 @@ class PlatformState:
         self._channel.close()
 
     def unrest(self) -> str | None:
-        """Why the platform is not at rest; None if it is.
+        """Return why the platform is not at rest, or None if it is.
 
-        The call also brings the ranking depth back, which rises with every answer in time.
+        The call also helps to restore the ranking depth, which rises with every answer in time.
         """
         try:
             reply = self._stub.as_call(ASRequest(user_id=self._user), timeout=TIMEOUT_S[OPEN])
@@ -84,7 +85,7 @@ class PlatformState:
         if reply.error.code != 200:
             return f"a call was answered with {reply.error.code}: {reply.error.text}"
         if reply.degraded:
-            return "a call was degraded: " + ", ".join(one.stage for one in reply.degraded)
+            return "a call was degraded: " + ", ".join(degradation.stage for degradation in reply.degraded)
         samples = [sample for url in self._metrics for sample in _samples(url)]
         if in_flight := sum(value for name, value in samples if name == IN_FLIGHT):
             return f"{in_flight:.0f} calls are in flight"
@@ -94,9 +95,8 @@ class PlatformState:
 
 
 def _samples(url: str) -> list[tuple[str, float]]:
-    """Name and value of every sample that the service at `url` exposes."""
+    """Return the name and value of every sample that a service exposes at `url`."""
     with urllib.request.urlopen(url, timeout=TIMEOUT_S[OPEN]) as reply:  # noqa: S310 - http, see metrics_url
         text = reply.read().decode()
-    return [
-        (one.name, one.value) for family in text_string_to_metric_families(text) for one in family.samples
-    ]
+    families = text_string_to_metric_families(text)
+    return [(sample.name, sample.value) for family in families for sample in family.samples]

@@ -1,11 +1,11 @@
-"""How near a seed comes to its store's own bulk rate, in turns in one run.
+"""Compares the speed of seeding with the bulk rate of the store itself, in turns in one run.
 
 python -m tests.bench.seeding [BUNDLE] [--rounds N] [--out FILE]: starts Valkey as `ecrs up` does. The bulk
-rate is that of the very bytes which the seed writes, packed before the clock starts and sent down one
-connection without waiting for an answer.
+rate is measured with the same bytes that the seed writes, packed before the clock starts and sent over one
+connection without waiting for replies.
 
-python -m tests.bench.seeding [BUNDLE] --milvus: the Milvus that ECRS_VECTORS and ECRS_MILVUS_PASSWORD name,
-once. The bulk rate is that of rows made before the clock starts.
+python -m tests.bench.seeding [BUNDLE] --milvus: measures the Milvus that ECRS_VECTORS and
+ECRS_MILVUS_PASSWORD name, once. The bulk rate is measured with rows prepared before the clock starts.
 """
 
 import argparse
@@ -41,11 +41,12 @@ from ecrs_seed.redis import batches, seed_redis
 from tests.bench.processes import ROOT
 
 SCRATCH = "bench_seeding"
+"""Name of the temporary Milvus collection."""
 
 
 @contextmanager
 def valkey() -> Iterator[str]:
-    """The path of the socket of an empty Valkey, set up as the embedded profile's."""
+    """Run an empty Valkey, configured as in the embedded profile; yields the path of its socket."""
     with tempfile.TemporaryDirectory(prefix="ecrs-") as directory:
         path = f"{directory}/valkey.sock"
         process = Popen(valkey_command(Path(directory), path))
@@ -59,7 +60,7 @@ def valkey() -> Iterator[str]:
 
 
 def bulk(path: str, commands: Sequence[bytes]) -> float:
-    """Seconds until the store has answered all of the commands."""
+    """Send the commands and return the seconds until the store has answered all of them."""
     with socket.socket(socket.AF_UNIX) as store:
         store.connect(path)
         replies = hiredis.Reader()
@@ -77,11 +78,13 @@ def bulk(path: str, commands: Sequence[bytes]) -> float:
 
 
 async def seed(bundle: Bundle, path: str) -> float:
+    """Seed the store and return the seconds that it took."""
     async with open_redis(RedisSettings(redis_url=f"unix://{path}")) as store:
         return (await seed_redis(bundle, store, wait_s=10)).took_s
 
 
 def measure(bundle: Bundle, rounds: int) -> dict[str, Any]:
+    """Measure bulk writes and the seed in turns, over an empty Valkey; return the results."""
     items = ((item_key(item.sku), dump_item(item)) for item in bundle.records("products.dat", parse_item))
     records = chain(user_records(bundle), items)
     commands = [hiredis.pack_command(("MSET", *chain(*batch))) for batch in batches(records)]
@@ -90,7 +93,7 @@ def measure(bundle: Bundle, rounds: int) -> dict[str, Any]:
     memory = 0
     with valkey() as path, redis.Redis(unix_socket_path=path) as store:
         store.ping()
-        least = store.info("memory")["used_memory"]
+        empty = store.info("memory")["used_memory"]
         for _ in range(rounds):
             store.flushall(asynchronous=False)
             took["bulk"].append(bulk(path, commands))
@@ -98,29 +101,30 @@ def measure(bundle: Bundle, rounds: int) -> dict[str, Any]:
             took["seed"].append(asyncio.run(seed(bundle, path)))
             memory = store.info("memory")["used_memory"]
     ratios = np.array(took["bulk"]) / np.array(took["seed"])
-    drawn = np.random.default_rng(0).choice(ratios, (2000, rounds)).mean(axis=1)
-    low, high = np.percentile(drawn, [2.5, 97.5]).round(2).tolist()
+    resampled = np.random.default_rng(0).choice(ratios, (2000, rounds)).mean(axis=1)
+    low, high = np.percentile(resampled, [2.5, 97.5]).round(2).tolist()
     return {
         "bundle": bundle.version,
         "products": bundle.count("products.dat"),
         "rows": rows,
         "bytes": sum(map(len, commands)),
-        "rows_per_s": {name: round(rows / np.median(of)) for name, of in took.items()},
+        "rows_per_s": {name: round(rows / np.median(seconds)) for name, seconds in took.items()},
         "seed_s": round(float(np.median(took["seed"])), 2),
         "ratio": {"ratio": round(float(ratios.mean()), 2), "low": low, "high": high},
-        "store_bytes_per_row": round((memory - least) / rows),
+        "store_bytes_per_row": round((memory - empty) / rows),
     }
 
 
 def measure_milvus(bundle: Bundle) -> dict[str, Any]:
+    """Measure bulk inserts and then the seed, over a running Milvus; return the results."""
     settings = VectorSettings()
     client = asyncio.run(milvus.connect(settings, wait_s=60))
     skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), bundle.count("product_vectors.txt"))
     client.drop_collection(SCRATCH)
     milvus.create(client, SCRATCH, vectors.shape[1])
-    made = [milvus.batch_of(skus, vectors, start) for start in range(0, len(skus), milvus.BATCH)]
+    prepared = [milvus.batch_of(skus, vectors, start) for start in range(0, len(skus), milvus.BATCH)]
     begun = time.monotonic()
-    for batch in made:
+    for batch in prepared:
         client.insert(SCRATCH, batch)
     bulk_s = time.monotonic() - begun
     client.drop_collection(SCRATCH)
@@ -133,11 +137,11 @@ def measure_milvus(bundle: Bundle) -> dict[str, Any]:
         "rows_per_s": {"bulk": round(len(skus) / bulk_s), "seed": round(len(skus) / (written[-1] - begun))},
         "ratio": round(bulk_s / (written[-1] - begun), 2),
         "seed_s": round(seeded.took_s, 1),
-        "search_p50_ms": asyncio.run(searches(settings, vectors)),
+        "search_p50_ms": asyncio.run(search_p50_ms(settings, vectors)),
     }
 
 
-async def searches(settings: VectorSettings, vectors: np.ndarray) -> float:
+async def search_p50_ms(settings: VectorSettings, vectors: np.ndarray) -> float:
     took = []
     async with MilvusVectors.connect(settings) as store:
         for vector in sample_vectors(vectors):
@@ -155,10 +159,10 @@ def main() -> None:
     parser.add_argument("--milvus", action="store_true")
     arguments = parser.parse_args()
     bundle = Bundle.open(arguments.bundle)
-    found = measure_milvus(bundle) if arguments.milvus else measure(bundle, arguments.rounds)
+    results = measure_milvus(bundle) if arguments.milvus else measure(bundle, arguments.rounds)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
+    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where ECRS runs while it is measured: started for it on this machine, or in containers that are up."""
+"""The running platforms that the benchmark can measure: started on this host, or in running containers."""
 
 import json
 import subprocess
@@ -21,8 +21,9 @@ SERVING_PORT, REDIS_PORT, MILVUS_PORT = 9998, 6379, 19530
 class Site:
     """A running platform.
 
-    `targets`, its services by name; `settings`, by their names, what says where its stores and models are;
-    `parts`, process ids by name: of services, stores and model servers.
+    `targets` are those of its services, by name. `settings` are the values, by name, of the settings that
+    locate its stores and models. `parts` are the process ids of its services, stores and model servers, by
+    name.
     """
 
     profile: str
@@ -33,18 +34,18 @@ class Site:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings as processes take them."""
+        """The settings as environment variables."""
         return {f"ECRS_{name.upper()}": value for name, value in self.settings.items()}
 
     @property
     def stores(self) -> dict[str, int]:
-        """Those of `parts` that are nobody's alone: stores and model servers."""
+        """The stores and model servers among `parts`, which all contenders share."""
         return {name: pid for name, pid in self.parts.items() if name not in PORTS}
 
 
 @asynccontextmanager
 async def embedded(bundle: Bundle) -> AsyncIterator[Site]:
-    """The platform over `bundle`, started here for the time of the context."""
+    """Run the embedded platform with `bundle` on this host within the context."""
     with tempfile.TemporaryDirectory() as run_dir:
         async with embedded_platform(bundle, Path(run_dir)) as children:
             targets = {name: f"127.0.0.1:{port}" for name, port in PORTS.items()}
@@ -55,12 +56,15 @@ async def embedded(bundle: Bundle) -> AsyncIterator[Site]:
 
 @asynccontextmanager
 async def compose(project: str, secrets: Path) -> AsyncIterator[Site]:
-    """The project's running containers, at their addresses on its internal network, which this host reaches
-    by its bridge; a copy of their bundle is made."""
+    """Use the running containers of a compose project and a temporary copy of their bundle.
+
+    The containers are called at their addresses on the internal network, which this host reaches over the
+    bridge.
+    """
     containers = _containers(project)
     address = {
-        service: one["NetworkSettings"]["Networks"][f"{project}_internal"]["IPAddress"]
-        for service, one in containers.items()
+        service: container["NetworkSettings"]["Networks"][f"{project}_internal"]["IPAddress"]
+        for service, container in containers.items()
     }
     with tempfile.TemporaryDirectory() as copy:
         bundles = f"{containers['client']['Id']}:/bundles"
@@ -78,21 +82,21 @@ async def compose(project: str, secrets: Path) -> AsyncIterator[Site]:
         }
         targets = {name: f"{address[name]}:{port}" for name, port in PORTS.items()}
         parts = {
-            name: one["State"]["Pid"]
-            for name, one in containers.items()
-            if name not in ("client", "serving-item-tower")  # no answer needs them
+            name: container["State"]["Pid"]
+            for name, container in containers.items()
+            if name not in ("client", "serving-item-tower")  # recommendations do not use them
         }
         yield Site("compose", bundle, targets, settings, parts)
 
 
 def _containers(project: str) -> dict[str, dict[str, Any]]:
-    """What docker knows of the running containers, by service."""
+    """Return docker's description of the project's running containers, by service."""
     label = "com.docker.compose"
     ids = _run("docker", "ps", "--quiet", "--filter", f"label={label}.project={project}").split()
     if not ids:
-        raise SystemExit(f"no container of project {project!r} runs here: make up starts them")
-    found = json.loads(_run("docker", "inspect", *ids))
-    return {one["Config"]["Labels"][f"{label}.service"]: one for one in found}
+        raise SystemExit(f"no container of project {project!r} is running: start them with make up")
+    containers = json.loads(_run("docker", "inspect", *ids))
+    return {container["Config"]["Labels"][f"{label}.service"]: container for container in containers}
 
 
 def _run(*command: str) -> str:

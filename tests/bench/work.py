@@ -1,4 +1,4 @@
-"""The work of recall and rank without the way there: ECRS' own pure code, for whoever is to do the same."""
+"""The computation of recall and rank without their servers, in ECRS' own pure code; the ancestor uses it."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from ecrs.recall.tables import load_candidate_generator
 
 
 class RecallWork:
-    """Candidates for a user, of a bundle that no product came to since."""
+    """Candidate generation for a user, from the items of the bundle only."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._encoder = bundle.encoder
@@ -24,24 +24,24 @@ class RecallWork:
         self._clock = BundleClock(bundle.as_of)
 
     def user_ids(self, user: User) -> np.ndarray:
-        """The user tower's input."""
+        """Return the input of the user tower."""
         return self._encoder.users([user])
 
     def candidates(
-        self, user: User, near: Sequence[str], distances: Sequence[float], n: int
+        self, user: User, nearest: Sequence[str], distances: Sequence[float], n: int
     ) -> RetrievedCandidates:
-        """At most `n`, best first; `near` are the skus nearest to the user's vector."""
+        """Return at most `n` candidates, best first; `nearest` are the skus nearest to the user's vector."""
         catalogue = self._generator.catalogue
-        had, rows = catalogue.rows(user.aggregates.skus), catalogue.rows(near)
-        interest = Interest.of(had, user.aggregates.numbers, self._clock.now())
+        user_rows, rows = catalogue.rows(user.aggregates.skus), catalogue.rows(nearest)
+        interest = Interest.of(user_rows, user.aggregates.numbers, self._clock.now())
         known = rows != NO_ID
         vector = ScoredItems(rows[known], np.array(distances, dtype=np.float32)[known])
-        merged = self._generator.blend(self._generator.user_context(interest, had), vector, n)
-        return RetrievedCandidates.merged(merged, [catalogue.skus[row] for row in merged.item.tolist()])
+        blended = self._generator.blend(self._generator.user_context(interest, user_rows), vector, n)
+        return RetrievedCandidates.merged(blended, [catalogue.skus[row] for row in blended.item.tolist()])
 
 
 class RankWork:
-    """The ranker's input for a user and candidates."""
+    """Builds the ranker's input for a user and candidates."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._inputs = load_ranker_inputs(bundle)

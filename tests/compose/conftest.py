@@ -1,8 +1,8 @@
-"""The whole platform in containers, from the stand-in images, under a project name of its own.
+"""Runs the whole platform in containers of the stand-in images, as a separate compose project.
 
-It is brought up once, and taken down with its volumes whatever happens. Beside a platform that
-`make up` started it shares images alone: project, volumes, secrets and port are its own. It trains
-a bundle, unless ECRS_TEST_BUNDLES names a directory, uid 10001's, that holds one.
+The stack is started once, and taken down with its volumes whatever happens. It can run beside a platform that
+`make up` started: it has its own project name, volumes, secrets and port, and shares only the images. It
+trains a bundle, unless ECRS_TEST_BUNDLES names a directory, owned by uid 10001, that contains one.
 """
 
 import json
@@ -26,18 +26,18 @@ SERVICES = (
     *("redis", "milvus", "serving-user-tower", "serving-item-tower", "serving-ranker"),
     *("um", "cm", "recall", "rank", "gateway", "client"),
 )
-"""What keeps running; `train` and the seeds end."""
+"""The services that keep running; ONE_SHOTS end by themselves."""
 ONE_SHOTS = ("train", "seed-redis", "seed-milvus")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--every-case", action="store_true", help="every fault of every part, and each part late"
+        "--every-case", action="store_true", help="test every fault of every part, and a late start of each"
     )
 
 
 def wait_until(what: str, condition: Callable[[], Any], limit_s: float) -> Any:
-    """The condition's first true value; fails naming `what` after `limit_s`."""
+    """Return the first true value of `condition`; fail after `limit_s` with a message that names `what`."""
     deadline = time.monotonic() + limit_s
     while not (value := condition()):
         if time.monotonic() > deadline:
@@ -47,7 +47,10 @@ def wait_until(what: str, condition: Callable[[], Any], limit_s: float) -> Any:
 
 
 def run(*command: str, limit_s: float = 60, check: bool = True, **options: Any) -> str:
-    """Standard output of a command; with `check`, a status other than 0 fails with all it printed."""
+    """Run a command and return its standard output.
+
+    With `check`, an exit status other than 0 fails the test and shows everything that the command printed.
+    """
     done = subprocess.run(command, text=True, capture_output=True, timeout=limit_s, check=False, **options)
     if check and done.returncode:
         pytest.fail(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
@@ -82,7 +85,7 @@ class Stack:
 
     @contextmanager
     def overlaid(self, *files: str, **settings: str) -> Iterator[None]:
-        """Compose commands read these files too, and these settings, for the time of the context."""
+        """Within the context, compose commands also read these files, with these environment settings."""
         before = self._environment
         read = ":".join((before.get("COMPOSE_FILE", "compose.yaml"), *files))
         self._environment = before | {"COMPOSE_FILE": read} | settings
@@ -104,7 +107,7 @@ class Stack:
         self.compose("down", "--timeout", "15", *options, limit_s=180)
 
     def client(self, *arguments: str) -> str:
-        """What the client in its container prints."""
+        """Run the client in its container and return what it prints."""
         return self.compose("exec", "-T", "client", "python", "client.py", *arguments)
 
     def log(self, service: str) -> str:
@@ -115,7 +118,7 @@ class Stack:
         return json.loads(run("docker", "inspect", container))[0]
 
     def is_healthy(self, service: str) -> bool:
-        """Running, and passing its health check if it has one."""
+        """True if the container is running and passes its health check, if it has one."""
         state = self.inspect(service)["State"]
         return state["Running"] and state.get("Health", {}).get("Status", "healthy") == "healthy"
 
@@ -123,12 +126,12 @@ class Stack:
         wait_until("every container healthy", lambda: all(map(self.is_healthy, SERVICES)), limit_s)
 
     def users(self) -> list[str]:
-        """Ids of some users that the stores hold."""
+        """Return the ids of some users that the stores contain."""
         lines = self.compose("exec", "-T", "client", "head", "-n", "200", "/bundles/current/users.dat")
         return [line.split(":")[0] for line in lines.splitlines()]
 
     def address(self, service: str) -> str:
-        """The container's address on the internal network, which this host reaches by its bridge."""
+        """Return the container's address on the internal network, which this host reaches over the bridge."""
         return self.inspect(service)["NetworkSettings"]["Networks"][f"{PROJECT}_internal"]["IPAddress"]
 
     def secret(self, name: str) -> str:
@@ -146,7 +149,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     secrets = tmp_path_factory.mktemp("secrets")
     run("images/secrets", cwd=ROOT, env=os.environ | {"ECRS_SECRETS": str(secrets)})
     stack = Stack(secrets, free_port())
-    stack.down("--volumes", "--remove-orphans")  # what a killed run left
+    stack.down("--volumes", "--remove-orphans")  # remove what a killed run left behind
     try:
         stack.up()
         yield stack
@@ -156,7 +159,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def cases() -> Iterator[list[Case]]:
-    """Of every chaos test of the run."""
+    """The results of all chaos tests of the run, written to a file at its end."""
     with reported_cases("compose") as cases:
         yield cases
 
@@ -170,8 +173,8 @@ def bundle_dir(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def known(bundle_dir: Path) -> dict[str, Any]:
-    """A user and products that the stores hold: ids, and the user's profile as the client takes it."""
+def stored(bundle_dir: Path) -> dict[str, Any]:
+    """A user and items that the stores contain: their ids, and the user's profile as client arguments."""
     user, *profile = (bundle_dir / "users.dat").read_text().splitlines()[100].split(":")
     products = [line.split(":")[0] for line in (bundle_dir / "products.dat").read_text().splitlines()[:3]]
     return {"user": user, "profile": profile, "products": products}

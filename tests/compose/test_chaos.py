@@ -1,4 +1,4 @@
-"""Each part of the stack stopped, killed, paused and cut off, under load."""
+"""Stops, kills, pauses and disconnects each container of the stack under load."""
 
 from collections.abc import Callable, Iterator
 
@@ -19,14 +19,20 @@ DEGRADED = {
     "serving-user-tower": {"recall: without vector"},
     "serving-ranker": {"rank: retrieval order"},
 }
-MAY = {"redis": OPTIONAL_FALLBACKS}
+OPTIONAL = {"redis": OPTIONAL_FALLBACKS}
+"""Fallbacks that may be used but need not be, by part."""
 FAULTS = ("stop", "pause", "kill", "cut")
 RECOVERY_LIMIT_S = 90.0
-"""The goal is 10 s after the part itself is back, which a start is only the beginning of."""
+"""Longest time from the repair to full service, including the container's start. The goal is 10 s after
+that."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Without --every-case two faults a part, in turns: one that ends it, one that leaves it hanging."""
+    """Parametrize with all faults of each part, or with two of them unless --every-case is given.
+
+    The pair alternates between stop with pause and kill with cut: one ends the part and one leaves it
+    hanging.
+    """
     if "fault" in metafunc.fixturenames:
         every = metafunc.config.getoption("every_case", False)
         cases = [
@@ -44,8 +50,8 @@ def load(stack: Stack) -> Iterator[Load]:
     stack.wait_until_healthy(RECOVERY_LIMIT_S)
 
 
-def means(stack: Stack, part: str, fault: str) -> tuple[Callable[[], object], Callable[[], object]]:
-    """How to do damage to a part, and how to mend it."""
+def damage_and_mend(stack: Stack, part: str, fault: str) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Return a function that inflicts the fault on a part, and one that ends it."""
     name = f"{PROJECT}-{part}-1"
     network = f"{PROJECT}_internal"
     start = lambda: run("docker", "start", name)  # noqa: E731
@@ -60,12 +66,12 @@ def means(stack: Stack, part: str, fault: str) -> tuple[Callable[[], object], Ca
     }[fault]
 
 
-def test_the_shop_shows_products_whatever_is_away(
+def test_the_gateway_answers_in_time_whatever_fails(
     stack: Stack, load: Load, cases: list[Case], part: str, fault: str
 ) -> None:
-    damage, mend = means(stack, part, fault)
+    damage, mend = damage_and_mend(stack, part, fault)
     case = run_case(load, part, fault, damage, mend, recovery_limit_s=RECOVERY_LIMIT_S)
     cases.append(case)
     assert case.valid == case.calls, case.errors
     assert case.in_deadline == case.calls
-    assert DEGRADED[part] - MAY.get(part, set()) <= set(case.degraded) <= DEGRADED[part]
+    assert DEGRADED[part] - OPTIONAL.get(part, set()) <= set(case.degraded) <= DEGRADED[part]

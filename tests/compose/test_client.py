@@ -1,4 +1,4 @@
-"""The original's commands, in the client container."""
+"""The original's commands, run in the client container."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 from tests.compose.conftest import Stack
 from tests.contract.transcripts import TRANSCRIPTS, assert_printed_like
 
-NOBODY = "1324142525"
+UNKNOWN_ID = "1324142525"
 
 
 def skus(reply: str) -> list[str]:
@@ -18,55 +18,55 @@ def skus(reply: str) -> list[str]:
 
 @pytest.mark.parametrize("command", ["as", "um", "recall"])
 def test_the_client_prints_what_the_original_prints_of_a_user(
-    stack: Stack, known: dict[str, Any], command: str
+    stack: Stack, stored: dict[str, Any], command: str
 ) -> None:
-    assert_printed_like(TRANSCRIPTS[f"{command} 8888"], stack.client(command, known["user"]))
+    assert_printed_like(TRANSCRIPTS[f"{command} 8888"], stack.client(command, stored["user"]))
 
 
-def test_the_client_prints_what_the_original_prints_of_an_item(stack: Stack, known: dict[str, Any]) -> None:
-    assert_printed_like(TRANSCRIPTS["cm 99654"], stack.client("cm", known["products"][0]))
+def test_the_client_prints_what_the_original_prints_of_an_item(stack: Stack, stored: dict[str, Any]) -> None:
+    assert_printed_like(TRANSCRIPTS["cm 99654"], stack.client("cm", stored["products"][0]))
 
 
 def test_the_client_prints_what_the_original_prints_for_a_new_user(
-    stack: Stack, known: dict[str, Any]
+    stack: Stack, stored: dict[str, Any]
 ) -> None:
-    reply = stack.client("as", *known["profile"])
+    reply = stack.client("as", *stored["profile"])
     assert_printed_like(TRANSCRIPTS["as 5.0 1.0 3.0 11.0 120.0 741.0"], reply)
 
 
-@pytest.mark.parametrize("arguments", ["rank", f"cm {NOBODY}"])
+@pytest.mark.parametrize("arguments", ["rank", f"cm {UNKNOWN_ID}"])
 def test_the_client_prints_what_the_original_prints_for_the_same_ids(stack: Stack, arguments: str) -> None:
     assert_printed_like(TRANSCRIPTS[arguments], stack.client(*arguments.split()))
 
 
 @pytest.mark.parametrize("command", ["as", "um", "recall"])
-def test_an_unknown_user_is_the_originals_error(stack: Stack, command: str) -> None:
-    expected = TRANSCRIPTS["um 5"].replace(r"\"5\"", rf"\"{NOBODY}\"")
-    assert stack.client(command, NOBODY) == expected + "\n"
+def test_an_unknown_user_gets_the_originals_error(stack: Stack, command: str) -> None:
+    expected = TRANSCRIPTS["um 5"].replace(r"\"5\"", rf"\"{UNKNOWN_ID}\"")
+    assert stack.client(command, UNKNOWN_ID) == expected + "\n"
 
 
-def test_a_known_user_gets_100_different_items(stack: Stack, known: dict[str, Any]) -> None:
-    found = skus(stack.client("as", known["user"]))
-    assert len(found) == len(set(found)) == 100
+def test_a_known_user_gets_100_different_items(stack: Stack, stored: dict[str, Any]) -> None:
+    recommended = skus(stack.client("as", stored["user"]))
+    assert len(recommended) == len(set(recommended)) == 100
 
 
-def test_known_products_are_shown_and_full_names_the_unknown(stack: Stack, known: dict[str, Any]) -> None:
-    values = ",".join([known["products"][0], NOBODY, known["products"][1]])
-    assert skus(stack.client("cm", values)) == known["products"][:2]
+def test_known_items_are_printed_and_full_lists_the_missing_ids(stack: Stack, stored: dict[str, Any]) -> None:
+    values = ",".join([stored["products"][0], UNKNOWN_ID, stored["products"][1]])
+    assert skus(stack.client("cm", values)) == stored["products"][:2]
     reply = json.loads(stack.client("cm", values, "--full", "--json"))
     assert reply["error"] == {"code": 200}
-    assert reply["missing_ids"] == [NOBODY]
+    assert reply["missing_ids"] == [UNKNOWN_ID]
 
 
-def test_user_is_shown_as_stored(stack: Stack, known: dict[str, Any]) -> None:
-    reply = stack.client("um", known["user"])
+def test_um_prints_the_stored_profile(stack: Stack, stored: dict[str, Any]) -> None:
+    reply = stack.client("um", stored["user"])
     names = ("age", "sex", "city_level", "province", "city", "country")
-    shown = dict(re.findall(r'^  (\w+): "(.*)"$', reply, flags=re.MULTILINE))
-    assert [shown[name] for name in names] == known["profile"]
+    printed = dict(re.findall(r'^  (\w+): "(.*)"$', reply, flags=re.MULTILINE))
+    assert [printed[name] for name in names] == stored["profile"]
 
 
-def test_recall_lists_nearest_first(stack: Stack, known: dict[str, Any]) -> None:
-    reply = stack.client("recall", known["user"])
+def test_recall_prints_the_nearest_candidates_first(stack: Stack, stored: dict[str, Any]) -> None:
+    reply = stack.client("recall", stored["user"])
     scores = [float(score) for score in re.findall(r"^  score: (.*)$", reply, flags=re.MULTILINE)]
     assert len(scores) == 100
     assert scores == sorted(scores)

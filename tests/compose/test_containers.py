@@ -1,4 +1,4 @@
-"""What each container may do, and who may speak to the stores."""
+"""The privileges and published ports of each container, and the passwords of the stores."""
 
 import grpc
 import pymilvus
@@ -9,7 +9,7 @@ from tests.compose.conftest import ONE_SHOTS, PROJECT, SERVICES, Stack
 
 
 @pytest.mark.parametrize("service", [*SERVICES, *ONE_SHOTS])
-def test_container_is_confined(stack: Stack, service: str) -> None:
+def test_a_container_has_no_privileges(stack: Stack, service: str) -> None:
     container = stack.inspect(service)
     host = container["HostConfig"]
     assert container["Config"]["User"].split(":")[0] not in {"", "0", "root"}
@@ -22,7 +22,7 @@ def test_container_is_confined(stack: Stack, service: str) -> None:
 
 
 @pytest.mark.parametrize("service", [*SERVICES, *ONE_SHOTS])
-def test_only_the_gateway_is_published_and_on_loopback(stack: Stack, service: str) -> None:
+def test_only_the_gateway_is_published_and_only_on_loopback(stack: Stack, service: str) -> None:
     container = stack.inspect(service)
     networks = set(container["NetworkSettings"]["Networks"])
     published = {port: hosts for port, hosts in container["NetworkSettings"]["Ports"].items() if hosts}
@@ -36,13 +36,13 @@ def test_only_the_gateway_is_published_and_on_loopback(stack: Stack, service: st
 
 
 @pytest.mark.parametrize("service", [*SERVICES, *ONE_SHOTS])
-def test_no_password_is_among_arguments_or_environment(stack: Stack, service: str) -> None:
-    told = str(stack.inspect(service)["Config"]) + stack.compose("top", service)
+def test_no_password_is_in_the_arguments_or_the_environment(stack: Stack, service: str) -> None:
+    visible = str(stack.inspect(service)["Config"]) + stack.compose("top", service)
     for name in ("redis_password", "milvus_password"):
-        assert stack.secret(name) not in told
+        assert stack.secret(name) not in visible
 
 
-def test_redis_refuses_without_the_password(stack: Stack) -> None:
+def test_redis_requires_the_password(stack: Stack) -> None:
     with pytest.raises(redis.AuthenticationError):
         redis.Redis(stack.address("redis"), socket_timeout=5).ping()
     assert redis.Redis(
@@ -51,12 +51,12 @@ def test_redis_refuses_without_the_password(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "root:Milvus", "root:wrong"])
-def test_milvus_refuses_without_the_password(stack: Stack, token: str) -> None:
+def test_milvus_refuses_a_client_without_the_password(stack: Stack, token: str) -> None:
     with pytest.raises((pymilvus.MilvusException, grpc.RpcError)):
         _collections(stack, token)
 
 
-def test_milvus_takes_the_password(stack: Stack) -> None:
+def test_milvus_accepts_the_password(stack: Stack) -> None:
     assert _collections(stack, "root:" + stack.secret("milvus_password"))
 
 

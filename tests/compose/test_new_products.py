@@ -1,4 +1,4 @@
-"""New products in containers: Redis, the item tower's server and Milvus take them, and keep them."""
+"""New items in containers: Redis, the item tower's server and Milvus accept them and keep them."""
 
 import re
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ SKU = "brand-new"
 
 
 @pytest.fixture
-def like(stack: Stack, bundle_dir: Path, known: dict[str, Any]) -> Iterator[list[str]]:
-    """Brand, shop and category of what the known user did last; the new product is gone afterwards."""
+def similar_item(stack: Stack, bundle_dir: Path, stored: dict[str, Any]) -> Iterator[list[str]]:
+    """Brand, shop and category of the stored user's most recent item; removes the new item afterwards."""
     with (bundle_dir / "histories.dat").open() as lines:
-        history = next(line for line in lines if line.startswith(f"{known['user']}:"))
+        history = next(line for line in lines if line.startswith(f"{stored['user']}:"))
     sku = re.split("[:,]", history)[1]
     with (bundle_dir / "products.dat").open() as lines:
         product = next(line for line in lines if line.startswith(f"{sku}:"))
@@ -25,23 +25,23 @@ def like(stack: Stack, bundle_dir: Path, known: dict[str, Any]) -> Iterator[list
 
 
 def item(stack: Stack, *arguments: str) -> str:
-    """What `ecrs item` prints in the client's container."""
+    """Run `ecrs item` in the client's container and return what it prints."""
     return stack.compose("exec", "-T", "client", "ecrs", "item", *arguments, check=False)
 
 
-def test_a_new_product_is_recalled_and_outlives_restarts(
-    stack: Stack, known: dict[str, Any], like: list[str]
+def test_a_new_item_is_recalled_and_survives_restarts(
+    stack: Stack, stored: dict[str, Any], similar_item: list[str]
 ) -> None:
     def recalled() -> bool:
-        return f'nid: "{SKU}"' in stack.client("recall", known["user"])
+        return f'nid: "{SKU}"' in stack.client("recall", stored["user"])
 
     assert not recalled()
-    assert item(stack, "add", SKU, *like) == "1 product added\n"
-    wait_until("the new product among the candidates", recalled, limit_s=5)
+    assert item(stack, "add", SKU, *similar_item) == "1 product added\n"
+    wait_until("the new item among the candidates", recalled, limit_s=5)
     assert f'sku_id: "{SKU}"' in stack.client("cm", SKU)
     stack.compose("restart", "--timeout", "30", "redis", "milvus", "recall", "cm", limit_s=180)
     wait_until("every container healthy", lambda: all(map(stack.is_healthy, SERVICES)), 90)
-    wait_until("the new product after the restart", recalled, 90)
+    wait_until("the new item after the restart", recalled, 90)
     for seed in ("redis", "milvus"):
         assert "is already loaded" in stack.compose(
             "run", "--rm", "-T", "--no-deps", f"seed-{seed}", limit_s=120
@@ -49,19 +49,19 @@ def test_a_new_product_is_recalled_and_outlives_restarts(
     assert recalled()
     assert item(stack, "stock", SKU, "--out") == "1 product marked out of stock\n"
     assert "out_of_stock: true" in stack.client("cm", SKU, "--full")
-    assert f'sku_id: "{SKU}"' not in stack.client("as", known["user"])
+    assert f'sku_id: "{SKU}"' not in stack.client("as", stored["user"])
     assert item(stack, "remove", SKU) == "1 product removed\n"
-    wait_until("the removed product gone", lambda: not recalled(), limit_s=5)
+    wait_until("the removed item gone", lambda: not recalled(), limit_s=5)
 
 
-def test_without_the_item_tower_products_are_known_and_none_is_taken(
-    stack: Stack, known: dict[str, Any], like: list[str]
+def test_without_the_item_tower_items_are_served_but_none_can_be_added(
+    stack: Stack, stored: dict[str, Any], similar_item: list[str]
 ) -> None:
     stack.compose("stop", "--timeout", "30", "serving-item-tower")
     try:
-        assert item(stack, "add", SKU, *like) == ""
+        assert item(stack, "add", SKU, *similar_item) == ""
         assert stack.is_healthy("cm")
-        assert "code: 200" in stack.client("as", known["user"])
+        assert "code: 200" in stack.client("as", stored["user"])
         assert "code: 500" in stack.client("cm", SKU)
     finally:
         stack.compose("start", "serving-item-tower")

@@ -1,4 +1,4 @@
-"""Prometheus of compose.observe.yaml beside the stack: what it sees, and the dashboard's questions to it."""
+"""Prometheus of compose.observe.yaml scrapes the stack, answers the dashboard's queries and fires alerts."""
 
 import json
 import urllib.parse
@@ -14,29 +14,31 @@ from tests.unit.test_observe import dashboard
 
 CONTAINER = f"{PROJECT}-prometheus-1"
 OVERLAY = ("--file", "compose.yaml", "--file", "compose.observe.yaml")
-QUIET = {
+EMPTY_WHEN_HEALTHY = {
     "Alerts",
-    "Calls that ended in another way than 200",
+    "Calls that did not end with 200",
     "Stages that were not ok",
     "Share of answers by stage and fallback",
     "Failures",
 }
-"""Panels that have nothing to show while all is well."""
+"""Titles of panels that have nothing to show while the platform is healthy."""
 
 
 class Prometheus:
     def __init__(self) -> None:
         (self.container,) = json.loads(run("docker", "inspect", CONTAINER))
-        ((self.published,),) = [on for on in self.container["NetworkSettings"]["Ports"].values() if on]
+        ports = self.container["NetworkSettings"]["Ports"]
+        ((self.published,),) = [addresses for addresses in ports.values() if addresses]
 
     def get(self, path: str, **parameters: str) -> Any:
-        """`data` of the HTTP API's answer; a query that is wrong is an HTTPError."""
+        """Return `data` of the HTTP API's response. An invalid query raises HTTPError."""
         query = urllib.parse.urlencode(parameters)
         url = f"http://{self.published['HostIp']}:{self.published['HostPort']}/api/v1/{path}?{query}"
         with urllib.request.urlopen(url, timeout=10) as reply:
             return json.load(reply)["data"]
 
-    def ask(self, query: str) -> list[dict[str, Any]]:
+    def query(self, query: str) -> list[dict[str, Any]]:
+        """Return the result of a PromQL query."""
         return self.get("query", query=query)["result"]
 
 
@@ -51,15 +53,15 @@ def prometheus(stack: Stack) -> Iterator[Prometheus]:
 
 
 @pytest.fixture(scope="module")
-def asked(prometheus: Prometheus, stack: Stack, known: dict[str, Any]) -> None:
-    """Answers given, and seen by Prometheus at two times at least, as rates need."""
+def traffic(prometheus: Prometheus, stack: Stack, stored: dict[str, Any]) -> None:
+    """Call the gateway until Prometheus has scraped at least two samples, which a rate needs."""
 
-    def counted() -> float:
-        stack.client("as", known["user"])
-        found = prometheus.ask('sum(rate(ecrs_rpc_total{service="gateway",error_code="200"}[1m]))')
-        return found and float(found[0]["value"][1])
+    def rate_of_answers() -> float:
+        stack.client("as", stored["user"])
+        series = prometheus.query('sum(rate(ecrs_rpc_total{service="gateway",error_code="200"}[1m]))')
+        return series and float(series[0]["value"][1])
 
-    wait_until("a rate of answers", counted, 60)
+    wait_until("a rate of answers", rate_of_answers, 60)
 
 
 def test_every_target_is_up(prometheus: Prometheus) -> None:
@@ -71,7 +73,7 @@ def test_every_target_is_up(prometheus: Prometheus) -> None:
     wait_until("every target up", all_up, 60)
 
 
-def test_it_is_confined_and_published_on_loopback_alone(prometheus: Prometheus) -> None:
+def test_prometheus_is_unprivileged_and_published_on_loopback_only(prometheus: Prometheus) -> None:
     host = prometheus.container["HostConfig"]
     assert prometheus.container["Config"]["User"].split(":")[0] == "65534"
     assert host["ReadonlyRootfs"]
@@ -81,12 +83,12 @@ def test_it_is_confined_and_published_on_loopback_alone(prometheus: Prometheus) 
     assert prometheus.published["HostIp"] == "127.0.0.1"
 
 
-def test_promtool_finds_configuration_and_rules_right(prometheus: Prometheus) -> None:
+def test_promtool_accepts_configuration_and_rules(prometheus: Prometheus) -> None:
     run("docker", "exec", CONTAINER, "promtool", "check", "config", "/etc/ecrs/prometheus.yaml")
     run("docker", "exec", CONTAINER, "promtool", "test", "rules", "/etc/ecrs/rules.test.yaml")
 
 
-@pytest.mark.usefixtures("asked")
+@pytest.mark.usefixtures("traffic")
 @pytest.mark.parametrize(
     ("title", "query"),
     [
@@ -95,32 +97,32 @@ def test_promtool_finds_configuration_and_rules_right(prometheus: Prometheus) ->
         for target in panel.get("targets", [])
     ],
 )
-def test_the_dashboards_query_is_answered(prometheus: Prometheus, title: str, query: str) -> None:
-    found = prometheus.ask(query)
-    assert found or title in QUIET
+def test_every_dashboard_query_returns_data(prometheus: Prometheus, title: str, query: str) -> None:
+    series = prometheus.query(query)
+    assert series or title in EMPTY_WHEN_HEALTHY
 
 
-@pytest.mark.usefixtures("asked")
-def test_a_service_that_hangs_is_an_alert_until_it_is_back(
-    prometheus: Prometheus, stack: Stack, known: dict[str, Any]
+@pytest.mark.usefixtures("traffic")
+def test_an_alert_fires_while_a_service_hangs(
+    prometheus: Prometheus, stack: Stack, stored: dict[str, Any]
 ) -> None:
     def alerts(state: str) -> set[tuple[str, str]]:
-        found = prometheus.ask(f'ALERTS{{alertstate="{state}"}}')
-        return {(one["metric"]["alertname"], one["metric"].get("job", "")) for one in found}
+        series = prometheus.query(f'ALERTS{{alertstate="{state}"}}')
+        return {(alert["metric"]["alertname"], alert["metric"].get("job", "")) for alert in series}
 
-    gone = ("EcrsGone", "rank")
-    assert gone not in alerts("firing")
+    rank_gone = ("EcrsGone", "rank")
+    assert rank_gone not in alerts("firing")
     run("docker", "pause", f"{PROJECT}-rank-1")
     try:
 
         def fires() -> bool:
-            stack.client("as", known["user"])
-            return gone in alerts("firing")
+            stack.client("as", stored["user"])
+            return rank_gone in alerts("firing")
 
         wait_until("EcrsGone of rank", fires, 90)
-        share = prometheus.ask('sum by (fallback) (rate(ecrs_degraded_total{stage="rank"}[1m]))')
-        assert [one["metric"]["fallback"] for one in share] == ["retrieval order"]
+        rates = prometheus.query('sum by (fallback) (rate(ecrs_degraded_total{stage="rank"}[1m]))')
+        assert [series["metric"]["fallback"] for series in rates] == ["retrieval order"]
     finally:
         run("docker", "unpause", f"{PROJECT}-rank-1")
-    wait_until("the end of EcrsGone", lambda: gone not in alerts("firing"), 60)
+    wait_until("the end of EcrsGone", lambda: rank_gone not in alerts("firing"), 60)
     wait_until("rank healthy", lambda: stack.is_healthy("rank"), 60)

@@ -1,4 +1,4 @@
-"""Compose and the embedded profile answer alike for the same bundle."""
+"""The compose and embedded profiles give the same answers for the same bundle."""
 
 import signal
 import subprocess
@@ -18,14 +18,15 @@ from tests.compose.conftest import Stack, wait_until
 EMBEDDED = "127.0.0.1:8930"
 CANDIDATES = 100
 FULL_LIMIT_S = 120.0
-"""For a gateway that was slow, on a machine that was busy, to rank them all again."""
+"""Longest wait for a full answer; a gateway that was slow on a busy machine needs time to rank all candidates
+again."""
 FIELDS = ("age", "sex", "city_level", "province", "city", "country")
 USERS = 20
 
 
 @pytest.fixture(scope="module")
 def embedded(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`ecrs up` on this host; its ports are the usual ones, the stack's gateway is on another."""
+    """Run `ecrs up` on this host, on the default ports; the stack's gateway is published on another port."""
     run_dir = tmp_path_factory.mktemp("embedded")
     log = run_dir / "up.log"
     with log.open("w") as output:
@@ -55,7 +56,7 @@ def ask(target: str, request: ASRequest) -> ASResponse:
 
 
 def ask_for_full(target: str, request: ASRequest) -> ASResponse:
-    """Every candidate ranked, and nothing stood in for anything."""
+    """Return an answer with every candidate ranked and no fallback used."""
 
     def full() -> ASResponse | None:
         answer = ask(target, request)
@@ -64,8 +65,8 @@ def ask_for_full(target: str, request: ASRequest) -> ASResponse:
     return wait_until(f"a full answer of {target}", full, FULL_LIMIT_S)
 
 
-def questions(bundle_dir: Path) -> list[ASRequest]:
-    """Old users by id, and the same people as new users by profile."""
+def requests_by_id_and_profile(bundle_dir: Path) -> list[ASRequest]:
+    """Return a request per user by id, then a request per user as a new user with the same profile."""
     lines = (bundle_dir / "users.dat").read_text().splitlines()
     people: list[Any] = [line.split(":") for line in lines[:: len(lines) // USERS][:USERS]]
     return [ASRequest(user_id=user) for user, *_ in people] + [
@@ -73,18 +74,21 @@ def questions(bundle_dir: Path) -> list[ASRequest]:
     ]
 
 
-def test_compose_and_embedded_answer_alike(stack: Stack, embedded: str, bundle_dir: Path) -> None:
-    for question in questions(bundle_dir):
-        ours, theirs = ask_for_full(stack.gateway, question), ask_for_full(embedded, question)
-        assert (ours.error.code, theirs.error.code) == (200, 200), question
-        assert ours.bundle_version == theirs.bundle_version == bundle_dir.name
-        scores = {item.sku_id: item.rank_score for item in ours.item_infos}
-        assert len(scores) == CANDIDATES
-        assert scores == pytest.approx({item.sku_id: item.rank_score for item in theirs.item_infos}, abs=1e-4)
+def test_compose_and_embedded_give_the_same_scores(stack: Stack, embedded: str, bundle_dir: Path) -> None:
+    for request in requests_by_id_and_profile(bundle_dir):
+        answers = [ask_for_full(target, request) for target in (stack.gateway, embedded)]
+        assert [answer.error.code for answer in answers] == [200, 200], request
+        assert {answer.bundle_version for answer in answers} == {bundle_dir.name}
+        in_compose, in_embedded = (
+            {item.sku_id: item.rank_score for item in answer.item_infos} for answer in answers
+        )
+        assert len(in_compose) == CANDIDATES
+        assert in_compose == pytest.approx(in_embedded, abs=1e-4)
 
 
-def test_the_answer_says_how_each_stage_went(stack: Stack, bundle_dir: Path) -> None:
-    old_user, new_user = questions(bundle_dir)[0], questions(bundle_dir)[USERS]
+def test_the_answer_contains_the_outcome_of_each_stage(stack: Stack, bundle_dir: Path) -> None:
+    requests = requests_by_id_and_profile(bundle_dir)
+    old_user, new_user = requests[0], requests[USERS]
     stages = {"user": "ok", "recall": "ok", "item": "ok", "rank": "ok"}
     assert outcomes(ask(stack.gateway, old_user)) == stages
     assert outcomes(ask(stack.gateway, new_user)) == stages | {"user": "skipped"}

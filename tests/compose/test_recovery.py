@@ -1,4 +1,4 @@
-"""The platform comes back: after each container's restart, and after down and up."""
+"""The platform recovers after a restart of each container, and after down and up."""
 
 import json
 import time
@@ -10,18 +10,21 @@ from tests.compose.conftest import SERVICES, Stack, wait_until
 
 STOP_LIMIT_S = 10
 RECOVERY_LIMIT_S = 90
-# Of `sleep`, which SIGTERM ends; and of Milvus 2.3.5, which stops its parts in order and may then abort
-# in its C++ library's last steps. What it stored is there after the start: the test sees to that.
+# Accepted exit statuses other than 0: SIGTERM ends `sleep` with 143. Milvus 2.3.5 stops its components in
+# order but may then abort in its C++ library; the test verifies that its data are complete after the start.
 CLEAN_EXITS = {"client": {143}, "milvus": {0, 134}}
 
 
 def answer(stack: Stack, user: str) -> dict[str, Any]:
-    """All fields of an answer."""
+    """Return the gateway's answer with all fields."""
     return json.loads(stack.client("as", user, "--full", "--json"))
 
 
 def full_answer(stack: Stack, user: str) -> dict[str, Any]:
-    """An answer without fallbacks and with every candidate ranked; a gateway that was slow takes a while."""
+    """Wait for an answer without fallbacks in which every candidate is ranked.
+
+    A gateway that was slow needs a while until it ranks every candidate again.
+    """
 
     def full() -> dict[str, Any] | None:
         reply = answer(stack, user)
@@ -31,8 +34,8 @@ def full_answer(stack: Stack, user: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_platform_recovers_from_a_restart(stack: Stack, known: dict[str, Any], service: str) -> None:
-    before = full_answer(stack, known["user"])
+def test_the_platform_recovers_from_a_restart(stack: Stack, stored: dict[str, Any], service: str) -> None:
+    before = full_answer(stack, stored["user"])
     assert before["error"] == {"code": 200}
     started = time.monotonic()
     stack.compose("stop", "--timeout", "30", service)
@@ -41,21 +44,21 @@ def test_the_platform_recovers_from_a_restart(stack: Stack, known: dict[str, Any
     stack.compose("start", service)
     wait_until("every container healthy", lambda: all(map(stack.is_healthy, SERVICES)), RECOVERY_LIMIT_S)
     wait_until(
-        "the items of before",
-        lambda: answer(stack, known["user"]).get("item_infos") == before["item_infos"],
+        "the same items as before",
+        lambda: answer(stack, stored["user"]).get("item_infos") == before["item_infos"],
         RECOVERY_LIMIT_S,
     )
     assert stopped_s < STOP_LIMIT_S
     assert exit_code in CLEAN_EXITS.get(service, {0})
 
 
-def test_down_and_up_come_back_without_training_or_seeding(stack: Stack, known: dict[str, Any]) -> None:
-    before = full_answer(stack, known["user"])
+def test_up_after_down_neither_trains_nor_seeds_again(stack: Stack, stored: dict[str, Any]) -> None:
+    before = full_answer(stack, stored["user"])
     assert before["error"] == {"code": 200}
     stack.down()
     assert stack.compose("ps", "--all", "--quiet") == ""
     stack.up()
-    after = full_answer(stack, known["user"])
+    after = full_answer(stack, stored["user"])
     for field in ("item_infos", "bundle_version"):
         assert after[field] == before[field]
     for service in ("seed-redis", "seed-milvus"):

@@ -1,6 +1,7 @@
-"""Every service restarted, one container after the other, with two replicas of gateway and rank, under load.
+"""Restarts every service under load, one container after the other, with two replicas of gateway and rank.
 
-The client is in a container, where the name `gateway` has the addresses of both.
+The load comes from a container, because only there the name `gateway` resolves to the addresses of both
+replicas.
 """
 
 from collections.abc import Iterator
@@ -37,30 +38,30 @@ def load(stack: Stack, replicas: None) -> Iterator[Load]:
 
 
 def restart(stack: Stack, service: str) -> None:
-    """One replica after the other, each when the one before it is healthy again."""
+    """Restart the replicas of a service one by one; wait until each is healthy before the next restarts."""
     for container in stack.compose("ps", "--quiet", service).split():
         run("docker", "restart", "--time", "30", container)
-        wait_until(f"{service} healthy", lambda container=container: healthy(container), RECOVERY_LIMIT_S)
+        wait_until(f"{service} healthy", lambda container=container: is_healthy(container), RECOVERY_LIMIT_S)
 
 
-def ranked(container: str) -> int:
-    """How many calls it has answered."""
+def rank_calls(container: str) -> int:
+    """Return how many calls a replica of rank has answered, by its log."""
     return run("docker", "logs", container).count("/RankService/rank_predict")
 
 
-def healthy(container: str) -> bool:
+def is_healthy(container: str) -> bool:
     return run("docker", "inspect", "--format", "{{.State.Health.Status}}", container).strip() == "healthy"
 
 
-def test_replicas_by_setting_share_the_calls(stack: Stack, load: Load) -> None:
+def test_configured_replicas_share_the_calls(stack: Stack, load: Load) -> None:
     containers = stack.compose("ps", "--quiet", "rank").split()
     assert len(containers) == 2
-    before = list(map(ranked, containers))
+    before = list(map(rank_calls, containers))
 
-    def answers() -> list[int]:
-        return [now - then for now, then in zip(map(ranked, containers), before, strict=True)]
+    def new_calls() -> list[int]:
+        return [now - then for now, then in zip(map(rank_calls, containers), before, strict=True)]
 
-    wait_until("calls at each", lambda: min(answers()) >= 20, 90)
+    wait_until("calls to each replica", lambda: min(new_calls()) >= 20, 90)
 
 
 @pytest.mark.parametrize("service", SERVED)

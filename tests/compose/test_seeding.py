@@ -1,4 +1,4 @@
-"""Seeding Milvus for real: again, and failing; in a database of its own beside the live one."""
+"""Seeds a real Milvus repeatedly and with a failure, in a separate database beside the live one."""
 
 import pytest
 
@@ -33,7 +33,7 @@ async def test_a_failed_seed_leaves_the_old_collection_serving(
     seed.seed_milvus(tiny, client)
     _, vectors = read_vectors(tiny.lines("product_vectors.txt"), tiny.count("product_vectors.txt"))
     newer = as_version(tiny)
-    monkeypatch.setattr(seed, "MIN_INDEX_RECALL", 1.5)  # no index finds more than all
+    monkeypatch.setattr(seed, "MIN_INDEX_RECALL", 1.5)  # no index can reach a recall above 1
     with pytest.raises(seed.SeedError, match="recall@100"):
         seed.seed_milvus(newer, client)
     async with MilvusVectors.connect(settings) as store:
@@ -41,7 +41,7 @@ async def test_a_failed_seed_leaves_the_old_collection_serving(
         assert len(await store.search(vectors[0], 10, 5.0)) == 10
     monkeypatch.undo()
     seed.seed_milvus(newer, client)
-    # Not list_aliases: of Milvus 2.3.5 it looks in the default database only.
+    # list_aliases would not work here: in Milvus 2.3.5 it looks in the default database only.
     assert client.describe_collection(ALIAS)["collection_name"] == "products_20991231_000000_ffffffff"
     assert "products_" + tiny.version in client.list_collections()
     newest = as_version(tiny, "20991231_000001_ffffffff")

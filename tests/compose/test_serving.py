@@ -1,4 +1,4 @@
-"""The Paddle Serving containers: golden rows, guards, health, and a model that cannot be served."""
+"""The Paddle Serving containers: golden rows, refused input, shutdown, and models that cannot be served."""
 
 import json
 import subprocess
@@ -37,8 +37,8 @@ class Served:
         return self.stub.inference(Request(name=name, tensors=tensors, **fields), timeout=5)
 
     def tensor(self, ids: np.ndarray, **fields: object) -> Tensor:
-        usual = {"name": self.signature.feed, "elem_type": 0, "shape": ids.shape, "int64_data": ids.ravel()}
-        return Tensor(**(usual | fields))
+        valid = {"name": self.signature.feed, "elem_type": 0, "shape": ids.shape, "int64_data": ids.ravel()}
+        return Tensor(**(valid | fields))
 
     def outputs(self, ids: np.ndarray) -> np.ndarray:
         reply = self.call(self.tensor(ids), name=self.signature.model)
@@ -60,16 +60,16 @@ def served(request: pytest.FixtureRequest, stack: Stack, bundle_dir: Path) -> It
         yield Served(signature, stub, np.array(golden["ids"]), np.array(golden["outputs"], dtype=np.float32))
 
 
-def test_golden_rows_are_as_at_training(served: Served) -> None:
+def test_the_server_reproduces_the_golden_rows(served: Served) -> None:
     served.check_golden()
 
 
-def test_answer_names_the_version(served: Served) -> None:
+def test_the_answer_contains_the_bundle_version(served: Served) -> None:
     reply = served.call(served.tensor(served.golden_ids))
     assert dict(zip(reply.key, reply.value, strict=True)) == {"version": served.signature.version}
 
 
-def test_rows_of_calls_that_are_batched_together_are_not_mixed_up(served: Served) -> None:
+def test_calls_in_one_batch_get_their_own_rows(served: Served) -> None:
     calls = [
         served.stub.inference.future(
             Request(tensors=[served.tensor(np.roll(served.golden_ids, turn, axis=0)[: turn % 3 + 1])])
@@ -84,7 +84,7 @@ def test_rows_of_calls_that_are_batched_together_are_not_mixed_up(served: Served
         )
 
 
-def test_a_thousand_rows_are_taken(served: Served) -> None:
+def test_a_thousand_rows_are_accepted(served: Served) -> None:
     ids = np.resize(served.golden_ids, (1000, served.golden_ids.shape[1]))
     expected = np.resize(served.golden_outputs, (1000, served.signature.width))
     np.testing.assert_allclose(served.outputs(ids), expected, rtol=0, atol=1e-5)
@@ -103,7 +103,7 @@ REFUSED = {
         "expected 1 to 1000 rows, got 1001",
     ),
     "negative id": (lambda s: s.call(s.tensor(with_last(s.golden_ids, -1))), "id -1 is not in"),
-    "id past the table": (
+    "id above the table": (
         lambda s: s.call(s.tensor(with_last(s.golden_ids, s.signature.cardinality[-1]))),
         "is not in [0, ",
     ),
@@ -120,7 +120,7 @@ REFUSED = {
         lambda s: s.call(Tensor(name=s.signature.feed, elem_type=1, shape=[1, 1], float_data=[1])),
         "expected elem_type 0 (int64), got 1",
     ),
-    "a pickle": (
+    "pickle": (
         lambda s: s.call(Tensor(name=s.signature.feed, elem_type=13, byte_data=b"\x80\x04N.")),
         "expected elem_type 0 (int64), got 13",
     ),
@@ -130,15 +130,15 @@ REFUSED = {
     ),
     "strings beside the tensor": (
         lambda s: s.call(s.tensor(s.golden_ids), key=["ids"], value=["__import__('os')"]),
-        "string values are not taken",
+        "string values are not accepted",
     ),
-    "a level of detail": (lambda s: s.call(s.tensor(s.golden_ids, lod=[0, 1])), "lod is not taken"),
+    "level of detail": (lambda s: s.call(s.tensor(s.golden_ids, lod=[0, 1])), "lod is not accepted"),
     "no tensor": (lambda s: s.call(), "expected one tensor"),
     "two tensors": (
         lambda s: s.call(s.tensor(s.golden_ids), s.tensor(s.golden_ids)),
         "expected one tensor",
     ),
-    "a tensor of another name": (
+    "a tensor with another name": (
         lambda s: s.call(s.tensor(s.golden_ids, name="x")),
         "expected one tensor",
     ),
@@ -146,7 +146,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_guard_refuses_and_the_next_call_is_answered(served: Served, case: str) -> None:
+def test_invalid_input_is_refused_and_the_next_call_is_answered(served: Served, case: str) -> None:
     send, text = REFUSED[case]
     reply = send(served)
     assert (reply.err_no, list(reply.tensors)) == (BAD_REQUEST, [])
@@ -154,7 +154,7 @@ def test_guard_refuses_and_the_next_call_is_answered(served: Served, case: str) 
     served.check_golden()
 
 
-def test_a_bad_call_does_not_spoil_those_batched_with_it(served: Served) -> None:
+def test_an_invalid_call_does_not_affect_the_calls_batched_with_it(served: Served) -> None:
     good, bad = served.tensor(served.golden_ids), served.tensor(with_last(served.golden_ids, -1))
     calls = [served.stub.inference.future(Request(tensors=[bad if turn % 4 else good])) for turn in range(80)]
     for turn, call in enumerate(calls):
@@ -175,7 +175,7 @@ def test_the_server_is_one_process_under_init(stack: Stack, service: str) -> Non
 
 
 class TestModelThatCannotBeServed:
-    """The container ends with BAD_MODEL and the reason; it does not stay up and deaf."""
+    """The container exits with BAD_MODEL and prints the reason, instead of running without a model."""
 
     @pytest.fixture
     def copy(self, bundle_dir: Path, tmp_path: Path) -> Path:
@@ -185,7 +185,7 @@ class TestModelThatCannotBeServed:
 
     @staticmethod
     def reason(bundle: Path) -> str:
-        """What the container says before it ends, as it must, with BAD_MODEL."""
+        """Start the container, check that it exits with BAD_MODEL, and return the line with the reason."""
         command = ["docker", "run", "--rm", "--init", "--network", "none"]
         command += ["--volume", f"{bundle}:/bundles/current:ro", "--env", "MODEL_DIR=/bundles/current/ranker"]
         done = subprocess.run(

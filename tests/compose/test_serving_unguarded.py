@@ -1,7 +1,7 @@
-"""What the stock server does with requests that the guard refuses: why the guard is there.
+"""The stock server misbehaves on requests that the guard refuses. These tests document why the guard exists.
 
-Each test starts the serving image with the stock `RequestOp.unpack_request_package` in the guard's
-place. Asserted is what paddlepaddle 2.6.2 and Paddle Serving 0.9.0 were seen to do.
+Each test starts the serving image with the stock `RequestOp.unpack_request_package` in place of the guard,
+and asserts the observed behaviour of paddlepaddle 2.6.2 and Paddle Serving 0.9.0.
 """
 
 import io
@@ -27,7 +27,7 @@ FAILED = 10000
 SEGMENTATION_FAULT = 139
 MARKER = "/tmp/unpickled"  # noqa: S108 - in the container
 FAR = 2**40
-"""An id whose row, were there one, is terabytes away."""
+"""An id so large that its row would be terabytes beyond the table."""
 
 
 class Container:
@@ -40,7 +40,8 @@ class Container:
     def state(self) -> dict[str, Any]:
         return json.loads(run("docker", "inspect", self.identity))[0]["State"]
 
-    def ends_with(self) -> int:
+    def exit_code(self) -> int:
+        """Wait until the container ends and return its exit code."""
         wait_until("the server's end", lambda: not self.state()["Running"], limit_s=20)
         return self.state()["ExitCode"]
 
@@ -49,13 +50,15 @@ class Container:
             ["docker", "exec", self.identity, "test", "-e", path], check=False
         ).returncode
 
-    def spoilt(self, bad: Request) -> int:
-        """How many of 30 good calls are not answered, or not with their own rows, beside 10 bad ones."""
-        served, good = self.served, Request(tensors=[self.served.tensor(self.served.golden_ids)])
-        calls = [served.stub.inference.future(good if turn % 4 else bad, timeout=5) for turn in range(40)]
-        return sum(not self._is_right(call) for turn, call in enumerate(calls) if turn % 4)
+    def failed_valid_calls(self, invalid: Request) -> int:
+        """Send 30 valid and 10 invalid calls together; return how many valid ones got no correct answer."""
+        served, valid = self.served, Request(tensors=[self.served.tensor(self.served.golden_ids)])
+        calls = [
+            served.stub.inference.future(valid if turn % 4 else invalid, timeout=5) for turn in range(40)
+        ]
+        return sum(not self._is_correct(call) for turn, call in enumerate(calls) if turn % 4)
 
-    def _is_right(self, call: Any) -> bool:
+    def _is_correct(self, call: Any) -> bool:
         expected = self.served.golden_outputs
         try:
             reply = call.result()
@@ -73,7 +76,7 @@ Start = Callable[[str], Container]
 
 @pytest.fixture
 def start(bundle_dir: Path) -> Iterator[Start]:
-    """Starts the unguarded server of a model."""
+    """Return a function that starts the unguarded server of a model."""
     started: list[str] = []
     channels: list[grpc.Channel] = []
 
@@ -105,13 +108,13 @@ def start(bundle_dir: Path) -> Iterator[Start]:
 
 
 class Touch:
-    """An object whose unpickling makes a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path(MARKER),)
 
 
-def test_a_pickle_is_loaded(start: Start) -> None:
+def test_a_pickle_is_executed(start: Start) -> None:
     server = start("ranker")
     array = io.BytesIO()
     np.save(array, np.array([Touch()], dtype=object), allow_pickle=True)
@@ -121,13 +124,13 @@ def test_a_pickle_is_loaded(start: Start) -> None:
 
 
 @pytest.mark.parametrize("model", ["user_tower", "ranker"])
-def test_a_negative_id_is_answered_as_if_it_were_one(start: Start, model: str) -> None:
+def test_a_negative_id_is_answered_as_if_it_were_valid(start: Start, model: str) -> None:
     served = start(model).served
     outputs = served.outputs(with_last(served.golden_ids, -1))
     assert np.isfinite(outputs).all()
 
 
-def test_an_id_past_the_table_is_answered_as_if_it_were_one(start: Start) -> None:
+def test_an_id_above_the_table_is_answered_as_if_it_were_valid(start: Start) -> None:
     served = start("user_tower").served
     outputs = served.outputs(with_last(served.golden_ids, served.signature.cardinality[-1]))
     assert np.isfinite(outputs).all()
@@ -138,30 +141,30 @@ def test_an_id_far_outside_the_table_kills_the_server(start: Start, sign: int) -
     server = start("user_tower")
     with pytest.raises(grpc.RpcError):
         server.served.call(server.served.tensor(with_last(server.served.golden_ids, sign * FAR)))
-    assert server.ends_with() == SEGMENTATION_FAULT
+    assert server.exit_code() == SEGMENTATION_FAULT
 
 
 @pytest.mark.parametrize("model", ["user_tower", "ranker"])
-def test_an_id_far_outside_the_table_spoils_the_calls_batched_with_it(start: Start, model: str) -> None:
+def test_an_id_far_outside_the_table_breaks_the_calls_batched_with_it(start: Start, model: str) -> None:
     server = start(model)
     ids = with_last(server.served.golden_ids, FAR)
-    assert server.spoilt(Request(tensors=[server.served.tensor(ids)])) > 0
+    assert server.failed_valid_calls(Request(tensors=[server.served.tensor(ids)])) > 0
 
 
 @pytest.mark.parametrize("model", ["user_tower", "ranker"])
-def test_a_missing_column_spoils_the_calls_batched_with_it(start: Start, model: str) -> None:
+def test_a_missing_column_breaks_the_calls_batched_with_it(start: Start, model: str) -> None:
     server = start(model)
     ids = server.served.golden_ids[:, 1:]
-    assert server.spoilt(Request(tensors=[server.served.tensor(ids)])) > 0
+    assert server.failed_valid_calls(Request(tensors=[server.served.tensor(ids)])) > 0
 
 
 @pytest.mark.parametrize("model", ["user_tower", "ranker"])
-def test_strings_spoil_the_calls_batched_with_them(start: Start, model: str) -> None:
+def test_string_values_break_the_calls_batched_with_them(start: Start, model: str) -> None:
     server = start(model)
-    assert server.spoilt(Request(key=[server.served.signature.feed], value=["[[0]]"])) > 0
+    assert server.failed_valid_calls(Request(key=[server.served.signature.feed], value=["[[0]]"])) > 0
 
 
 @pytest.mark.parametrize("model", ["user_tower", "ranker"])
-def test_an_empty_batch_reaches_the_model_which_fails(start: Start, model: str) -> None:
+def test_an_empty_batch_makes_the_model_fail(start: Start, model: str) -> None:
     served = start(model).served
     assert served.call(served.tensor(served.golden_ids[:0])).err_no == FAILED

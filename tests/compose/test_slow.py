@@ -1,8 +1,8 @@
-"""Each part of the stack slow by 300 ms, under load.
+"""Delays each container of the stack by 300 ms, under load.
 
-Callers reach every part through a proxy. Within a second some stages can wait for so slow a part, and nothing
-stands in for them; what the gateway's own 200 ms leave of that is tested in the embedded profile, where every
-case takes seconds.
+Callers reach every container through a proxy. With a deadline of a second, some stages can wait for a delayed
+container and need no fallback. The gateway's own deadline of 200 ms is tested in the embedded profile, where
+each case takes only seconds.
 """
 
 from collections.abc import Iterator
@@ -19,25 +19,29 @@ pytestmark = pytest.mark.chaos
 CALLERS = ("um", "cm", "recall", "rank", "gateway")
 CONTROL_PORT = 7000
 RECOVERY_LIMIT_S = 10.0
-HURRIED = 8
-"""Of forty calls and more: a wait leaves less time to what follows, and every five seconds a dozen health
-checks start a Python each, which on two cores is felt."""
+MAX_OTHER_FALLBACKS = 8
+"""Most fallbacks of other stages in at least forty calls.
+
+A wait leaves less time for the stages that follow, and every five seconds a dozen health checks each start a
+Python process, which slows down a machine with two cores.
+"""
 DEGRADED: dict[str, set[str]] = {
-    "um": {"user: request"},  # which waits 300 ms at most, as cm does; recall and rank longer
+    "um": {"user: request"},  # this stage waits at most 300 ms, as does cm's; recall's and rank's wait longer
     "cm": {"item: last read"},
     "recall": set(),
     "rank": set(),
     "redis": {"user: request", "item: last read"},
-    "milvus": {"recall: without vector"},  # 250 ms at most, with the user tower
+    "milvus": {"recall: without vector"},  # this channel waits at most 250 ms, user tower included
     "serving-user-tower": {"recall: without vector"},
     "serving-ranker": set(),
 }
-MAY = {"redis": OPTIONAL_FALLBACKS}
+OPTIONAL = {"redis": OPTIONAL_FALLBACKS}
+"""Fallbacks that may be used but need not be, by part."""
 
 
 @pytest.fixture(scope="module")
 def control(stack: Stack) -> Iterator[tuple[str, int]]:
-    """The stack with the proxy before each part; where to tell the proxy who is late."""
+    """Put the proxy in front of each part of the stack; yields the proxy's control address."""
     start = partial(stack.compose, "up", "--detach", "--no-build", "--no-deps", "--wait", limit_s=180)
     with stack.overlaid("tests/compose/slow.yaml"):
         start("delay", *CALLERS)
@@ -47,15 +51,15 @@ def control(stack: Stack) -> Iterator[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("part", DEGRADED)
-def test_the_shop_shows_products_in_time_however_slow_a_part_is(
+def test_the_gateway_answers_in_time_while_a_part_is_slow(
     stack: Stack, control: tuple[str, int], cases: list[Case], part: str
 ) -> None:
-    late = partial(set_delay, control, part)
+    delay = partial(set_delay, control, part)
     with Load.on(stack.gateway, stack.users()) as load:
-        damage, mend = partial(late, SLOW_S), partial(late, 0.0)
+        damage, mend = partial(delay, SLOW_S), partial(delay, 0.0)
         case = run_case(load, part, "slow by 300 ms", damage, mend, recovery_limit_s=RECOVERY_LIMIT_S)
     cases.append(case)
     assert case.valid == case.calls, case.errors
     assert case.in_deadline == case.calls
-    assert DEGRADED[part] - MAY.get(part, set()) <= set(case.degraded)
-    assert case.count_other_fallbacks(DEGRADED[part]) <= HURRIED
+    assert DEGRADED[part] - OPTIONAL.get(part, set()) <= set(case.degraded)
+    assert case.count_other_fallbacks(DEGRADED[part]) <= MAX_OTHER_FALLBACKS

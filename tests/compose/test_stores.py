@@ -1,4 +1,4 @@
-"""The store suites, once more, over the stack's Redis, Milvus and Paddle Serving."""
+"""Runs the store suites again, over the stack's Redis, Milvus and Paddle Serving."""
 
 import os
 import subprocess
@@ -28,4 +28,4 @@ def test_store_suites_pass_over_the_real_servers(stack: Stack, bundle_dir: Path)
     servers = ("redis_server", "ECRS_TEST_MILVUS")
     models = ("ECRS_TEST_USER_TOWER", "ECRS_TEST_ITEM_TOWER", "ECRS_TEST_RANKER")
     for server in (*servers, *models):
-        assert server in passed, f"no test ran over {server}:\n{done.stdout}"
+        assert server in passed, f"no test passed over {server}:\n{done.stdout}"

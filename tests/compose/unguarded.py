@@ -1,4 +1,4 @@
-"""server.py with the stock reading of a request in the place of the guard; runs in the serving image."""
+"""server.py with the stock parsing of requests in place of the guard; runs in the serving image."""
 
 import sys
 

@@ -14,7 +14,7 @@ Start = Callable[[server.Service], Awaitable[tuple[grpc.aio.Channel, server.Runn
 
 @pytest.fixture
 async def start() -> AsyncIterator[Start]:
-    """Start a service; returns a channel to it and what it says of itself."""
+    """Return a function that starts a service, and returns a channel to it and the running service."""
     async with AsyncExitStack() as stack:
 
         async def start_one(service: server.Service) -> tuple[grpc.aio.Channel, server.RunningService]:

@@ -1,8 +1,7 @@
-"""All five services, and input that they should never get.
+"""All five services handle invalid input safely.
 
-The law, each time: a valid answer, or an error that says what is wrong and shows no internals; in
-bounded time; and the next ordinary request is answered as if nothing had been.
-`make fuzz` looks longer.
+Every request gets, in bounded time, a valid answer or an error that names the fault and shows no internals;
+and the next ordinary request is answered correctly. `make fuzz` tries more examples.
 """
 
 import math
@@ -43,7 +42,7 @@ from tests.platform import (
     types,
 )
 
-OK, TOO_MUCH = grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED
+OK, TOO_LARGE = grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.fixture(scope="module")
@@ -56,49 +55,52 @@ def platform(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.mark.parametrize("method", METHODS)
 @given(data=st.data())
-def test_whatever_is_bad_is_answered_and_so_is_the_next_request(
+def test_an_invalid_request_is_answered_and_so_is_the_next_one(
     platform: Platform, method: str, data: st.DataObject
 ) -> None:
     request = data.draw(corrupted(platform.valid_requests[method]))
-    if method in (REMOVE, REMOVE_VECTORS, STOCK):  # what the next request asks for must still be there
-        kept = [sku for sku in request.item_ids if sku not in platform.bundle.catalogue.row]
+    if method in (REMOVE, REMOVE_VECTORS, STOCK):  # keep the bundle's items, which the next request needs
+        unknown = [sku for sku in request.item_ids if sku not in platform.bundle.catalogue.row]
         del request.item_ids[:]
-        request.item_ids.extend(kept)
+        request.item_ids.extend(unknown)
     code, reply = platform.send(method, request.SerializeToString())
     if code is OK:
         assert violations(reply) == []
-        assert method not in (RECALL, AS) or no_product_twice(reply)
+        assert method not in (RECALL, AS) or has_no_duplicates(reply)
     else:
-        assert (code, "larger than max" in reply) == (TOO_MUCH, True), reply
+        assert (code, "larger than max" in reply) == (TOO_LARGE, True), reply
     platform.assert_answers_correctly(method)
 
 
 @given(data=st.data())
-def test_no_id_outside_a_models_tables_reaches_it(platform: Platform, data: st.DataObject) -> None:
+def test_model_inputs_stay_within_the_embedding_tables(platform: Platform, data: st.DataObject) -> None:
     bundle = platform.bundle
     ranker = load_ranker_inputs(bundle)
     request = data.draw(corrupted(platform.valid_requests[RANK]))
     infos = request.item_infos[:1000] or [ItemInfo()]
     try:
         user, items = to_user(request.user_info), ranker.items([to_item(info) for info in infos])
-        ranked = ranker.ids(user, items, to_provenance(request.provenance, len(infos)), request.now)
+        ranker_ids = ranker.ids(user, items, to_provenance(request.provenance, len(infos)), request.now)
     except BadRequest:
         return
-    ids = {"user_tower": bundle.encoder.users([user]), "item_tower": items.ids, "ranker": ranked}
-    for model, matrix in ids.items():
-        ModelSignature.load(bundle.path / model).check(matrix)  # InvalidInput, if one is out of bounds
+    inputs = {"user_tower": bundle.encoder.users([user]), "item_tower": items.ids, "ranker": ranker_ids}
+    for model, ids in inputs.items():
+        ModelSignature.load(bundle.path / model).check(ids)  # raises InvalidInput if an id is out of bounds
 
 
-def no_product_twice(reply: Any) -> bool:
-    recalled = isinstance(reply, RecallResponse)
-    skus = (
-        [pair.nid for pair in reply.score_pairs] if recalled else [info.sku_id for info in reply.item_infos]
-    )
+def has_no_duplicates(reply: Any) -> bool:
+    if isinstance(reply, RecallResponse):
+        skus = [pair.nid for pair in reply.score_pairs]
+    else:
+        skus = [info.sku_id for info in reply.item_infos]
     return len(skus) == len(set(skus))
 
 
-def refused(platform: Platform, method: str, reason: str, **changed: Any) -> None:
-    """A request in order but for this is a 400 whose text begins so, and the next one is answered."""
+def assert_refused(platform: Platform, method: str, reason: str, **changed: Any) -> None:
+    """Send a valid request with `changed` fields.
+
+    The reply must be a 400 whose text begins with `reason`, and the next valid request must be answered.
+    """
     request = copy_of(platform.valid_requests[method])
     for name, value in changed.items():
         request.ClearField(name)
@@ -114,34 +116,37 @@ def copy_of(message: Any) -> Any:
 
 
 MS = NOW * 1000
-"""Milliseconds, which are often taken for seconds."""
+"""A time in milliseconds, which callers often send instead of seconds."""
 LONG = "x" * 1_000_000
-SHOWN = f"'{'x' * 80}'… (1000000 characters)"
+LONG_AS_SHOWN = f"'{'x' * 80}'… (1000000 characters)"
+"""How an error text quotes LONG."""
 
-OF_USERS = {RECALL: {}, RANK: {}, AS: {"user_id": ""}}
-"""What takes a user's description, and how it is asked about a new user."""
+NEW_USER_FIELDS = {RECALL: {}, RANK: {}, AS: {"user_id": ""}}
+"""The methods that accept a user_info, each with the fields that make the request one for a new user."""
 
 
-def bought(sku: str = "1", **changed: float) -> Aggregates:
-    """A product was bought twice, but for these numbers of its."""
+def aggregates_of_one_item(sku: str = "1", **changed: float) -> Aggregates:
+    """Aggregates of an item that was bought twice, with `changed` numbers."""
     row = dict(zip(AGGREGATE_COLUMNS, (2, NOW - 99, NOW, 1.9, 1.9, 1, NOW, 0.2), strict=True)) | changed
     return Aggregates(sku_ids=[sku], numbers=np.array(list(row.values()), dtype="<f8").tobytes())
 
 
-@pytest.mark.parametrize("method", OF_USERS)
+@pytest.mark.parametrize("method", NEW_USER_FIELDS)
 @pytest.mark.parametrize("column", AGGREGATE_COLUMNS)
-def test_a_number_of_the_aggregates_that_cannot_be_names_its_column(
+def test_an_impossible_number_in_the_aggregates_is_refused_with_its_column(
     platform: Platform, method: str, column: str
 ) -> None:
     for value in (math.nan, math.inf, -math.inf, -1.0, 1e300, MS):
-        user = UserInfo(age="5.0", aggregates=bought(**{column: value}))
+        user = UserInfo(age="5.0", aggregates=aggregates_of_one_item(**{column: value}))
         reason = f"user_info.aggregates.numbers: {column} of '1': expected 0 to "
-        refused(platform, method, reason, user_info=user, **OF_USERS[method])
+        assert_refused(platform, method, reason, user_info=user, **NEW_USER_FIELDS[method])
 
 
-@pytest.mark.parametrize("method", OF_USERS)
-def test_aggregates_are_numbers_of_distinct_products(platform: Platform, method: str) -> None:
-    one = bought()
+@pytest.mark.parametrize("method", NEW_USER_FIELDS)
+def test_aggregates_with_duplicate_items_or_missing_numbers_are_refused(
+    platform: Platform, method: str
+) -> None:
+    one = aggregates_of_one_item()
     twice = Aggregates(sku_ids=["1", "1"], numbers=one.numbers * 2)
     short = Aggregates(sku_ids=["1"], numbers=one.numbers[:-1])
     for aggregates, reason in (
@@ -150,16 +155,19 @@ def test_aggregates_are_numbers_of_distinct_products(platform: Platform, method:
         (Aggregates(sku_ids=["1", "2"]), "user_info.aggregates.numbers: 0 bytes, expected 64 a product, 128"),
     ):
         user = UserInfo(age="5.0", aggregates=aggregates)
-        refused(platform, method, reason, user_info=user, **OF_USERS[method])
+        assert_refused(platform, method, reason, user_info=user, **NEW_USER_FIELDS[method])
 
 
-@pytest.mark.parametrize("method", OF_USERS)
-@pytest.mark.parametrize("moment", [-1, MS, 2**63 - 1, -(2**63)])
-def test_a_moment_that_is_no_seconds_is_refused(platform: Platform, method: str, moment: int) -> None:
-    reason = f"expected Unix seconds, 0 to 9999999999, got {moment}"
-    refused(platform, method, f"now: {reason}", now=moment)
-    session = UserInfo(history=[Interaction(sku_id="1", ts=NOW), Interaction(sku_id="2", ts=moment)])
-    refused(platform, method, f"user_info.history[1].ts: {reason}", user_info=session, **OF_USERS[method])
+@pytest.mark.parametrize("method", NEW_USER_FIELDS)
+@pytest.mark.parametrize("timestamp", [-1, MS, 2**63 - 1, -(2**63)])
+def test_a_timestamp_that_is_not_in_unix_seconds_is_refused(
+    platform: Platform, method: str, timestamp: int
+) -> None:
+    reason = f"expected Unix seconds, 0 to 9999999999, got {timestamp}"
+    assert_refused(platform, method, f"now: {reason}", now=timestamp)
+    session = UserInfo(history=[Interaction(sku_id="1", ts=NOW), Interaction(sku_id="2", ts=timestamp)])
+    reason = f"user_info.history[1].ts: {reason}"
+    assert_refused(platform, method, reason, user_info=session, **NEW_USER_FIELDS[method])
 
 
 def items(*skus: str, **fields: str) -> list[ItemInfo]:
@@ -174,12 +182,12 @@ def items(*skus: str, **fields: str) -> list[ItemInfo]:
         (AS, "user_info", UserInfo(age=LONG), "user_info: at most 524288 bytes, got 1000004"),
         (CM, "item_ids", ["1", LONG], "item_ids[1]: at most 128 characters, got 1000000"),
         (CM, "item_ids", ["1"] * 10_000, "item_ids: expected 1 to 1000 ids, got 10000"),
-        (PUT, "item_infos", items(LONG), f"item_infos[0]: sku {SHOWN}: it is longer than 128 bytes"),
+        (PUT, "item_infos", items(LONG), f"item_infos[0]: sku {LONG_AS_SHOWN}: it is longer than 128 bytes"),
         (PUT, "item_infos", items("a", cate=LONG), "item_infos[0]: sku 'a': cate is longer than 128 bytes"),
         (PUT, "item_infos", items(*["a"] * 10_000), "item_infos: expected 1 to 1000 products, got 10000"),
         (REMOVE, "item_ids", ["x"] * 10_000, "item_ids: expected 1 to 1000 products, got 10000"),
         (STOCK, "item_ids", ["x"] * 10_000, "item_ids: expected 1 to 1000 products, got 10000"),
-        (RECALL, "recall_type", LONG, f"recall_type: {SHOWN} is not one of cold_st"),
+        (RECALL, "recall_type", LONG, f"recall_type: {LONG_AS_SHOWN} is not one of cold_st"),
         (RECALL, "request_num", 2**32 - 1, "request_num: at most 1000, got 4294967295"),
         (AS, "request_num", 2**32 - 1, "request_num: at most 1000, got 4294967295"),
         (RANK, "item_infos", items(*"abcdefgh", LONG), "item_infos[8]: at most 1024 bytes, got 1000004"),
@@ -188,13 +196,13 @@ def items(*skus: str, **fields: str) -> list[ItemInfo]:
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 60 else "",
 )
-def test_what_is_too_long_or_too_much_is_refused(
+def test_a_value_that_is_too_long_is_refused(
     platform: Platform, method: str, field: str, value: Any, reason: str
 ) -> None:
-    refused(platform, method, reason, **{field: value})
+    assert_refused(platform, method, reason, **{field: value})
 
 
-def test_a_version_that_is_too_long_to_read_is_not_read_out(platform: Platform) -> None:
+def test_an_overlong_bundle_version_is_shortened_in_the_error(platform: Platform) -> None:
     for method in (UPSERT_VECTORS, REMOVE_VECTORS):
         request = copy_of(platform.valid_requests[method])
         request.bundle_version = LONG
@@ -202,26 +210,26 @@ def test_a_version_that_is_too_long_to_read_is_not_read_out(platform: Platform) 
         assert (reply.error.code, len(reply.error.text) < 300) == (503, True)
 
 
-VECTORS = {
-    "of another length": ([2.0, *[0.0] * 31], "length 2, expected 1"),
-    "nothing": ([0.0] * 32, "length 0, expected 1"),
-    "far too long": ([3e38] * 32, "length"),
-    "infinite": ([math.inf, *[0.0] * 31], "a value is not finite"),
-    "no number": ([math.nan] * 32, "a value is not finite"),
-    "of another width": ([1.0] + [0.0] * 32, "33 values, expected 32"),
-    "of no width": ([], "0 values, expected 32"),
+INVALID_VECTORS = {
+    "length 2": ([2.0, *[0.0] * 31], "length 2, expected 1"),
+    "length 0": ([0.0] * 32, "length 0, expected 1"),
+    "length overflows": ([3e38] * 32, "length"),
+    "infinity": ([math.inf, *[0.0] * 31], "a value is not finite"),
+    "NaN": ([math.nan] * 32, "a value is not finite"),
+    "33 values": ([1.0] + [0.0] * 32, "33 values, expected 32"),
+    "no values": ([], "0 values, expected 32"),
 }
 
 
-@pytest.mark.parametrize("case", VECTORS)
-def test_a_vector_that_would_spoil_the_search_is_refused(platform: Platform, case: str) -> None:
-    vector, reason = VECTORS[case]
+@pytest.mark.parametrize("case", INVALID_VECTORS)
+def test_an_invalid_vector_is_refused(platform: Platform, case: str) -> None:
+    vector, reason = INVALID_VECTORS[case]
     pairs = [UpsertVectorsRequest.ItemVector(sku_id="new", vector=vector, cate="70")]
-    refused(platform, UPSERT_VECTORS, f"vectors: sku 'new': {reason}", vectors=pairs)
+    assert_refused(platform, UPSERT_VECTORS, f"vectors: sku 'new': {reason}", vectors=pairs)
 
 
 @pytest.mark.parametrize("method", [RECALL, RANK])
-def test_of_a_long_history_the_newest_are_read(platform: Platform, method: str) -> None:
+def test_an_overlong_history_is_accepted(platform: Platform, method: str) -> None:
     history = [Interaction(sku_id=str(2000 + n % 297), ts=NOW - n, type="ORDER") for n in range(100_000)]
     request = copy_of(platform.valid_requests[method])
     request.user_info.history.extend(history)
@@ -231,10 +239,10 @@ def test_of_a_long_history_the_newest_are_read(platform: Platform, method: str) 
     platform.assert_answers_correctly(method)
 
 
-def test_the_gateway_does_not_hand_on_what_would_choke_those_behind_it(platform: Platform) -> None:
+def test_the_gateway_does_not_forward_an_oversized_user(platform: Platform) -> None:
     history = [Interaction(sku_id=str(n), ts=NOW, type="ORDER") for n in range(100_000)]
-    for _ in range(6):  # as many failures open a breaker, and then others are degraded for it
-        refused(
+    for _ in range(6):  # this many failures of a service would open its breaker, and degrade other requests
+        assert_refused(
             platform,
             AS,
             "user_info: at most 524288 bytes, got ",
@@ -244,31 +252,33 @@ def test_the_gateway_does_not_hand_on_what_would_choke_those_behind_it(platform:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_more_than_grpc_takes_is_resource_exhausted(platform: Platform, method: str) -> None:
+def test_a_message_above_grpcs_size_limit_is_resource_exhausted(platform: Platform, method: str) -> None:
     content = (
         platform.valid_requests[method].SerializeToString() + b"\xfa\x7f\x80\x80\x80\x02" + bytes(4 << 20)
     )
     code, details = platform.send(method, content)
-    assert (code, "larger than max" in details) == (TOO_MUCH, True)
+    assert (code, "larger than max" in details) == (TOO_LARGE, True)
     platform.assert_answers_correctly(method)
 
 
-UNREADABLE = {
-    "no UTF-8 in a string": b"\x0a\x02\xff\xfe",
-    "an end too soon": b"\x0a\x7fabc",
-    "a field number of 0": b"\x00\x01",
-    "a number without an end": b"\x18" + b"\xff" * 11,
+UNPARSABLE = {
+    "a string that is not UTF-8": b"\x0a\x02\xff\xfe",
+    "a truncated field": b"\x0a\x7fabc",
+    "field number 0": b"\x00\x01",
+    "a varint without an end": b"\x18" + b"\xff" * 11,
     "a group": b"\x0b",
-    "text": b'{"user_id": "8888"}',
+    "JSON": b'{"user_id": "8888"}',
 }
 
 
-@pytest.mark.parametrize("case", UNREADABLE)
+@pytest.mark.parametrize("case", UNPARSABLE)
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_no_message_is_an_invalid_argument(platform: Platform, method: str, case: str) -> None:
+def test_bytes_that_are_not_a_message_are_an_invalid_argument(
+    platform: Platform, method: str, case: str
+) -> None:
     name = types(method)[0].DESCRIPTOR.full_name
-    refusal = (grpc.StatusCode.INVALID_ARGUMENT, f"the request is not a valid {name}")
-    assert platform.send(method, UNREADABLE[case]) == refusal
+    refusal = (grpc.StatusCode.INVALID_ARGUMENT, f"the request is no valid {name}")
+    assert platform.send(method, UNPARSABLE[case]) == refusal
     platform.assert_answers_correctly(method)
 
 
@@ -276,8 +286,8 @@ def test_what_is_no_message_is_an_invalid_argument(platform: Platform, method: s
 @given(data=st.data())
 def test_damaged_bytes_are_answered_or_refused(platform: Platform, method: str, data: st.DataObject) -> None:
     content = bytearray(platform.valid_requests[method].SerializeToString())
-    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
-        content[place] = data.draw(st.integers(0, 255))
+    for position in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
+        content[position] = data.draw(st.integers(0, 255))
     content = content[: data.draw(st.integers(0, len(content)))] + data.draw(st.binary(max_size=8))
     code, reply = platform.send(method, bytes(content))
     if code is OK:
@@ -288,9 +298,9 @@ def test_damaged_bytes_are_answered_or_refused(platform: Platform, method: str, 
 
 
 @pytest.mark.parametrize("method", [UM, CM, AS])
-def test_ids_are_not_keys(platform: Platform, method: str) -> None:
-    """What the store keeps beside users and products cannot be asked for, whatever an id holds."""
-    for own_id in ("8888##user_info", "ecrs##bundle", "8888##history", "##", "*", "8888\0", "8888\r\nGET x"):
-        field = {"item_ids": [own_id]} if method == CM else {"user_id": own_id}
+def test_an_id_cannot_reach_other_keys_of_the_store(platform: Platform, method: str) -> None:
+    """No id, whatever it contains, reads a record that is not a user or an item."""
+    for id_ in ("8888##user_info", "ecrs##bundle", "8888##history", "##", "*", "8888\0", "8888\r\nGET x"):
+        field = {"item_ids": [id_]} if method == CM else {"user_id": id_}
         reply = platform.ask(method, types(method)[0](**field))
         assert (reply.error.code, violations(reply)) == (500, [])

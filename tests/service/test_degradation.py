@@ -1,6 +1,6 @@
-"""The gateway while a service or a stored record fails: real servers and a real Valkey.
+"""The gateway while a service or a stored record fails, over real servers and a real Valkey.
 
-It answers every valid request in time, with items, and names in `degraded` the stage that failed and the
+It answers every valid request in time and with items, and names in `degraded` the stage that failed and the
 fallback that it used.
 """
 
@@ -33,7 +33,9 @@ from tests.platform import AS, NOW, RECALL, UM, Platform
 NOWHERE = "127.0.0.1:1"
 """An address that no server listens on."""
 CALL_S = 2.5
+"""Longest time that a call to the gateway may take."""
 WANTED = 20
+"""Number of items requested."""
 
 Answer = Callable[[grpc.ServicerContext], bytes]
 
@@ -45,7 +47,7 @@ def platform(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def recommend(channel: grpc.Channel, user_id: str = "8888", **fields: Any) -> ASResponse:
-    """Ask a gateway for WANTED items. The reply must come within CALL_S and be a success."""
+    """Request WANTED items from a gateway. The reply must arrive within CALL_S and be a success."""
     request = ASRequest(user_id=user_id, request_num=WANTED, now=NOW, **fields)
     started = time.monotonic()
     reply = ASServiceStub(channel).as_call(request, timeout=CALL_S, wait_for_ready=True)
@@ -55,11 +57,11 @@ def recommend(channel: grpc.Channel, user_id: str = "8888", **fields: Any) -> AS
 
 
 def degraded(reply: ASResponse) -> list[tuple[str, str]]:
-    return [(one.stage, one.fallback) for one in reply.degraded]
+    return [(degradation.stage, degradation.fallback) for degradation in reply.degraded]
 
 
 def outcomes(reply: ASResponse) -> dict[str, str]:
-    return {one.name: one.outcome for one in reply.stages}
+    return {stage.name: stage.outcome for stage in reply.stages}
 
 
 # ---- A service fails ---------------------------------------------------------------------------
@@ -72,12 +74,12 @@ UNUSABLE: dict[str, Any] = {
     "recall": RecallResponse(score_pairs=[{"nid": "1"}], provenance={"channels": ["vector"]}),
     "rank": RankResponse(score_pairs=[{"nid": "another item", "score": 0.5}]),
 }
-"""Replies, by stage, that can be parsed and cannot be used."""
+"""Replies, by stage, that can be parsed but not used."""
 
 
 @contextmanager
 def server_that(answer: Answer) -> Iterator[str]:
-    """A gRPC server that answers every call with the bytes of `answer`; yields its address."""
+    """Run a gRPC server that answers every call with the bytes that `answer` returns; yields its address."""
 
     class Handler(grpc.GenericRpcHandler):
         def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
@@ -95,7 +97,7 @@ def server_that(answer: Answer) -> Iterator[str]:
 
 @contextmanager
 def hanging_server() -> Iterator[str]:
-    """A gRPC server that answers no call."""
+    """Run a gRPC server that never answers a call; yields its address."""
     stopped = threading.Event()
 
     def wait(context: grpc.ServicerContext) -> bytes:
@@ -111,7 +113,7 @@ def hanging_server() -> Iterator[str]:
 
 @contextmanager
 def failing(stage: str, fault: str) -> Iterator[str]:
-    """The address of a service for `stage` that fails by `fault`, a key of OUTCOMES."""
+    """Run a service for `stage` that fails by `fault`, a key of OUTCOMES; yields its address."""
     match fault:
         case "stopped":
             yield NOWHERE
@@ -121,7 +123,7 @@ def failing(stage: str, fault: str) -> Iterator[str]:
         case "crashes":
             with server_that(lambda context: context.abort(grpc.StatusCode.INTERNAL, "a bug")) as address:
                 yield address
-        case "no message":
+        case "invalid message":
             with server_that(lambda context: b"\xff\xff\xff") as address:
                 yield address
         case "unusable message":
@@ -138,14 +140,14 @@ OUTCOMES = {
     "stopped": "unavailable",
     "hangs": "deadline_exceeded",
     "crashes": "unavailable",
-    "no message": "malformed_data",
+    "invalid message": "malformed_data",
     "unusable message": "malformed_data",
     "400": "bad_request",
     "502": "malformed_data",
     "503": "unavailable",
     "504": "deadline_exceeded",
 }
-"""How a service can fail, and the stage's outcome then."""
+"""The ways in which a service can fail, and the outcome of its stage for each."""
 
 CASES = [
     (stage, fault)
@@ -156,9 +158,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("stage", "fault"), CASES)
-def test_a_failing_service_costs_its_stage_and_nothing_else(
-    platform: Platform, stage: str, fault: str
-) -> None:
+def test_a_failing_service_degrades_only_its_stage(platform: Platform, stage: str, fault: str) -> None:
     with (
         failing(stage, fault) as address,
         platform.gateway(**{f"{SERVICE[stage]}_target": address}) as gateway,
@@ -170,31 +170,32 @@ def test_a_failing_service_costs_its_stage_and_nothing_else(
 
 
 def recalled(platform: Platform, user: UserInfo) -> list[str]:
-    """The skus of the first WANTED candidates for a user, in recall's order."""
+    """Return the skus of the first WANTED candidates for a user, in retrieval order."""
     reply = platform.ask(RECALL, RecallRequest(user_info=user, request_num=100, now=NOW))
     return [pair.nid for pair in reply.score_pairs[:WANTED]]
 
 
-@pytest.mark.parametrize("described", [{}, {"age": "2.0", "sex": "1.0"}], ids=["id alone", "id and profile"])
-def test_without_um_candidates_are_those_of_the_user_in_the_request(
-    platform: Platform, described: dict[str, str]
+@pytest.mark.parametrize("profile", [{}, {"age": "2.0", "sex": "1.0"}], ids=["id only", "id and profile"])
+def test_without_um_the_requests_description_of_the_user_is_used(
+    platform: Platform, profile: dict[str, str]
 ) -> None:
     with platform.gateway(um_target=NOWHERE, rank_target=NOWHERE) as gateway:
-        reply = recommend(gateway, user_info=described)
-    expected = recalled(platform, UserInfo(user_id="8888", **described))
+        reply = recommend(gateway, user_info=profile)
+    expected = recalled(platform, UserInfo(user_id="8888", **profile))
     assert [item.sku_id for item in reply.item_infos] == expected
 
 
-def test_without_recall_items_are_the_popular_ones_ranked(platform: Platform) -> None:
+def test_without_recall_popular_items_are_ranked(platform: Platform) -> None:
     with platform.gateway(recall_target=NOWHERE) as gateway:
         reply = recommend(gateway)
-    assert {one.channel for item in reply.item_infos for one in item.provenance} == {"popular"}
+    channels = {provenance.channel for item in reply.item_infos for provenance in item.provenance}
+    assert channels == {"popular"}
     scores = [item.rank_score for item in reply.item_infos]
     assert scores == sorted(scores, reverse=True)
     assert scores[0] > 0
 
 
-def test_without_rank_items_keep_the_order_of_retrieval(platform: Platform) -> None:
+def test_without_rank_items_keep_their_retrieval_order(platform: Platform) -> None:
     with platform.gateway(rank_target=NOWHERE) as gateway:
         reply = recommend(gateway)
     user = platform.ask(UM, UserModelRequest(user_id="8888")).user_info
@@ -202,7 +203,7 @@ def test_without_rank_items_keep_the_order_of_retrieval(platform: Platform) -> N
     assert reply.ranked == 0
 
 
-def test_without_any_service_items_are_the_popular_ones(platform: Platform) -> None:
+def test_without_any_service_the_answer_is_popular_items(platform: Platform) -> None:
     with platform.gateway(**{f"{service}_target": NOWHERE for service in SERVICE.values()}) as gateway:
         reply = recommend(gateway)
     assert len(reply.item_infos) == WANTED
@@ -217,7 +218,10 @@ COLUMNS = {name: [1] for name in AGGREGATE_COLUMNS}
 
 @contextmanager
 def stored_user(platform: Platform, **values: bytes) -> Iterator[str]:
-    """A user in Valkey with these values instead of valid ones, by the second part of their keys; the id."""
+    """Store a user with `values` in place of valid records, named by the second part of their keys.
+
+    Yields the user's id.
+    """
     version = platform.bundle.version
     key_of = {
         "user_info": user_key("9"),
@@ -234,7 +238,7 @@ def stored_user(platform: Platform, **values: bytes) -> Iterator[str]:
 
 
 def aggregates(skus: Any, **columns: Any) -> bytes:
-    """Stored aggregates in which every number is 1, except in `columns`."""
+    """Return a stored aggregates record in which every number is 1, except in `columns`."""
     return orjson.dumps({"sku_ids": skus, **COLUMNS, **columns})
 
 
@@ -256,7 +260,7 @@ def aggregates(skus: Any, **columns: Any) -> bytes:
         ("aggregates", aggregates([1])),
     ],
 )
-def test_a_malformed_stored_user_is_502_in_um_and_no_error_in_the_gateway(
+def test_a_malformed_stored_user_is_502_in_um_and_degrades_the_gateway(
     platform: Platform, key: str, value: bytes
 ) -> None:
     with stored_user(platform, **{key: value}) as user_id, platform.gateway() as gateway:
@@ -265,13 +269,13 @@ def test_a_malformed_stored_user_is_502_in_um_and_no_error_in_the_gateway(
             assert len(reply.item_infos) == WANTED
             assert degraded(reply) == [("user", "request")]
             assert outcomes(reply)["user"] == "malformed_data"
-        assert degraded(recommend(gateway)) == []  # the breaker of um did not open
+        assert degraded(recommend(gateway)) == []  # um's breaker did not open
         error = platform.ask(UM, UserModelRequest(user_id=user_id)).error
         assert error.code == 502
         assert re.match("the stored [a-z]+ of user '9' is malformed", error.text)
 
 
-def test_an_unknown_user_is_still_500_with_the_text_of_the_original(platform: Platform) -> None:
+def test_an_unknown_user_is_500_with_the_text_of_the_original(platform: Platform) -> None:
     error = platform.ask(AS, ASRequest(user_id="nobody")).error
     text = 'UM server get user_info from redis fail. (user_id: "nobody"\n)'
     assert (error.code, error.text) == (500, text)
@@ -289,19 +293,19 @@ def test_an_unknown_user_is_still_500_with_the_text_of_the_original(platform: Pl
 def test_new_only_with_invalid_stored_aggregates_is_answered_with_popular_items(
     platform: Platform, invalid: bytes, recall: dict[str, str]
 ) -> None:
-    """um can read these aggregates and sends them; recall and rank refuse them."""
+    """These aggregates can be parsed, so um sends them; recall and rank refuse them."""
     with stored_user(platform, aggregates=invalid) as user_id, platform.gateway(**recall) as gateway:
         reply = recommend(gateway, user_id, new_only=True)
     assert len(reply.item_infos) == WANTED
     assert degraded(reply) == [("recall", "popular"), ("rank", "retrieval order")]
 
 
-def test_new_only_without_recall_leaves_out_what_the_user_bought(platform: Platform) -> None:
+def test_new_only_without_recall_excludes_bought_items(platform: Platform) -> None:
     with platform.gateway(recall_target=NOWHERE) as gateway:
         bought = recommend(gateway).item_infos[0].sku_id
         with stored_user(platform, aggregates=aggregates([bought])) as user_id:
-            found = [
-                [item.sku_id for item in recommend(gateway, user_id, new_only=only).item_infos]
-                for only in (False, True)
+            recommended = [
+                [item.sku_id for item in recommend(gateway, user_id, new_only=new_only).item_infos]
+                for new_only in (False, True)
             ]
-    assert [bought in skus for skus in found] == [True, False]
+    assert [bought in skus for skus in recommended] == [True, False]

@@ -1,4 +1,4 @@
-"""cm taking, losing and marking products, over a fake store, the tiny item tower and recall's servicer."""
+"""cm adds, removes and marks items, over a fake store, the tiny bundle's item tower and recall's servicer."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ async def item_tower(tiny: Bundle) -> AsyncIterator[ServedModel]:
 
 @dataclass
 class Platform:
-    """cm and recall on ports of their own; the parts behind them may be changed before `cm`."""
+    """cm and recall, each on its own port. Their dependencies may be replaced before `cm` is called."""
 
     start: Start
     bundle: Bundle
@@ -75,7 +75,7 @@ class Platform:
         recall = open_channel(self.recall_target)
         self.open.append(recall)
         tower = ItemEmbedder(self.bundle, self.item_tower)
-        records = ItemCache(self.store, seeded, age_s=3600.0)  # so that only a change makes it read again
+        records = ItemCache(self.store, seeded, age_s=3600.0)  # long, so that only a change causes a new read
         changes = ItemChanges(self.store, records, seeded, tower, RecallVectorUpdates(recall))
         servicer = CMService(records, seeded, changes, call_timeout_s=5.0)
         channel, running = await self.start(
@@ -116,7 +116,7 @@ def put(*skus: str, **fields: str) -> PutItemsRequest:
     return PutItemsRequest(item_infos=[ItemInfo(sku_id=sku, **fields) for sku in skus])
 
 
-async def test_a_new_product_gets_a_record_and_the_towers_vector(
+async def test_a_new_item_gets_a_record_and_the_towers_vector(
     platform: Platform, item_tower: ServedModel
 ) -> None:
     stub = await platform.cm()
@@ -133,15 +133,15 @@ async def test_a_new_product_gets_a_record_and_the_towers_vector(
     assert platform.vectors.cold_start_category == {"new": category}
 
 
-async def test_unknown_brands_shops_and_categories_are_taken(platform: Platform) -> None:
+async def test_items_of_unknown_brand_shop_and_category_are_accepted(platform: Platform) -> None:
     stub = await platform.cm()
     reply = await stub.put_items(put("a", "b", brand="?", shopid="never seen"))
     assert (reply.error.code, reply.done) == (200, 2)
-    found = await platform.store.items(["b"], 1.0)
-    assert found == [Item("b", "?", "never seen", "-1")]
+    stored = await platform.store.items(["b"], 1.0)
+    assert stored == [Item("b", "?", "never seen", "-1")]
 
 
-async def test_a_known_product_is_changed(platform: Platform) -> None:
+async def test_putting_a_known_item_replaces_its_record(platform: Platform) -> None:
     stub = await platform.cm()
     before = await platform.vectors.count(1.0)
     request = PutItemsRequest(item_infos=[ItemInfo(sku_id="12048", brand="new brand", out_of_stock=True)])
@@ -151,7 +151,7 @@ async def test_a_known_product_is_changed(platform: Platform) -> None:
     assert platform.vectors.cold_start_category == {}
 
 
-async def test_a_thousand_products_are_taken_in_one_call(platform: Platform) -> None:
+async def test_one_call_can_put_a_thousand_items(platform: Platform) -> None:
     stub = await platform.cm()
     reply = await stub.put_items(put(*(f"new-{n}" for n in range(1000)), cate="70"))
     assert (reply.error.code, reply.done) == (200, 1000)
@@ -183,7 +183,7 @@ CHANGES = ("put_items", "remove_items", "set_stock")
 
 
 @pytest.mark.parametrize("method", CHANGES)
-async def test_what_cannot_be_a_sku_is_named_and_nothing_is_done(platform: Platform, method: str) -> None:
+async def test_an_invalid_sku_is_named_and_nothing_is_changed(platform: Platform, method: str) -> None:
     stub = await platform.cm()
     before = dict(platform.store.products)
     for sku, fault in BAD_SKUS.items():
@@ -197,7 +197,7 @@ async def test_what_cannot_be_a_sku_is_named_and_nothing_is_done(platform: Platf
 
 @pytest.mark.parametrize("count", [0, 1001])
 @pytest.mark.parametrize("method", CHANGES)
-async def test_no_products_or_too_many_are_a_bad_request(platform: Platform, method: str, count: int) -> None:
+async def test_no_items_or_too_many_are_a_bad_request(platform: Platform, method: str, count: int) -> None:
     stub = await platform.cm()
     reply = await change(stub, method, [str(n) for n in range(count)])
     assert reply.error.code == 400
@@ -211,17 +211,17 @@ async def test_a_control_character_in_a_field_is_a_bad_request(platform: Platfor
     )  # fmt: skip
 
 
-async def test_removed_products_are_unknown_and_have_no_vector(platform: Platform) -> None:
+async def test_removed_items_are_unknown_and_have_no_vector(platform: Platform) -> None:
     stub = await platform.cm()
     assert "12048" in platform.vectors.skus
     reply = await stub.remove_items(RemoveItemsRequest(item_ids=["12048", "never there"]))
     assert (reply.error.code, reply.done, list(reply.missing_ids)) == (200, 1, ["never there"])
     assert "12048" not in platform.vectors.skus
-    found = await stub.cm_call(CMRequest(item_ids=["12048", "99654"]))
-    assert list(found.missing_ids) == ["12048"]
+    lookup = await stub.cm_call(CMRequest(item_ids=["12048", "99654"]))
+    assert list(lookup.missing_ids) == ["12048"]
 
 
-async def test_products_out_of_stock_are_flagged_until_they_are_back(platform: Platform) -> None:
+async def test_items_out_of_stock_are_flagged_until_they_are_back(platform: Platform) -> None:
     stub = await platform.cm()
 
     async def flags() -> list[bool]:
@@ -236,45 +236,45 @@ async def test_products_out_of_stock_are_flagged_until_they_are_back(platform: P
     assert platform.store.products["12048"] == KNOWN
 
 
-async def changes_but_stock(stub: CMServiceStub) -> list[ChangeResponse]:
+async def put_and_remove(stub: CMServiceStub) -> list[ChangeResponse]:
     return [await change(stub, method, ["12048"]) for method in ("put_items", "remove_items")]
 
 
-async def still_reads_and_marks(platform: Platform, stub: CMServiceStub) -> None:
+async def assert_lookup_and_stock_work(platform: Platform, stub: CMServiceStub) -> None:
     assert platform.store.products["12048"] == KNOWN
     assert (await stub.cm_call(CMRequest(item_ids=["12048"]))).error.code == 200
     assert (await stub.set_stock(SetStockRequest(item_ids=["12048"]))).error.code == 200
 
 
-async def test_without_recall_nothing_is_put_or_removed_and_the_rest_works(platform: Platform) -> None:
+async def test_without_recall_items_cannot_be_put_or_removed_but_the_rest_works(platform: Platform) -> None:
     platform.recall_target = "127.0.0.1:1"
     stub = await platform.cm()
-    for reply in await changes_but_stock(stub):
+    for reply in await put_and_remove(stub):
         assert (reply.error.code, reply.error.text) == (503, "recall is unavailable (UNAVAILABLE)")
-    await still_reads_and_marks(platform, stub)
+    await assert_lookup_and_stock_work(platform, stub)
 
 
-async def test_without_a_vector_store_nothing_is_put_or_removed(platform: Platform) -> None:
+async def test_without_a_vector_store_items_cannot_be_put_or_removed(platform: Platform) -> None:
     platform.vectors.trouble.fault = Unavailable("Milvus is unavailable")
     stub = await platform.cm()
-    for reply in await changes_but_stock(stub):
+    for reply in await put_and_remove(stub):
         assert (reply.error.code, reply.error.text) == (503, "Milvus is unavailable")
-    await still_reads_and_marks(platform, stub)
+    await assert_lookup_and_stock_work(platform, stub)
 
 
-async def test_without_the_item_tower_nothing_is_put_and_the_rest_works(platform: Platform) -> None:
+async def test_without_the_item_tower_items_cannot_be_put_but_the_rest_works(platform: Platform) -> None:
     signature = ModelSignature.load(platform.bundle.path / "item_tower")
-    away = FakeModel(signature, None)
-    away.trouble.fault = Unavailable("item_tower at serving:9998 is unavailable")
-    platform.item_tower = away
+    unavailable = FakeModel(signature, None)
+    unavailable.trouble.fault = Unavailable("item_tower at serving:9998 is unavailable")
+    platform.item_tower = unavailable
     stub = await platform.cm()
     reply = await stub.put_items(put("12048"))
     assert (reply.error.code, reply.error.text) == (503, "item_tower at serving:9998 is unavailable")
-    await still_reads_and_marks(platform, stub)
+    await assert_lookup_and_stock_work(platform, stub)
     assert (await stub.remove_items(RemoveItemsRequest(item_ids=["12048"]))).error.code == 200
 
 
-async def test_an_item_tower_that_answers_other_than_at_training_is_refused(platform: Platform) -> None:
+async def test_an_item_tower_that_does_not_reproduce_the_golden_rows_is_refused(platform: Platform) -> None:
     signature = ModelSignature.load(platform.bundle.path / "item_tower")
     platform.item_tower = FakeModel(signature, lambda ids: np.ones((len(ids), signature.width)))
     reply = await (await platform.cm()).put_items(put("new"))
@@ -282,24 +282,24 @@ async def test_an_item_tower_that_answers_other_than_at_training_is_refused(plat
     assert "golden rows are off" in reply.error.text
 
 
-async def test_a_store_that_holds_another_bundle_takes_no_products(platform: Platform) -> None:
+async def test_no_items_change_while_the_store_holds_another_bundle(platform: Platform) -> None:
     platform.store.seeded = "20200101_000000_00000000"
     stub = await platform.cm()
-    for reply in await changes_but_stock(stub):
+    for reply in await put_and_remove(stub):
         assert reply.error.code == 503
         assert "the profile store holds 20200101_000000_00000000" in reply.error.text
-    await still_reads_and_marks(platform, stub)
+    await assert_lookup_and_stock_work(platform, stub)
 
 
-async def test_recall_of_another_bundle_takes_no_products(platform: Platform) -> None:
+async def test_no_items_change_while_recall_uses_another_bundle(platform: Platform) -> None:
     platform.vectors.bundle_version = "20200101_000000_00000000"
     stub = await platform.cm()
-    for reply in await changes_but_stock(stub):
+    for reply in await put_and_remove(stub):
         assert (reply.error.code, "versions differ" in reply.error.text) == (503, True)
-    await still_reads_and_marks(platform, stub)
+    await assert_lookup_and_stock_work(platform, stub)
 
 
-async def test_what_failed_half_way_is_mended_by_the_same_call(platform: Platform) -> None:
+async def test_repeating_a_call_completes_a_change_that_failed_halfway(platform: Platform) -> None:
     stub = await platform.cm()
     platform.store.trouble.fault = Unavailable("the profile store is unavailable (ConnectionError)")
     assert (await stub.put_items(put("new"))).error.code == 503

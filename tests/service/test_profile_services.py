@@ -1,4 +1,4 @@
-"""um and cm, over a store that knows, does not know, or is away."""
+"""um and cm over a store that holds the record, does not hold it, or is unavailable."""
 
 import pytest
 
@@ -40,7 +40,7 @@ async def um(start: Start, store: FakeProfiles) -> UMServiceStub:
 
 
 async def cm(start: Start, store: FakeProfiles) -> CMServiceStub:
-    """For reading: tests/service/test_items.py has what changes products."""
+    """Start cm without item changes, which tests/service/test_items.py covers."""
     seeded = SeededVersion("cm", store)
     servicer = CMService(ItemCache(store, seeded, age_s=0), seeded, None, call_timeout_s=1.0)
     service = Service(
@@ -59,16 +59,14 @@ async def test_um_returns_profile_history_and_version(start: Start, store: FakeP
     assert reply.bundle_version == store.seeded
 
 
-async def test_an_unknown_user_is_the_originals_error(start: Start, store: FakeProfiles) -> None:
+async def test_an_unknown_user_gets_the_originals_error(start: Start, store: FakeProfiles) -> None:
     reply = await (await um(start, store)).um_call(UserModelRequest(user_id="5", log_id="any"))
     assert str(reply) == (
         'error {\n  code: 500\n  text: "UM server get user_info from redis fail. (user_id: \\"5\\"\\n)"\n}\n'
     )
 
 
-async def test_a_store_that_is_away_is_unavailable_without_internals(
-    start: Start, store: FakeProfiles
-) -> None:
+async def test_an_unavailable_store_is_503_without_internals(start: Start, store: FakeProfiles) -> None:
     store.trouble.fault = Unavailable("the profile store is unavailable (ConnectionError)")
     for reply in (
         await (await um(start, store)).um_call(UserModelRequest(user_id="8888")),
@@ -78,29 +76,27 @@ async def test_a_store_that_is_away_is_unavailable_without_internals(
         assert reply.error.text == "the profile store is unavailable (ConnectionError)"
 
 
-async def test_a_slow_store_is_deadline_exceeded_before_the_callers_deadline(
-    start: Start, store: FakeProfiles
-) -> None:
+async def test_a_slow_store_is_504_before_the_callers_deadline(start: Start, store: FakeProfiles) -> None:
     stub = await um(start, store)
     store.trouble.delay_s = 10.0
     reply = await stub.um_call(UserModelRequest(user_id="8888"))
     assert reply.error.code == 504
 
 
-async def test_products_come_in_the_order_asked(start: Start, store: FakeProfiles) -> None:
+async def test_items_are_returned_in_the_requested_order(start: Start, store: FakeProfiles) -> None:
     reply = await (await cm(start, store)).cm_call(CMRequest(item_ids=["12048", "99654"]))
     assert [info.sku_id for info in reply.item_infos] == ["12048", "99654"]
     assert reply.error.code == 200
 
 
-async def test_known_products_are_returned_and_missing_ones_named(start: Start, store: FakeProfiles) -> None:
+async def test_known_items_are_returned_and_missing_ids_listed(start: Start, store: FakeProfiles) -> None:
     reply = await (await cm(start, store)).cm_call(CMRequest(item_ids=["1", "99654", "2"]))
     assert [info.sku_id for info in reply.item_infos] == ["99654"]
     assert list(reply.missing_ids) == ["1", "2"]
     assert reply.error.code == 200
 
 
-async def test_only_unknown_products_is_the_originals_error(start: Start, store: FakeProfiles) -> None:
+async def test_unknown_items_only_get_the_originals_error(start: Start, store: FakeProfiles) -> None:
     reply = await (await cm(start, store)).cm_call(CMRequest(item_ids=["1324142525"]))
     assert str(reply) == (
         "error {\n  code: 500\n"
@@ -109,9 +105,7 @@ async def test_only_unknown_products_is_the_originals_error(start: Start, store:
 
 
 @pytest.mark.parametrize("count", [0, 1001])
-async def test_no_products_or_too_many_is_a_bad_request(
-    start: Start, store: FakeProfiles, count: int
-) -> None:
+async def test_no_items_or_too_many_are_a_bad_request(start: Start, store: FakeProfiles, count: int) -> None:
     reply = await (await cm(start, store)).cm_call(CMRequest(item_ids=["1"] * count))
     assert reply.error.code == 400
     assert f"got {count}" in reply.error.text

@@ -1,4 +1,4 @@
-"""rank over the tiny bundle's own model."""
+"""The rank service over the tiny bundle's own model."""
 
 from collections.abc import AsyncIterator
 
@@ -47,7 +47,7 @@ def item_infos(bundle: Bundle, n: int) -> list[ItemInfo]:
     return [from_item(parse_item(line)) for line in list(bundle.lines("products.dat"))[:n]]
 
 
-async def test_one_score_per_product_in_descending_order(stub: RankServiceStub, tiny: Bundle) -> None:
+async def test_each_item_gets_a_score_in_descending_order(stub: RankServiceStub, tiny: Bundle) -> None:
     infos = item_infos(tiny, 20)
     reply = await stub.rank_predict(RankRequest(user_info=UserInfo(age="5.0"), item_infos=infos))
     assert reply.error.code == 200
@@ -58,7 +58,7 @@ async def test_one_score_per_product_in_descending_order(stub: RankServiceStub, 
     assert all(0 < score < 1 for score in scores)
 
 
-async def test_products_of_equal_score_keep_the_requests_order(stub: RankServiceStub) -> None:
+async def test_items_of_equal_score_keep_the_requests_order(stub: RankServiceStub) -> None:
     skus = ["unseen-3", "unseen-1", "unseen-2"]
     infos = [ItemInfo(sku_id=sku, brand="3456", shopid="6980", cate="70") for sku in skus]
     reply = await stub.rank_predict(RankRequest(user_info=UserInfo(age="5.0"), item_infos=infos))
@@ -66,7 +66,7 @@ async def test_products_of_equal_score_keep_the_requests_order(stub: RankService
     assert [pair.nid for pair in reply.score_pairs] == skus
 
 
-async def test_a_score_does_not_depend_on_the_other_products(stub: RankServiceStub, tiny: Bundle) -> None:
+async def test_a_score_does_not_depend_on_the_other_items(stub: RankServiceStub, tiny: Bundle) -> None:
     infos = item_infos(tiny, 20)
     together = await stub.rank_predict(RankRequest(user_info=UserInfo(age="5.0"), item_infos=infos))
     scores = {pair.nid: pair.score for pair in together.score_pairs}
@@ -74,7 +74,7 @@ async def test_a_score_does_not_depend_on_the_other_products(stub: RankServiceSt
     assert alone.score_pairs[0].score == pytest.approx(scores[infos[7].sku_id], abs=1e-6)
 
 
-async def test_the_service_scores_as_the_model_did_at_training(stub: RankServiceStub, tiny: Bundle) -> None:
+async def test_the_service_reproduces_the_golden_scores(stub: RankServiceStub, tiny: Bundle) -> None:
     provenance = golden_provenance(tiny)
     for n, (user, item) in enumerate(zip(golden_users(tiny), golden_items(tiny), strict=True)):
         request = RankRequest(
@@ -89,14 +89,14 @@ async def test_the_service_scores_as_the_model_did_at_training(stub: RankService
 
 
 async def test_unknown_values_are_scored_as_out_of_vocabulary(stub: RankServiceStub) -> None:
-    strange = ItemInfo(sku_id="never seen", brand="?", shopid="?", cate="?")
-    reply = await stub.rank_predict(RankRequest(user_info=UserInfo(age="999"), item_infos=[strange]))
+    unknown = ItemInfo(sku_id="never seen", brand="?", shopid="?", cate="?")
+    reply = await stub.rank_predict(RankRequest(user_info=UserInfo(age="999"), item_infos=[unknown]))
     assert reply.error.code == 200
     assert 0 < reply.score_pairs[0].score < 1
 
 
 @pytest.mark.parametrize("count", [0, 1001])
-async def test_no_products_or_too_many_is_a_bad_request(stub: RankServiceStub, count: int) -> None:
+async def test_no_items_or_too_many_are_a_bad_request(stub: RankServiceStub, count: int) -> None:
     infos = [ItemInfo(sku_id=str(n)) for n in range(count)]
     reply = await stub.rank_predict(RankRequest(user_info=UserInfo(age="5.0"), item_infos=infos))
     assert reply.error.code == 400

@@ -1,4 +1,4 @@
-"""recall over the tiny bundle's own models, and when its parts disagree."""
+"""The recall service over the tiny bundle's models, also with failing or mismatched dependencies."""
 
 import asyncio
 import time
@@ -85,7 +85,7 @@ def vectors(tiny: Bundle) -> FakeVectors:
     )
 
 
-async def test_candidates_are_the_nearest_vectors_nearest_first(
+async def test_vector_candidates_are_the_nearest_items_nearest_first(
     start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
 ) -> None:
     stub = await serving(start, tiny, user_tower, vectors)
@@ -96,36 +96,36 @@ async def test_candidates_are_the_nearest_vectors_nearest_first(
     assert [pair.score for pair in reply.score_pairs] == pytest.approx(nearest.tolist(), abs=1e-5)
     assert reply.error.code == 200
     assert reply.bundle_version == tiny.version
-    assert proposed(reply)[0] == [("vector", 1, reply.score_pairs[0].score)]
+    assert provenance_of(reply)[0] == [("vector", 1, reply.score_pairs[0].score)]
 
 
-async def test_the_search_is_under_way_while_the_tables_are_asked(
+async def test_the_vector_search_runs_while_the_other_channels_are_computed(
     start: Start,
     tiny: Bundle,
     user_tower: ServedModel,
     vectors: FakeVectors,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stub, begun = await serving(start, tiny, user_tower, vectors), list[str]()
+    stub, started = await serving(start, tiny, user_tower, vectors), list[str]()
 
-    async def searched(*_: object) -> Neighbours:
-        begun.append("search")
+    async def search(*_: object) -> Neighbours:
+        started.append("search")
         return NO_NEIGHBOURS
 
-    def asked(generator: CandidateGenerator, *of: Any, **how: Any) -> UserContext:
-        begun.append("tables")
-        return ask(generator, *of, **how)
+    def user_context(generator: CandidateGenerator, *args: Any, **kwargs: Any) -> UserContext:
+        started.append("tables")
+        return original(generator, *args, **kwargs)
 
-    ask = CandidateGenerator.user_context
-    monkeypatch.setattr(vectors, "search", searched)
-    monkeypatch.setattr(CandidateGenerator, "user_context", asked)
+    original = CandidateGenerator.user_context
+    monkeypatch.setattr(vectors, "search", search)
+    monkeypatch.setattr(CandidateGenerator, "user_context", user_context)
     reply = await stub.recall(RecallRequest(user_info=from_user(known_user(tiny))))
     assert reply.error.code == 200
-    assert begun == ["search", "tables"]
+    assert started == ["search", "tables"]
 
 
-def counted() -> dict[str, float]:
-    """Candidates so far, by channel; each is there from the start."""
+def candidate_counts() -> dict[str, float]:
+    """Return the counter of candidates by channel, all of which exist from the start."""
     counts = {}
     for channel in (*CHANNELS, "cold_start"):
         value = REGISTRY.get_sample_value("ecrs_candidates_total", {"channel": channel})
@@ -135,38 +135,43 @@ def counted() -> dict[str, float]:
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-async def test_each_channel_can_be_asked_alone(
+async def test_each_channel_can_be_requested_alone(
     start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors, channel: str
 ) -> None:
     stub = await serving(start, tiny, user_tower, vectors)
     user = known_user(tiny)
     reply = await stub.recall(RecallRequest(user_info=from_user(user), recall_type=channel, request_num=5))
     assert reply.error.code == 200
-    assert [(name, place) for ((name, place, _),) in proposed(reply)] == [(channel, n) for n in range(1, 6)]
+    positions = [(name, position) for ((name, position, _),) in provenance_of(reply)]
+    assert positions == [(channel, n) for n in range(1, 6)]
     if channel == "repurchase":
         assert {pair.nid for pair in reply.score_pairs} <= set(user.aggregates.skus)
 
 
-async def test_channels_merge_and_each_candidate_says_who_found_it(
+async def test_channels_are_blended_and_each_candidate_has_its_provenance(
     start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
 ) -> None:
     stub = await serving(start, tiny, user_tower, vectors)
     user = known_user(tiny)
-    before = counted()
+    before = candidate_counts()
     reply = await stub.recall(RecallRequest(user_info=from_user(user), request_num=300))
     skus = [pair.nid for pair in reply.score_pairs]
     assert len(skus) == len(set(skus))
     scores = [pair.score for pair in reply.score_pairs]
     assert scores == sorted(scores)
-    found = {sku: {channel for channel, *_ in of} for sku, of in zip(skus, proposed(reply), strict=True)}
-    assert set().union(*found.values()) == set(CHANNELS)
-    for channel, count in counted().items():
-        assert count - before[channel] == sum(channel in channels for channels in found.values())
-    assert all(found.values())
-    assert all(channels == {"repurchase"} for sku, channels in found.items() if sku in user.aggregates.skus)
+    channels_by_sku = {
+        sku: {channel for channel, *_ in provenance}
+        for sku, provenance in zip(skus, provenance_of(reply), strict=True)
+    }
+    assert set().union(*channels_by_sku.values()) == set(CHANNELS)
+    for channel, count in candidate_counts().items():
+        assert count - before[channel] == sum(channel in channels for channels in channels_by_sku.values())
+    assert all(channels_by_sku.values())
+    for sku in user.aggregates.skus:
+        assert channels_by_sku.get(sku) in (None, {"repurchase"})
 
 
-async def test_new_only_leaves_out_what_the_user_bought(
+async def test_new_only_excludes_bought_items(
     start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
 ) -> None:
     stub = await serving(start, tiny, user_tower, vectors)
@@ -182,27 +187,27 @@ async def test_new_only_leaves_out_what_the_user_bought(
     ) - bought
 
 
-async def test_a_product_that_the_bundle_does_not_know_is_proposed(
+async def test_an_item_that_the_bundle_does_not_contain_is_recommended(
     start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
 ) -> None:
     user = known_user(tiny)
     (vector,) = await user_tower.infer(tiny.encoder.users([user]), 5.0)
     stub = await serving(start, tiny, user_tower, vectors)
-    taken = await stub.upsert_vectors(upsert(tiny.version, "brand-new", vector.tolist()))
-    assert (taken.error.code, taken.bundle_version) == (200, tiny.version)
+    upserted = await stub.upsert_vectors(upsert(tiny.version, "brand-new", vector.tolist()))
+    assert (upserted.error.code, upserted.bundle_version) == (200, tiny.version)
     reply = await stub.recall(RecallRequest(user_info=from_user(user), request_num=300))
-    pairs = zip(reply.score_pairs, proposed(reply), strict=True)
-    (((channel, position, _),),) = [of for pair, of in pairs if pair.nid == "brand-new"]
+    pairs = zip(reply.score_pairs, provenance_of(reply), strict=True)
+    (((channel, position, _),),) = [provenance for pair, provenance in pairs if pair.nid == "brand-new"]
     assert (channel, position) == ("vector", 1)
 
 
 def upsert(version: str, sku: str, *vectors: list[float]) -> UpsertVectorsRequest:
-    """Under one sku, so many times; more than one is a fault."""
+    """Return a request that sets the vector of `sku` once per vector; more than one is invalid."""
     pairs = [UpsertVectorsRequest.ItemVector(sku_id=sku, vector=vector) for vector in vectors]
     return UpsertVectorsRequest(bundle_version=version, vectors=pairs)
 
 
-async def test_a_newcomer_is_among_a_hundred_however_far_its_vector_is(
+async def test_a_cold_start_item_is_a_candidate_however_distant_its_vector_is(
     start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
 ) -> None:
     user = known_user(tiny)
@@ -213,20 +218,20 @@ async def test_a_newcomer_is_among_a_hundred_however_far_its_vector_is(
     reply = await stub.recall(RecallRequest(user_info=from_user(user)))
     assert len(reply.score_pairs) == 100
     assert reply.score_pairs[-1].nid == "far"
-    assert [source[:2] for source in proposed(reply)[-1]] == [("cold_start", 1)]
+    assert [provenance[:2] for provenance in provenance_of(reply)[-1]] == [("cold_start", 1)]
     alone = await stub.recall(RecallRequest(user_info=from_user(user), recall_type="cold_start"))
     assert [pair.nid for pair in alone.score_pairs] == ["far"]
 
 
-async def test_a_product_whose_vector_is_removed_is_not_proposed_by_it(
+async def test_an_item_without_its_vector_is_not_found_by_the_vector_channel(
     start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
 ) -> None:
     stub = await serving(start, tiny, user_tower, vectors)
-    question = RecallRequest(user_info=from_user(known_user(tiny)), recall_type="vector")
-    nearest = (await stub.recall(question)).score_pairs[0].nid
-    request = RemoveVectorsRequest(bundle_version=tiny.version, item_ids=[nearest, "never there"])
-    assert (await stub.remove_vectors(request)).error.code == 200
-    assert nearest not in {pair.nid for pair in (await stub.recall(question)).score_pairs}
+    request = RecallRequest(user_info=from_user(known_user(tiny)), recall_type="vector")
+    nearest = (await stub.recall(request)).score_pairs[0].nid
+    removal = RemoveVectorsRequest(bundle_version=tiny.version, item_ids=[nearest, "never there"])
+    assert (await stub.remove_vectors(removal)).error.code == 200
+    assert nearest not in {pair.nid for pair in (await stub.recall(request)).score_pairs}
 
 
 WIDTH = 32
@@ -246,7 +251,7 @@ GOOD = [1.0] + [0.0] * (WIDTH - 1)
         (RemoveVectorsRequest(item_ids=["a", "a"]), "item_ids[1]: sku 'a': twice in one call"),
     ],
 )
-async def test_vectors_that_cannot_be_kept_are_a_bad_request(
+async def test_invalid_vector_changes_are_a_bad_request(
     start: Start,
     tiny: Bundle,
     user_tower: ServedModel,
@@ -277,13 +282,13 @@ async def test_vectors_of_another_bundle_are_refused(
     assert await vectors.count(1.0) == tiny.count("product_vectors.txt")
 
 
-@pytest.mark.parametrize(("asked", "given"), [(0, 100), (7, 7)])
-async def test_request_num_is_how_many(
-    start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors, asked: int, given: int
+@pytest.mark.parametrize(("request_num", "expected"), [(0, 100), (7, 7)])
+async def test_request_num_sets_the_number_of_candidates(
+    start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors, request_num: int, expected: int
 ) -> None:
     stub = await serving(start, tiny, user_tower, vectors)
-    reply = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0"), request_num=asked))
-    assert len({pair.nid for pair in reply.score_pairs}) == given
+    reply = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0"), request_num=request_num))
+    assert len({pair.nid for pair in reply.score_pairs}) == expected
 
 
 @pytest.mark.parametrize(
@@ -296,7 +301,7 @@ async def test_request_num_is_how_many(
         ),
     ],
 )
-async def test_what_cannot_be_asked_is_a_bad_request(
+async def test_invalid_request_fields_are_a_bad_request(
     start: Start,
     tiny: Bundle,
     user_tower: ServedModel,
@@ -309,18 +314,18 @@ async def test_what_cannot_be_asked_is_a_bad_request(
     assert (reply.error.code, reply.error.text) == (400, reason)
 
 
-async def test_history_changes_what_an_anonymous_session_gets(
+async def test_a_history_changes_the_candidates_of_an_anonymous_user(
     start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
 ) -> None:
     stub = await serving(start, tiny, user_tower, vectors)
-    profile = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
+    by_profile = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
     session = from_user(known_user(tiny))
     session.user_id = ""
-    clicked = await stub.recall(RecallRequest(user_info=session))
-    assert [p.nid for p in profile.score_pairs] != [p.nid for p in clicked.score_pairs]
+    by_session = await stub.recall(RecallRequest(user_info=session))
+    assert [pair.nid for pair in by_profile.score_pairs] != [pair.nid for pair in by_session.score_pairs]
 
 
-async def test_a_collection_of_another_version_is_not_asked_until_it_is_the_same(
+async def test_a_collection_of_another_version_is_not_searched_until_it_matches(
     start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
 ) -> None:
     vectors.bundle_version = "20200101_000000_00000000"
@@ -334,15 +339,15 @@ async def test_a_collection_of_another_version_is_not_asked_until_it_is_the_same
     assert alone.error.code == 503
     assert vectors.bundle_version in alone.error.text
     assert tiny.version in alone.error.text
-    merged = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
-    assert (merged.error.code, merged.missing_channels) == (200, ["vector"])
-    assert not channels_of(merged) & {"vector", "cold_start"}
+    blended = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
+    assert (blended.error.code, blended.missing_channels) == (200, ["vector"])
+    assert not channels_of(blended) & {"vector", "cold_start"}
 
     vectors.bundle_version = tiny.version
     await running.serving()
-    merged = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
-    assert (merged.error.code, merged.missing_channels) == (200, [])
-    assert "vector" in channels_of(merged)
+    blended = await stub.recall(RecallRequest(user_info=UserInfo(age="5.0")))
+    assert (blended.error.code, blended.missing_channels) == (200, [])
+    assert "vector" in channels_of(blended)
 
 
 async def test_refused_requests_do_not_share_a_growing_traceback(
@@ -352,7 +357,7 @@ async def test_refused_requests_do_not_share_a_growing_traceback(
     vectors: FakeVectors,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An exception that is raised again keeps the frames of every earlier raise."""
+    """An exception object that is raised again would keep the frames of every earlier raise."""
     frames: list[int] = []
     answer = RecallService.recall
 
@@ -373,24 +378,24 @@ async def test_refused_requests_do_not_share_a_growing_traceback(
 
 
 def channels_of(reply: RecallResponse) -> set[str]:
-    return {channel for of in proposed(reply) for channel, *_ in of}
+    return {channel for provenance in provenance_of(reply) for channel, *_ in provenance}
 
 
-def proposed(reply: RecallResponse) -> list[list[Provenance]]:
-    """Of each candidate the channels that proposed it."""
+def provenance_of(reply: RecallResponse) -> list[list[Provenance]]:
+    """Return for each candidate the channels that found it."""
     return to_provenance(reply.provenance, len(reply.score_pairs)).entries()
 
 
-async def test_a_vector_store_that_is_away_is_done_without_and_comes_back(
+async def test_recall_answers_without_its_vector_store_until_that_is_back(
     start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
 ) -> None:
     stub = await serving(start, tiny, user_tower, vectors)
     vectors.trouble.fault = Unavailable("Milvus is unavailable")
     user = from_user(known_user(tiny))
-    merged = await stub.recall(RecallRequest(user_info=user))
-    assert (merged.error.code, merged.missing_channels) == (200, ["vector"])
-    assert len(merged.score_pairs) == 100
-    assert channels_of(merged) == {"repurchase", "similar", "popular"}
+    blended = await stub.recall(RecallRequest(user_info=user))
+    assert (blended.error.code, blended.missing_channels) == (200, ["vector"])
+    assert len(blended.score_pairs) == 100
+    assert channels_of(blended) == {"repurchase", "similar", "popular"}
     alone = await stub.recall(RecallRequest(user_info=user, recall_type="vector"))
     assert (alone.error.code, alone.error.text) == (503, "Milvus is unavailable")
 
@@ -402,7 +407,7 @@ async def test_a_vector_store_that_is_away_is_done_without_and_comes_back(
     await eventually(back)
 
 
-async def test_a_vector_store_that_hangs_leaves_time_for_the_other_channels(
+async def test_a_hanging_vector_store_leaves_time_for_the_other_channels(
     start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
 ) -> None:
     stub = await serving(start, tiny, user_tower, vectors)
@@ -418,7 +423,7 @@ async def test_a_vector_store_that_hangs_leaves_time_for_the_other_channels(
     assert time.monotonic() - begun < 1
 
 
-async def test_a_callers_deadline_is_kept(
+async def test_the_callers_deadline_is_met(
     start: Start, tiny: Bundle, user_tower: ServedModel, vectors: FakeVectors
 ) -> None:
     stub = await serving(start, tiny, user_tower, vectors)

@@ -1,4 +1,4 @@
-"""The server that every service runs on: health, reflection, metrics, log, graceful stop."""
+"""The gRPC server of every service: health, reflection, metrics, log, load shedding, graceful stop."""
 
 import asyncio
 import http.client
@@ -63,11 +63,11 @@ def get(port: int, path: str) -> tuple[int, str]:
 
 
 def metric(name: str, **labels: str) -> float | None:
-    """The value of a metric of `um`."""
+    """Return the value of a metric of the service `um`."""
     return REGISTRY.get_sample_value(name, {"service": "um", **labels})
 
 
-async def test_success_is_code_200(start: Start) -> None:
+async def test_a_successful_reply_has_code_200(start: Start) -> None:
     channel, _ = await start(scripted(echo))
     reply = await UMServiceStub(channel).um_call(UserModelRequest(user_id="1"))
     assert reply.error.code == 200
@@ -85,21 +85,21 @@ async def test_an_unexpected_error_is_internal_and_shows_no_internals(start: Sta
     assert "find-me" in caught.value.details()
 
 
-async def test_a_log_id_is_made_when_empty_and_kept_when_given(start: Start) -> None:
-    seen: list[str] = []
+async def test_a_missing_log_id_is_generated_and_a_given_one_is_kept(start: Start) -> None:
+    log_ids: list[str] = []
 
-    async def remember(request: UserModelRequest) -> UserModelResponse:
-        seen.append(request.log_id)
+    async def record(request: UserModelRequest) -> UserModelResponse:
+        log_ids.append(request.log_id)
         return UserModelResponse()
 
-    channel, _ = await start(scripted(remember))
+    channel, _ = await start(scripted(record))
     await UMServiceStub(channel).um_call(UserModelRequest(log_id="given"))
     await UMServiceStub(channel).um_call(UserModelRequest())
-    assert seen[0] == "given"
-    assert len(seen[1]) == 32
+    assert log_ids[0] == "given"
+    assert len(log_ids[1]) == 32
 
 
-async def test_one_log_line_a_call_says_what_happened(start: Start) -> None:
+async def test_each_call_is_logged_in_one_line(start: Start) -> None:
     async def unknown(request: UserModelRequest) -> UserModelResponse:
         raise NotFound("no user '5'")
 
@@ -113,7 +113,7 @@ async def test_one_log_line_a_call_says_what_happened(start: Start) -> None:
 
 
 async def test_health_follows_the_check_and_gives_its_reason(start: Start) -> None:
-    state = {"fault": Unavailable("redis is away")}
+    state = {"fault": Unavailable("redis is unavailable")}
 
     async def check() -> None:
         if state["fault"]:
@@ -122,29 +122,29 @@ async def test_health_follows_the_check_and_gives_its_reason(start: Start) -> No
     channel, running = await start(scripted(echo, check))
     health = HealthStub(channel)
 
-    async def is_(status: int) -> bool:
+    async def has_status(status: int) -> bool:
         return (await health.Check(HealthCheckRequest(service="um.UMService"))).status == status
 
-    async def told() -> bool:
-        return running.reason == "redis is away"
+    async def has_reason() -> bool:
+        return running.reason == "redis is unavailable"
 
-    await eventually(lambda: is_(HealthCheckResponse.NOT_SERVING))
-    await eventually(told)
+    await eventually(lambda: has_status(HealthCheckResponse.NOT_SERVING))
+    await eventually(has_reason)
     status, body = await asyncio.to_thread(get, running.metrics_port, "/health")
-    assert (status, json.loads(body)["reason"]) == (503, "redis is away")
+    assert (status, json.loads(body)["reason"]) == (503, "redis is unavailable")
 
     state["fault"] = None
-    await eventually(lambda: is_(HealthCheckResponse.SERVING))
+    await eventually(lambda: has_status(HealthCheckResponse.SERVING))
     assert (await asyncio.to_thread(get, running.metrics_port, "/health"))[0] == 200
 
-    state["fault"] = Unavailable("away again")
-    await eventually(lambda: is_(HealthCheckResponse.NOT_SERVING))
+    state["fault"] = Unavailable("unavailable again")
+    await eventually(lambda: has_status(HealthCheckResponse.NOT_SERVING))
 
 
-async def test_a_health_watch_that_ends_is_started_again_and_the_service_is_not_serving_meanwhile(
+async def test_a_crashed_health_watch_is_restarted_and_the_service_is_not_serving_meanwhile(
     start: Start,
 ) -> None:
-    """A library under a check can raise CancelledError, which ends the task that awaits it."""
+    """A library used by a check can raise CancelledError, which ends the task that awaits the check."""
     cancelled = False
 
     async def check() -> None:
@@ -154,13 +154,13 @@ async def test_a_health_watch_that_ends_is_started_again_and_the_service_is_not_
     channel, running = await start(scripted(echo, check))
     await running.serving()
 
-    async def is_(expected: str) -> bool:
+    async def has_status(expected: str) -> bool:
         return await status(channel, "um.UMService") == expected
 
     failures = metric("ecrs_task_failures_total", task="health")
     with structlog.testing.capture_logs() as lines:
         cancelled = True
-        await eventually(lambda: is_("NOT_SERVING"))
+        await eventually(lambda: has_status("NOT_SERVING"))
     assert metric("ecrs_task_failures_total", task="health") > failures
     failed = next(line for line in lines if line["event"] == "background task failed")
     assert (failed["task"], failed["exc_info"]) == ("health", True)
@@ -168,21 +168,21 @@ async def test_a_health_watch_that_ends_is_started_again_and_the_service_is_not_
     assert (code, json.loads(body)["reason"]) == (503, "its health cannot be checked: see the log")
 
     cancelled = False
-    await eventually(lambda: is_("SERVING"))
+    await eventually(lambda: has_status("SERVING"))
 
 
-async def test_more_calls_than_are_taken_are_refused_at_once_and_health_is_not(start: Start) -> None:
-    inside, leave = asyncio.Event(), asyncio.Event()
+async def test_calls_above_the_limit_are_refused_and_health_checks_are_not(start: Start) -> None:
+    entered, release = asyncio.Event(), asyncio.Event()
 
     async def wait(request: UserModelRequest) -> UserModelResponse:
-        inside.set()
-        await leave.wait()
+        entered.set()
+        await release.wait()
         return UserModelResponse()
 
     channel, _ = await start(replace(scripted(wait), max_in_flight=1))
     stub = UMServiceStub(channel)
     first = asyncio.ensure_future(stub.um_call(UserModelRequest()))
-    await inside.wait()
+    await entered.wait()
     assert metric("ecrs_in_flight") == metric("ecrs_in_flight_limit") == 1
     shed = metric("ecrs_shed_total")
     with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -190,18 +190,18 @@ async def test_more_calls_than_are_taken_are_refused_at_once_and_health_is_not(s
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     await HealthStub(channel).Check(HealthCheckRequest(), timeout=5)
     assert metric("ecrs_shed_total") == shed + 1
-    leave.set()
+    release.set()
     assert (await first).error.code == 200
     assert metric("ecrs_in_flight") == 0
     assert (await stub.um_call(UserModelRequest())).error.code == 200
 
 
-async def test_calls_beyond_what_can_be_answered_in_time_are_refused_at_once(start: Start) -> None:
-    """66 calls a second can be answered, thirteen in a caller's 200 ms, and forty callers ask on and on."""
-    turn = asyncio.Lock()
+async def test_calls_that_cannot_be_answered_in_time_are_refused_at_once(start: Start) -> None:
+    """The service can answer 66 calls per second, so 13 within a caller's 200 ms; 40 callers keep calling."""
+    one_at_a_time = asyncio.Lock()
 
     async def slow(request: UserModelRequest) -> UserModelResponse:
-        async with turn:
+        async with one_at_a_time:
             await asyncio.sleep(0.015)
         return UserModelResponse()
 
@@ -209,7 +209,7 @@ async def test_calls_beyond_what_can_be_answered_in_time_are_refused_at_once(sta
     stub, ends = UMServiceStub(channel), asyncio.get_running_loop().time() + 4.0
     codes: list[tuple[float, grpc.StatusCode]] = []
 
-    async def ask_on() -> None:
+    async def keep_calling() -> None:
         while (begun := asyncio.get_running_loop().time()) < ends:
             try:
                 await stub.um_call(UserModelRequest(), timeout=0.2)
@@ -218,7 +218,7 @@ async def test_calls_beyond_what_can_be_answered_in_time_are_refused_at_once(sta
                 codes.append((begun, error.code()))
                 await asyncio.sleep(0.02)
 
-    await asyncio.gather(*(ask_on() for _ in range(40)))
+    await asyncio.gather(*(keep_calling() for _ in range(40)))
     settled = Counter(code for begun, code in codes if begun > ends - 2.0)
     assert settled[grpc.StatusCode.OK] > 2 * settled[grpc.StatusCode.DEADLINE_EXCEEDED], settled
     assert settled[grpc.StatusCode.RESOURCE_EXHAUSTED], settled
@@ -230,8 +230,8 @@ async def status(channel: grpc.aio.Channel, name: str) -> str:
     return HealthCheckResponse.ServingStatus.Name(reply.status)
 
 
-class Part:
-    """A dependency that can be taken away."""
+class Dependency:
+    """A dependency whose check fails with `fault` while that is set."""
 
     def __init__(self, fault: Fault | None = None) -> None:
         self.fault = fault
@@ -241,82 +241,81 @@ class Part:
             raise self.fault
 
 
-async def test_what_a_service_can_do_without_is_named_and_it_stays(start: Start) -> None:
-    vectors = Part()
+async def test_a_missing_optional_dependency_is_reported_and_the_service_keeps_serving(start: Start) -> None:
+    vectors = Dependency()
     channel, running = await start(replace(scripted(echo), dependencies={"vectors": vectors.check}))
     await running.serving()
     assert [await status(channel, name) for name in ("", "full", "vectors")] == ["SERVING"] * 3
-    vectors.fault = Unavailable("Milvus is away")
+    vectors.fault = Unavailable("Milvus is unavailable")
 
-    async def told() -> bool:
-        return running.missing == {"vectors": "Milvus is away"}
+    async def is_reported() -> bool:
+        return running.missing == {"vectors": "Milvus is unavailable"}
 
-    await eventually(told)
+    await eventually(is_reported)
     assert await status(channel, "") == await status(channel, "um.UMService") == "SERVING"
     assert await status(channel, "full") == await status(channel, "vectors") == "NOT_SERVING"
     code, body = await asyncio.to_thread(get, running.metrics_port, "/health")
-    assert (code, json.loads(body)["missing"]) == (200, {"vectors": "Milvus is away"})
+    assert (code, json.loads(body)["missing"]) == (200, {"vectors": "Milvus is unavailable"})
     _, metrics = await asyncio.to_thread(get, running.metrics_port, "/metrics")
     assert 'ecrs_dependency_up{dependency="vectors",service="um"} 0.0' in metrics
     assert 'ecrs_serving{service="um"} 1.0' in metrics
 
     vectors.fault = None
 
-    async def whole() -> bool:
+    async def is_complete() -> bool:
         return await status(channel, "full") == "SERVING"
 
-    await eventually(whole)
+    await eventually(is_complete)
 
 
 @pytest.mark.parametrize("patience_s", [0.0, 60.0])
-async def test_at_the_start_a_service_waits_as_long_as_its_patience(patience_s: float) -> None:
-    vectors = Part(Unavailable("Milvus is away"))
+async def test_a_starting_service_waits_for_optional_dependencies_for_its_patience(patience_s: float) -> None:
+    vectors = Dependency(Unavailable("Milvus is unavailable"))
     settings = ServerSettings(port=0, metrics_port=0, check_interval_s=0.02, patience_s=patience_s)
     async with running_service(
         replace(scripted(echo), dependencies={"vectors": vectors.check}), settings
     ) as running:
 
-        async def checked() -> bool:
+        async def was_checked() -> bool:
             return running.reason != "starting"
 
-        await eventually(checked)
-        assert running.reason == ("Milvus is away" if patience_s else None)
+        await eventually(was_checked)
+        assert running.reason == ("Milvus is unavailable" if patience_s else None)
         vectors.fault = None
         await running.serving()
 
 
-async def test_a_service_is_live_before_it_is_ready_and_not_when_its_loop_is_stuck(
+async def test_a_service_is_live_before_it_is_ready_and_not_while_its_event_loop_is_blocked(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    channel, running = await start(scripted(echo, Part(Unavailable("redis is away")).check))
+    channel, running = await start(scripted(echo, Dependency(Unavailable("redis is unavailable")).check))
     assert await status(channel, "live") == "SERVING"
     assert await status(channel, "") == "NOT_SERVING"
     assert (await asyncio.to_thread(get, running.metrics_port, "/live"))[0] == 200
     monkeypatch.setattr("ecrs.rpc.server.LIVE_LIMIT_S", 0.1)
-    assert get(running.metrics_port, "/live")[0] == 503  # asked from the loop itself, which waits meanwhile
+    assert get(running.metrics_port, "/live")[0] == 503  # called from the event loop, which it blocks
 
 
-async def test_a_peer_is_lacking_while_it_is_away_lacks_something_or_fails(start: Start) -> None:
-    async with grpc.aio.insecure_channel("127.0.0.1:1") as nobody:
+async def test_a_backends_check_fails_while_it_is_down_incomplete_or_failing(start: Start) -> None:
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as unreachable:
         with pytest.raises(Unavailable, match="um is unavailable"):
-            await Backend("um", nobody).check()
-    vectors = Part()
-    broken = Unavailable("always")
+            await Backend("um", unreachable).check()
+    vectors = Dependency()
 
     async def fail(request: UserModelRequest) -> UserModelResponse:
-        raise broken
+        raise Unavailable("always")
 
     channel, running = await start(replace(scripted(fail), dependencies={"vectors": vectors.check}))
     await running.serving()
-    peer = Backend("um", channel)
-    await peer.check()
+    backend = Backend("um", channel)
+    await backend.check()
     for _ in range(FAILURES_TO_OPEN):
         with pytest.raises(Unavailable, match="always"):
-            await peer.call(UMServiceStub(channel).um_call, UserModelRequest(), 1.0)
+            await backend.call(UMServiceStub(channel).um_call, UserModelRequest(), 1.0)
     with pytest.raises(Unavailable, match="calls to um fail"):
-        await peer.check()
+        await backend.check()
 
-    vectors.fault = Unavailable("Milvus is away")
+    vectors.fault = Unavailable("Milvus is unavailable")
 
     async def noticed() -> bool:
         return bool(running.missing)
@@ -328,13 +327,13 @@ async def test_a_peer_is_lacking_while_it_is_away_lacks_something_or_fails(start
 
 async def test_reflection_names_the_service(start: Start) -> None:
     channel, _ = await start(scripted(echo))
-    asked = iter([ServerReflectionRequest(list_services="")])
-    async for reply in ServerReflectionStub(channel).ServerReflectionInfo(asked):
+    requests = iter([ServerReflectionRequest(list_services="")])
+    async for reply in ServerReflectionStub(channel).ServerReflectionInfo(requests):
         names = {service.name for service in reply.list_services_response.service}
     assert {"um.UMService", "grpc.health.v1.Health"} <= names
 
 
-async def test_metrics_count_calls_by_both_codes(start: Start) -> None:
+async def test_metrics_count_calls_by_grpc_code_and_error_code(start: Start) -> None:
     async def unknown(request: UserModelRequest) -> UserModelResponse:
         raise NotFound("no")
 
@@ -350,7 +349,7 @@ async def test_metrics_count_calls_by_both_codes(start: Start) -> None:
     assert after - before == 1
 
 
-async def test_calls_in_flight_are_finished_at_the_end() -> None:
+async def test_shutdown_waits_for_calls_in_flight() -> None:
     entered, release = asyncio.Event(), asyncio.Event()
 
     async def slow(request: UserModelRequest) -> UserModelResponse:
@@ -368,10 +367,10 @@ async def test_calls_in_flight_are_finished_at_the_end() -> None:
     await channel.close()
 
 
-async def test_a_check_that_keeps_its_cancellation_to_itself_does_not_hold_up_the_end() -> None:
+async def test_a_check_that_swallows_its_cancellation_does_not_block_shutdown() -> None:
     checking = asyncio.Event()
 
-    async def deaf() -> None:
+    async def swallow_cancellation() -> None:
         checking.set()
         try:
             await asyncio.sleep(60)
@@ -380,11 +379,11 @@ async def test_a_check_that_keeps_its_cancellation_to_itself_does_not_hold_up_th
 
     settings = ServerSettings(port=0, metrics_port=0, check_interval_s=0.01)
     async with asyncio.timeout(5):
-        async with running_service(scripted(echo, deaf), settings):
+        async with running_service(scripted(echo, swallow_cancellation), settings):
             await checking.wait()
 
 
-async def test_a_peer_that_is_away_or_slow_is_a_fault_with_a_name(start: Start) -> None:
+async def test_an_unavailable_or_slow_backend_raises_a_fault_that_names_it(start: Start) -> None:
     async def slow(request: UserModelRequest) -> UserModelResponse:
         await asyncio.sleep(5)
         return UserModelResponse()
@@ -398,7 +397,7 @@ async def test_a_peer_that_is_away_or_slow_is_a_fault_with_a_name(start: Start) 
             await call("um", UMServiceStub(channel).um_call, UserModelRequest(), 2.0)
 
 
-async def test_a_peers_own_error_is_passed_on(start: Start) -> None:
+async def test_a_backends_own_error_is_raised_as_its_fault(start: Start) -> None:
     async def unknown(request: UserModelRequest) -> UserModelResponse:
         raise NotFound("no user '5'")
 
@@ -408,8 +407,8 @@ async def test_a_peers_own_error_is_passed_on(start: Start) -> None:
             await call("um", UMServiceStub(channel).um_call, UserModelRequest(), 2.0)
 
 
-async def test_sigterm_ends_a_service_with_0() -> None:
-    """The real program, as a container runs it, with a store that is away."""
+async def test_a_service_exits_with_0_on_sigterm() -> None:
+    """The program as a container runs it, with a store that is unavailable."""
     environment = {"ECRS_PORT": "0", "ECRS_METRICS_PORT": "0", "ECRS_REDIS_URL": "redis://127.0.0.1:1/0"}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "ecrs.serve", "um",

@@ -1,4 +1,4 @@
-"""One question to the gateway is one trace through all five services, which run in this process."""
+"""A request to the gateway is one trace through all five services, which run in this process."""
 
 import asyncio
 import importlib
@@ -51,7 +51,7 @@ def redis_url() -> Iterator[str]:
 @dataclass
 class Platform:
     channel: grpc.aio.Channel
-    rank: AsyncExitStack  # closing it takes rank away
+    rank: AsyncExitStack  # closing it stops rank
 
     async def ask(self, user_id: str = USER, **metadata: str) -> ASResponse:
         request = ASRequest(user_id=user_id, log_id="find-me")
@@ -71,9 +71,9 @@ async def platform(tiny: Bundle, redis_url: str) -> AsyncIterator[Platform]:
         for name in ("um", "rank", "recall", "cm", "gateway"):
             app = importlib.import_module(f"ecrs.{name}.app")
             settings = app.SETTINGS(**common, **targets)
-            its_own = rank if name == "rank" else stack
-            service = await app.build(settings, its_own)
-            running = await its_own.enter_async_context(server.running_service(service, settings))
+            service_stack = rank if name == "rank" else stack
+            service = await app.build(settings, service_stack)
+            running = await service_stack.enter_async_context(server.running_service(service, settings))
             await asyncio.wait_for(running.serving(), 10)
             targets[f"{name}_target"] = f"127.0.0.1:{running.port}"
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(targets["gateway_target"]))
@@ -94,14 +94,14 @@ AS, UM, RECALL, CM, RANK = (
 
 
 def tree(spans: tuple[ReadableSpan, ...]) -> list[tuple[str | None, str]]:
-    """Each span's name after its parent's; None where it has none here."""
+    """Return pairs (name of the parent, name) of the spans, sorted; the parent is None if not in `spans`."""
     names = {span.context.span_id: span.name for span in spans}
     return sorted(
         ((names[span.parent.span_id] if span.parent else None, span.name) for span in spans), key=str
     )
 
 
-async def test_an_answer_is_one_trace_through_all_five_services(
+async def test_a_request_is_one_trace_through_all_five_services(
     platform: Platform, spans: InMemorySpanExporter
 ) -> None:
     assert (await platform.ask()).error.code == 200
@@ -119,12 +119,12 @@ async def test_an_answer_is_one_trace_through_all_five_services(
     )
     for span in finished:
         assert span.status.status_code is StatusCode.UNSET
-    served = [span for span in finished if "/" in span.name]
-    assert {span.attributes["ecrs.log_id"] for span in served} == {"find-me"}
-    assert {span.attributes["ecrs.error_code"] for span in served} == {200}
+    server_spans = [span for span in finished if "/" in span.name]
+    assert {span.attributes["ecrs.log_id"] for span in server_spans} == {"find-me"}
+    assert {span.attributes["ecrs.error_code"] for span in server_spans} == {200}
 
 
-async def test_a_degraded_answer_says_so_in_its_trace(
+async def test_the_trace_of_a_degraded_answer_names_stage_and_fallback(
     platform: Platform, spans: InMemorySpanExporter
 ) -> None:
     await platform.rank.aclose()
@@ -140,74 +140,78 @@ async def test_a_degraded_answer_says_so_in_its_trace(
     assert by_name["item"].attributes["ecrs.outcome"] == "ok"
 
 
-async def test_a_fault_is_in_the_trace_by_its_code(platform: Platform, spans: InMemorySpanExporter) -> None:
+async def test_the_trace_of_a_fault_has_its_error_code(
+    platform: Platform, spans: InMemorySpanExporter
+) -> None:
     assert (await platform.ask("nobody")).error.code == 500
     by_name = {span.name: span for span in spans.get_finished_spans()}
     assert by_name[UM].attributes["ecrs.error_code"] == by_name[AS].attributes["ecrs.error_code"] == 500
     assert by_name["user"].attributes["ecrs.outcome"] == "not_found"
 
 
-async def test_a_callers_trace_goes_on(platform: Platform, spans: InMemorySpanExporter) -> None:
+async def test_the_callers_trace_is_continued(platform: Platform, spans: InMemorySpanExporter) -> None:
     trace_id, span_id = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     await platform.ask(traceparent=f"00-{trace_id}-{span_id}-01")
     finished = spans.get_finished_spans()
     assert {f"{span.context.trace_id:032x}" for span in finished} == {trace_id}
-    (door,) = [span for span in finished if span.name == AS]
-    assert f"{door.parent.span_id:016x}" == span_id
+    (gateway_span,) = [span for span in finished if span.name == AS]
+    assert f"{gateway_span.parent.span_id:016x}" == span_id
 
 
-@pytest.mark.parametrize("nonsense", ["", "00-0-0-0", "not a traceparent", "00-" + "f" * 500])
-async def test_a_traceparent_that_is_none_starts_a_new_trace(
-    platform: Platform, spans: InMemorySpanExporter, nonsense: str
+@pytest.mark.parametrize("invalid", ["", "00-0-0-0", "not a traceparent", "00-" + "f" * 500])
+async def test_an_invalid_traceparent_starts_a_new_trace(
+    platform: Platform, spans: InMemorySpanExporter, invalid: str
 ) -> None:
-    assert (await platform.ask(traceparent=nonsense)).error.code == 200
-    (door,) = [span for span in spans.get_finished_spans() if span.name == AS]
-    assert door.parent is None
+    assert (await platform.ask(traceparent=invalid)).error.code == 200
+    (gateway_span,) = [span for span in spans.get_finished_spans() if span.name == AS]
+    assert gateway_span.parent is None
 
 
-async def test_a_caller_who_wants_no_trace_gets_none(platform: Platform, spans: InMemorySpanExporter) -> None:
+async def test_a_request_that_the_caller_does_not_sample_has_no_trace(
+    platform: Platform, spans: InMemorySpanExporter
+) -> None:
     await platform.ask(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")
     assert spans.get_finished_spans() == ()
 
 
-async def test_log_lines_name_the_trace(platform: Platform, spans: InMemorySpanExporter) -> None:
+async def test_log_lines_contain_the_trace_id(platform: Platform, spans: InMemorySpanExporter) -> None:
     with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
         await platform.ask()
-    told = {line["trace_id"] for line in lines if line["event"] == "rpc"}
-    assert told == {f"{span.context.trace_id:032x}" for span in spans.get_finished_spans()}
+    trace_ids = {line["trace_id"] for line in lines if line["event"] == "rpc"}
+    assert trace_ids == {f"{span.context.trace_id:032x}" for span in spans.get_finished_spans()}
     assert len([line for line in lines if line["event"] == "rpc"]) == 5
 
 
-async def test_checks_are_in_no_trace(platform: Platform, spans: InMemorySpanExporter) -> None:
-    def asked() -> list[float]:
+async def test_health_checks_are_not_traced(platform: Platform, spans: InMemorySpanExporter) -> None:
+    def check_counts() -> list[float]:
         samples = [{"dependency": name, "outcome": "ok"} for name in ("redis", "ranker", "user_tower")]
         return [REGISTRY.get_sample_value("ecrs_dependency_seconds_count", labels) for labels in samples]
 
-    before = asked()
+    before = check_counts()
 
-    async def asked_again() -> bool:
-        return all(now > then for now, then in zip(asked(), before, strict=True))
+    async def all_checked_again() -> bool:
+        return all(now > then for now, then in zip(check_counts(), before, strict=True))
 
-    await eventually(asked_again)
+    await eventually(all_checked_again)
     assert spans.get_finished_spans() == ()
 
 
 class Collector(TraceServiceServicer):
-    """Takes what is exported."""
+    """Keeps the export requests that it receives."""
 
     def __init__(self) -> None:
-        self.taken: list[ExportTraceServiceRequest] = []
+        self.requests: list[ExportTraceServiceRequest] = []
 
     async def Export(  # noqa: N802 - gRPC's name
         self, request: ExportTraceServiceRequest, context: grpc.aio.ServicerContext
     ) -> ExportTraceServiceResponse:
-        self.taken.append(request)
+        self.requests.append(request)
         return ExportTraceServiceResponse()
 
 
 @pytest.fixture
 async def collector() -> AsyncIterator[tuple[Collector, str]]:
-    """An OTLP collector, and its endpoint."""
+    """Run an OTLP collector; yields it and its endpoint."""
     collector, grpc_server = Collector(), grpc.aio.server()
     add_TraceServiceServicer_to_server(collector, grpc_server)
     port = grpc_server.add_insecure_port("127.0.0.1:0")
@@ -217,7 +221,7 @@ async def collector() -> AsyncIterator[tuple[Collector, str]]:
 
 
 async def serve_um(redis_url: str, endpoint: str) -> tuple[asyncio.subprocess.Process, str]:
-    """The real program, which exports to `endpoint`; and its target."""
+    """Start um as a program that exports its spans to `endpoint`; returns the process and its target."""
     environment = {
         "ECRS_PORT": "0",
         "ECRS_METRICS_PORT": "0",
@@ -235,23 +239,23 @@ async def serve_um(redis_url: str, endpoint: str) -> tuple[asyncio.subprocess.Pr
     return process, line["address"]
 
 
-async def test_spans_reach_the_collector_that_the_environment_names_before_the_end(
+async def test_spans_reach_the_configured_collector_before_the_process_ends(
     collector: tuple[Collector, str], redis_url: str
 ) -> None:
-    taker, endpoint = collector
+    received, endpoint = collector
     process, target = await serve_um(redis_url, endpoint)
     async with grpc.aio.insecure_channel(target) as channel:
         await UMServiceStub(channel).um_call(UserModelRequest(user_id=USER), timeout=5)
-    process.send_signal(signal.SIGTERM)  # long before the batch would be sent by itself
+    process.send_signal(signal.SIGTERM)  # long before the exporter would send the batch
     assert await asyncio.wait_for(process.wait(), 10) == 0
-    resource_spans = [spans for request in taker.taken for spans in request.resource_spans]
+    resource_spans = [spans for request in received.requests for spans in request.resource_spans]
     resource = {a.key: a.value.string_value for spans in resource_spans for a in spans.resource.attributes}
     assert (resource["service.namespace"], resource["service.name"]) == ("ecrs", "um")
     names = {span.name for spans in resource_spans for scope in spans.scope_spans for span in scope.spans}
     assert names == {UM, "redis"}
 
 
-async def test_a_collector_that_is_away_holds_nothing_up(redis_url: str) -> None:
+async def test_an_unavailable_collector_delays_neither_calls_nor_shutdown(redis_url: str) -> None:
     process, target = await serve_um(redis_url, "http://127.0.0.1:1")
     async with grpc.aio.insecure_channel(target) as channel:
         reply = await UMServiceStub(channel).um_call(UserModelRequest(user_id=USER), timeout=5)
@@ -260,8 +264,8 @@ async def test_a_collector_that_is_away_holds_nothing_up(redis_url: str) -> None
     assert await asyncio.wait_for(process.wait(), 4) == 0
 
 
-async def test_what_makes_and_sends_spans_is_not_imported_while_traces_are_off() -> None:
-    """The rest of OpenTelemetry may be: redis-py imports its metrics where they are installed."""
+async def test_the_tracing_sdk_is_not_imported_while_tracing_is_off() -> None:
+    """The rest of OpenTelemetry may be imported: redis-py imports its metrics API if it is installed."""
     program = (
         "import sys, ecrs.gateway.app, ecrs.um.app, ecrs.serve; from ecrs.rpc import tracing\n"
         "with tracing.exporting_spans('um'), tracing.client_span('redis'): tracing.annotate_span(a=1)\n"
@@ -273,5 +277,5 @@ async def test_what_makes_and_sends_spans_is_not_imported_while_traces_are_off()
     )
     imported = (await process.communicate())[0].decode().split()
     assert "ecrs.rpc.tracing" in imported
-    theirs = ("opentelemetry.sdk.trace", "opentelemetry.exporter", "ecrs.rpc.spans")
-    assert not [name for name in imported if name.startswith(theirs)]
+    unwanted = ("opentelemetry.sdk.trace", "opentelemetry.exporter", "ecrs.rpc.spans")
+    assert not [name for name in imported if name.startswith(unwanted)]

@@ -1,4 +1,4 @@
-"""`ecrs up` as a user starts it, on the platform's own ports."""
+"""Runs `ecrs up` as a user starts it, on the platform's default ports."""
 
 import json
 import os
@@ -37,7 +37,7 @@ class Up:
             self.lines.append(line.rstrip())
 
     def wait_for(self, text: str, limit_s: float = UP_LIMIT_S) -> str:
-        """The first line with `text` in it; fails when the process ends or the limit passes without it."""
+        """Return the first line that contains `text`; fail if the process ends or `limit_s` passes first."""
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
             for line in self.lines:
@@ -47,7 +47,7 @@ class Up:
                 break
             time.sleep(0.05)
         pytest.fail(
-            f"`ecrs up` did not say {text!r} (status {self.process.poll()}):\n" + "\n".join(self.lines)
+            f"`ecrs up` did not print {text!r} (status {self.process.poll()}):\n" + "\n".join(self.lines)
         )
 
     def stop(self) -> int:
@@ -57,21 +57,21 @@ class Up:
 
 
 def children(run_dir: Path) -> dict[str, int]:
-    """Process ids by name."""
+    """Return the ids of the platform's processes by name."""
     state = json.loads((run_dir / "children.json").read_text())
     return {name: child["pid"] for name, child in state.items()}
 
 
 @pytest.fixture(scope="session")
 def cases() -> Iterator[list[Case]]:
-    """Of every chaos test of the run."""
+    """The results of all chaos tests of the run, written to a file at its end."""
     with reported_cases("embedded") as cases:
         yield cases
 
 
 @pytest.fixture(scope="module")
 def up(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """The whole platform over the tiny bundle."""
+    """The whole platform, running with the tiny bundle."""
     running = Up(tiny.path, tmp_path_factory.mktemp("run"))
     try:
         running.wait_for("up: bundle")
@@ -81,7 +81,7 @@ def up(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 def ecrs(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """One `ecrs` command, to its end."""
+    """Run an `ecrs` command and return its result."""
     return subprocess.run(
         [sys.executable, "-m", "ecrs_cli", *arguments],
         capture_output=True,

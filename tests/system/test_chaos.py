@@ -1,4 +1,4 @@
-"""Each part of the embedded platform killed and stopped in its tracks, under load."""
+"""Kills and pauses each process of the embedded platform under load."""
 
 import os
 import signal
@@ -21,11 +21,11 @@ DEGRADED = {
     "rank": {"rank: retrieval order"},
     "valkey": {"user: request", "item: last read"},
 }
-LACKS = {"valkey": {"um", "cm"}}
-"""What the gateway says of it, where that is not the part itself."""
-NOTICED_S = 5.0
+REPORTED_MISSING = {"valkey": {"um", "cm"}}
+"""The services that the gateway reports as missing, by part, if these are not the part itself."""
+NOTICE_LIMIT_S = 5.0
 RECOVERY_LIMIT_S = 30.0
-"""Of a process that is started anew; the goal is 10 s."""
+"""Longest time until full service after a process was killed and restarted; the goal is 10 s."""
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +34,13 @@ def load(up: Up) -> Iterator[Load]:
         yield load
 
 
-def nothing() -> None:
-    """What is killed, `ecrs up` starts again."""
+def do_nothing() -> None:
+    """Mend a killed process: `ecrs up` restarts it."""
 
 
-def noticed(condition: Callable[[set[str]], bool]) -> None:
-    """Return once what the gateway's health says that it missing is so."""
-    deadline = time.monotonic() + NOTICED_S
+def wait_until_missing(condition: Callable[[set[str]], bool]) -> None:
+    """Return once `condition` holds for the dependencies that the gateway's health reports as missing."""
+    deadline = time.monotonic() + NOTICE_LIMIT_S
     while not condition(set(probe("gateway").missing)):
         assert time.monotonic() < deadline, probe("gateway")
         time.sleep(0.05)
@@ -48,23 +48,24 @@ def noticed(condition: Callable[[set[str]], bool]) -> None:
 
 def hang(pid: int, missing: set[str]) -> None:
     os.kill(pid, signal.SIGSTOP)
-    noticed(missing.issubset)
+    wait_until_missing(missing.issubset)
 
 
 @pytest.mark.parametrize("fault", ["kill", "pause"])
 @pytest.mark.parametrize("part", DEGRADED)
-def test_the_shop_shows_products_whatever_dies(
+def test_the_gateway_answers_in_time_whatever_is_killed_or_hangs(
     up: Up, load: Load, cases: list[Case], part: str, fault: str
 ) -> None:
-    broken = children(up.run_dir)[part]
+    pid = children(up.run_dir)[part]
+    missing = REPORTED_MISSING.get(part, {part})
     damage, mend = {
-        "kill": (partial(os.kill, broken, signal.SIGKILL), nothing),
-        "pause": (partial(hang, broken, LACKS.get(part, {part})), partial(os.kill, broken, signal.SIGCONT)),
+        "kill": (partial(os.kill, pid, signal.SIGKILL), do_nothing),
+        "pause": (partial(hang, pid, missing), partial(os.kill, pid, signal.SIGCONT)),
     }[fault]
     case = run_case(load, part, fault, damage, mend, recovery_limit_s=RECOVERY_LIMIT_S)
     cases.append(case)
     assert case.valid == case.calls, case.errors
     assert case.in_deadline == case.calls
     assert set(case.degraded) <= DEGRADED[part]
-    assert case.degraded or fault == "kill"  # a store that is killed is back within a call or two
-    noticed(lambda missing: not missing)
+    assert case.degraded or fault == "kill"  # a killed store is back after one or two calls
+    wait_until_missing(lambda missing: not missing)

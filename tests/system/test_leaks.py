@@ -1,4 +1,4 @@
-"""Twenty rounds of trouble leave nothing behind: no task, no socket, no thread, no memory."""
+"""Twenty faults leak no asyncio tasks, sockets, threads or memory."""
 
 import os
 import re
@@ -19,16 +19,19 @@ pytestmark = pytest.mark.chaos
 
 PARTS = ("um", "cm", "recall", "rank", "valkey")
 HOLD_S = 0.5
-SETTLED_S = 10.0
-"""After the last round, for what is under way to end."""
+"""How long each fault lasts."""
+SETTLE_LIMIT_S = 10.0
+"""Longest wait after the last fault for unfinished work to end."""
 TASKS, FILES, THREADS, MEMORY_MB = 3, 3, 2, 8
-"""So much more of each than after the first ten rounds is what happens to be under way; a leak is one a round
-or one a call, and ten rounds and hundreds of calls follow."""
+"""Allowed growth after the first ten faults, for work that happens to be unfinished.
+
+A leak would be larger: it adds one per fault or one per call, and ten faults and hundreds of calls follow.
+"""
 
 
 @dataclass(frozen=True)
-class Held:
-    """What a process holds."""
+class Resources:
+    """The resources that a process holds."""
 
     tasks: int
     files: int
@@ -36,7 +39,7 @@ class Held:
     memory_mb: float
 
     @classmethod
-    def by(cls, name: str, pid: int) -> "Held":
+    def of(cls, name: str, pid: int) -> "Resources":
         status = Path(f"/proc/{pid}/status").read_text()
         (threads,) = re.findall(r"^Threads:\s+(\d+)", status, re.MULTILINE)
         (memory_kb,) = re.findall(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
@@ -44,7 +47,7 @@ class Held:
         tasks = _tasks(name) if name in PORTS else 0
         return cls(tasks, files, int(threads), int(memory_kb) / 1024)
 
-    def is_within(self, before: "Held") -> bool:
+    def is_within_bounds(self, before: "Resources") -> bool:
         return (
             self.tasks <= before.tasks + TASKS
             and self.files <= before.files + FILES
@@ -60,13 +63,14 @@ def _tasks(service: str) -> int:
     return int(float(tasks))
 
 
-def settled(up: Up, before: dict[str, Held]) -> dict[str, Held]:
-    """What each process of `before` holds now, as soon as that is within bounds, or at last."""
-    deadline = time.monotonic() + SETTLED_S
+def settled_resources(up: Up, before: dict[str, Resources]) -> dict[str, Resources]:
+    """Return the resources of each process in `before`, once within bounds or after SETTLE_LIMIT_S."""
+    deadline = time.monotonic() + SETTLE_LIMIT_S
     while True:
-        held = {name: Held.by(name, pid) for name, pid in children(up.run_dir).items() if name in before}
-        if all(held[name].is_within(before[name]) for name in before) or time.monotonic() > deadline:
-            return held
+        pids = {name: pid for name, pid in children(up.run_dir).items() if name in before}
+        now = {name: Resources.of(name, pid) for name, pid in pids.items()}
+        if all(now[name].is_within_bounds(before[name]) for name in before) or time.monotonic() > deadline:
+            return now
         time.sleep(0.2)
 
 
@@ -76,7 +80,7 @@ def load(up: Up) -> Iterator[Load]:
         yield load
 
 
-def test_twenty_rounds_leave_nothing_behind(up: Up, load: Load) -> None:
+def test_twenty_faults_leak_nothing(up: Up, load: Load) -> None:
     def kill(part: str) -> None:
         os.kill(children(up.run_dir)[part], signal.SIGKILL)
         time.sleep(HOLD_S)
@@ -88,19 +92,19 @@ def test_twenty_rounds_leave_nothing_behind(up: Up, load: Load) -> None:
         os.kill(children(up.run_dir)[part], signal.SIGCONT)
         load.full_service(time.monotonic(), limit_s=10)
 
-    def rounds(fault: Callable[[str], None]) -> None:
+    def inflict(fault: Callable[[str], None]) -> None:
         for part in PARTS:
             fault(part)
 
-    rounds(kill)
-    rounds(pause)  # and pools of connections are as large as they will be
-    before = {name: Held.by(name, pid) for name, pid in children(up.run_dir).items()}
-    rounds(pause)
-    after = settled(up, before)
-    rounds(kill)
-    after |= settled(up, {"gateway": before["gateway"]})  # the others are new
-    grown = {name: (before[name], held) for name, held in after.items() if not held.is_within(before[name])}
-    for name, held in after.items():
-        print(f"{name}: {before[name]} -> {held}")
-    assert not grown
+    inflict(kill)
+    inflict(pause)  # after this, connection pools have reached their final size
+    before = {name: Resources.of(name, pid) for name, pid in children(up.run_dir).items()}
+    inflict(pause)
+    after = settled_resources(up, before)
+    inflict(kill)
+    after |= settled_resources(up, {"gateway": before["gateway"]})  # the other processes are new
+    for name, resources in after.items():
+        print(f"{name}: {before[name]} -> {resources}")
+    leaking = {name for name, resources in after.items() if not resources.is_within_bounds(before[name])}
+    assert not leaking
     assert all(call.valid for call in load.calls)

@@ -1,4 +1,4 @@
-"""Products come, run out and go while the platform runs, and a restart changes nothing of it."""
+"""Items are added, marked out of stock and removed while the platform runs; the changes survive restarts."""
 
 import json
 import os
@@ -30,7 +30,7 @@ USER = "8888"
 
 
 class Platform:
-    """What the running platform says."""
+    """Queries to the services of the running platform."""
 
     def __init__(self) -> None:
         self.channels = {name: grpc.insecure_channel(f"127.0.0.1:{port}") for name, port in PORTS.items()}
@@ -46,7 +46,7 @@ class Platform:
         reply = ASServiceStub(self.channels["gateway"]).as_call(ASRequest(user_id=USER), timeout=5)
         return {info.sku_id for info in reply.item_infos}
 
-    def known(self, sku: str) -> bool:
+    def has_item(self, sku: str) -> bool:
         reply = CMServiceStub(self.channels["cm"]).cm_call(CMRequest(item_ids=[sku]), timeout=5)
         return reply.error.code == 200
 
@@ -61,7 +61,7 @@ def platform(up: Up) -> Iterator[Platform]:
 
 @pytest.fixture(scope="module")
 def favourite(tiny: Bundle) -> Item:
-    """The product that the user bought most often."""
+    """The item that the user bought most often."""
     history = dict(map(parse_history, tiny.lines("histories.dat")))[USER]
     items = {item.sku: item for item in map(parse_item, tiny.lines("products.dat"))}
     bought = Counter(action.sku for action in history if action.type is ActionType.ORDER)
@@ -69,7 +69,7 @@ def favourite(tiny: Bundle) -> Item:
 
 
 def within(limit_s: float, condition: Callable[[], bool]) -> float:
-    """How long the condition took to hold, in seconds; fails when it took more than `limit_s`."""
+    """Wait until `condition` holds and return how many seconds that took; fail after `limit_s`."""
     started = time.monotonic()
     while not condition():
         assert time.monotonic() - started < limit_s
@@ -82,57 +82,59 @@ def add(sku: str, like: Item) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "1 product added\n", "")
 
 
-def end(up: Up, name: str) -> None:
-    """Kill a child and wait until the platform, with another in its place, serves again."""
+def kill_and_wait_for_restart(up: Up, name: str) -> None:
+    """Kill a child process and wait until the platform has restarted it and serves again."""
     children = json.loads((up.run_dir / "children.json").read_text())
     os.kill(children[name]["pid"], signal.SIGKILL)
     up.wait_for(f"{name} ended with -9; restarting it")
     within(30, lambda: ecrs("health").returncode == 0)
 
 
-def test_a_new_product_is_recalled_within_a_second(platform: Platform, favourite: Item) -> None:
+def test_a_new_item_is_recalled_within_a_second(platform: Platform, favourite: Item) -> None:
     assert "brand-new" not in platform.recalled()
     add("brand-new", favourite)
     within(1.0, lambda: "brand-new" in platform.recalled())
     within(1.0, lambda: "brand-new" in platform.recommended())
-    assert platform.known("brand-new")
+    assert platform.has_item("brand-new")
 
 
-def test_a_product_of_an_unknown_brand_shop_and_category_is_taken(platform: Platform) -> None:
+def test_an_item_of_unknown_brand_shop_and_category_is_accepted(platform: Platform) -> None:
     done = ecrs("item", "add", "strange", "-1", "no such shop", "no such category")
     assert (done.returncode, done.stdout) == (0, "1 product added\n")
-    assert platform.known("strange")
+    assert platform.has_item("strange")
 
 
-def test_a_file_of_products_is_added_in_batches(platform: Platform, favourite: Item, tmp_path: Path) -> None:
+def test_a_file_of_items_is_added_in_batches(platform: Platform, favourite: Item, tmp_path: Path) -> None:
     tail = f"{favourite.brand}:{favourite.shop}:{favourite.category}"
     file = tmp_path / "products.dat"
-    skus = [f"filed-{n}" for n in range(1500)]
+    skus = [f"from-file-{n}" for n in range(1500)]
     file.write_text("\n".join(f"{sku}:{tail}" for sku in skus) + "\n\n")
     done = ecrs("item", "add", "--file", str(file))
     assert (done.returncode, done.stdout) == (0, "1,500 products added\n")
-    assert platform.known("filed-0")
-    assert platform.known("filed-1499")
+    assert platform.has_item("from-file-0")
+    assert platform.has_item("from-file-1499")
     assert ecrs("item", "remove", *skus).stdout == "1,500 products removed\n"
-    assert not platform.known("filed-1499")
+    assert not platform.has_item("from-file-1499")
 
 
-def test_what_was_added_and_removed_outlives_recall_and_the_store(
+def test_item_changes_survive_restarts_of_recall_and_the_store(
     up: Up, platform: Platform, favourite: Item
 ) -> None:
-    add("lasting", favourite)
-    add("passing", favourite)
-    assert ecrs("item", "remove", "passing").returncode == 0
+    add("kept", favourite)
+    add("removed", favourite)
+    assert ecrs("item", "remove", "removed").returncode == 0
     for child in ("recall", "valkey"):
-        end(up, child)
-        within(5, lambda: "lasting" in platform.recalled())
-        assert "passing" not in platform.recalled()
-        assert platform.known("lasting")
-        assert not platform.known("passing")
-    assert "lasting" in platform.recommended()
+        kill_and_wait_for_restart(up, child)
+        within(5, lambda: "kept" in platform.recalled())
+        assert "removed" not in platform.recalled()
+        assert platform.has_item("kept")
+        assert not platform.has_item("removed")
+    assert "kept" in platform.recommended()
 
 
-def test_a_product_out_of_stock_is_left_out_until_it_is_back(platform: Platform, favourite: Item) -> None:
+def test_an_item_out_of_stock_is_not_recommended_until_it_is_back(
+    platform: Platform, favourite: Item
+) -> None:
     sku = favourite.sku
     assert sku in platform.recommended()
     done = ecrs("item", "stock", sku, "--out")
@@ -143,11 +145,11 @@ def test_a_product_out_of_stock_is_left_out_until_it_is_back(platform: Platform,
     assert sku in platform.recommended()
 
 
-def test_a_removed_product_is_gone_and_can_be_added_again(platform: Platform, favourite: Item) -> None:
+def test_a_removed_item_is_unknown_and_can_be_added_again(platform: Platform, favourite: Item) -> None:
     done = ecrs("item", "remove", favourite.sku)
     assert (done.returncode, done.stdout) == (0, "1 product removed\n")
     assert favourite.sku not in platform.recommended()
-    assert not platform.known(favourite.sku)
+    assert not platform.has_item(favourite.sku)
     add(favourite.sku, favourite)
     assert favourite.sku in platform.recommended()
 
@@ -162,14 +164,14 @@ def test_a_removed_product_is_gone_and_can_be_added_again(platform: Platform, fa
         (("stock", "never there", "--out"), "0 products marked out of stock, 1 unknown: never there"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(up: Up, arguments: tuple[str, ...], reason: str) -> None:
+def test_a_command_that_fails_prints_one_line(up: Up, arguments: tuple[str, ...], reason: str) -> None:
     done = ecrs("item", *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert reason in line
 
 
-def test_a_bad_line_of_a_file_is_named_and_nothing_is_added(platform: Platform, tmp_path: Path) -> None:
+def test_an_invalid_line_of_a_file_is_named_and_nothing_is_added(platform: Platform, tmp_path: Path) -> None:
     file = tmp_path / "products.dat"
     for bad, reason in (("oops", "expected 4 fields"), ("first:1:2:3", "appears twice")):
         file.write_text(f"first:1:2:3\n{bad}\n")
@@ -177,10 +179,10 @@ def test_a_bad_line_of_a_file_is_named_and_nothing_is_added(platform: Platform, 
         assert done.returncode == 1
         assert f"{file}:2: " in done.stderr
         assert reason in done.stderr
-        assert not platform.known("first")
+        assert not platform.has_item("first")
 
 
-def test_without_a_platform_the_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_platform_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ECRS_CM_TARGET", "127.0.0.1:1")
     done = ecrs("item", "remove", "1")
     assert (done.returncode, done.stderr) == (1, "ecrs: no answer from cm at 127.0.0.1:1: UNAVAILABLE\n")

@@ -1,4 +1,4 @@
-"""The whole embedded platform, through the client's commands and gRPC."""
+"""The whole embedded platform, used through the client's commands and gRPC."""
 
 import json
 import urllib.request
@@ -31,7 +31,7 @@ def gateway() -> Iterator[ASServiceStub]:
 
 
 def full(*arguments: str, into):
-    """All fields of the reply to a command."""
+    """Run a command with --full and parse its output into the message `into`, with all fields."""
     done = ecrs(*arguments, "--full")
     assert done.returncode == 0, done.stderr
     return text_format.Parse(done.stdout, into)
@@ -42,7 +42,7 @@ def test_ecrs_prints_what_the_original_prints(arguments: str) -> None:
     assert_printed_like(TRANSCRIPTS[arguments], ecrs(*arguments.split()).stdout)
 
 
-def test_a_known_user_by_id(tiny: Bundle) -> None:
+def test_a_known_user_gets_recommendations_by_id(tiny: Bundle) -> None:
     reply = full("as", "8888", into=ASResponse())
     assert reply.error.code == 200
     assert reply.bundle_version == tiny.version
@@ -56,7 +56,7 @@ def test_a_known_user_by_id(tiny: Bundle) -> None:
     ]  # fmt: skip
 
 
-def test_a_new_user_by_profile() -> None:
+def test_a_new_user_gets_recommendations_by_profile() -> None:
     reply = full("as", *PROFILE, into=ASResponse())
     assert reply.error.code == 200
     assert len(reply.item_infos) == 100
@@ -64,50 +64,50 @@ def test_a_new_user_by_profile() -> None:
 
 
 @pytest.mark.parametrize("user_id", ["", "0", "-1"])
-def test_the_ids_of_a_new_user_are_alike(gateway: ASServiceStub, user_id: str) -> None:
+def test_all_ids_of_a_new_user_give_the_same_answer(gateway: ASServiceStub, user_id: str) -> None:
     profile = UserInfo(age="5.0", sex="1.0")
     reply = gateway.as_call(ASRequest(user_id=user_id, user_info=profile), timeout=5)
-    same = gateway.as_call(ASRequest(user_info=profile), timeout=5)
-    assert list(reply.item_infos) == list(same.item_infos)
+    without_id = gateway.as_call(ASRequest(user_info=profile), timeout=5)
+    assert list(reply.item_infos) == list(without_id.item_infos)
 
 
-def test_an_unknown_user_is_ums_error() -> None:
+def test_an_unknown_user_gets_the_error_of_um() -> None:
     assert ecrs("as", "5").stdout == TRANSCRIPTS["um 5"] + "\n"
 
 
-def test_an_unknown_user_with_a_profile_is_served(gateway: ASServiceStub) -> None:
+def test_an_unknown_user_with_a_profile_gets_recommendations(gateway: ASServiceStub) -> None:
     reply = gateway.as_call(ASRequest(user_id="5", user_info=UserInfo(age="5.0")), timeout=5)
     assert reply.error.code == 200
     assert reply.stages[0].outcome == "not_found"
 
 
-def test_a_request_about_nobody_is_a_bad_request(gateway: ASServiceStub) -> None:
+def test_a_request_without_a_user_is_a_bad_request(gateway: ASServiceStub) -> None:
     reply = gateway.as_call(ASRequest(user_id="0"), timeout=5)
     assert reply.error.code == 400
     assert reply.error.text == "the request names no user: set user_id or user_info"
 
 
-def test_a_session_moves_an_anonymous_users_answer(gateway: ASServiceStub) -> None:
+def test_a_session_changes_the_answer_for_an_anonymous_user(gateway: ASServiceStub) -> None:
     clicks = [Interaction(sku_id="99654", ts=1_700_000_000, type="VIEW")] * 3
-    without = gateway.as_call(ASRequest(user_info=UserInfo(age="5.0")), timeout=5)
+    without_clicks = gateway.as_call(ASRequest(user_info=UserInfo(age="5.0")), timeout=5)
     with_clicks = gateway.as_call(ASRequest(user_info=UserInfo(age="5.0", history=clicks)), timeout=5)
-    assert [i.sku_id for i in without.item_infos] != [i.sku_id for i in with_clicks.item_infos]
+    assert [i.sku_id for i in without_clicks.item_infos] != [i.sku_id for i in with_clicks.item_infos]
 
 
-def test_request_num_limits_the_answer_to_the_best(gateway: ASServiceStub) -> None:
+def test_request_num_limits_the_answer_to_the_best_items(gateway: ASServiceStub) -> None:
     everything = gateway.as_call(ASRequest(user_id="8888"), timeout=5)
     few = gateway.as_call(ASRequest(user_id="8888", request_num=5), timeout=5)
     assert list(few.item_infos) == list(everything.item_infos)[:5]
 
 
-def test_the_callers_log_id_comes_back_and_is_in_every_services_log(gateway: ASServiceStub, up: Up) -> None:
+def test_the_callers_log_id_is_in_the_reply_and_in_every_services_log(gateway: ASServiceStub, up: Up) -> None:
     reply = gateway.as_call(ASRequest(user_id="8888", log_id="follow-me"), timeout=5)
     assert reply.log_id == "follow-me"
     for name in PORTS:
         lines = map(json.loads, (up.run_dir / "log" / f"{name}.log").read_text().splitlines())
-        mine = [line for line in lines if line.get("log_id") == "follow-me" and line["event"] == "rpc"]
-        assert len(mine) == 1, name
-        assert (mine[0]["service"], mine[0]["error_code"]) == (name, 200)
+        own = [line for line in lines if line.get("log_id") == "follow-me" and line["event"] == "rpc"]
+        assert len(own) == 1, name
+        assert (own[0]["service"], own[0]["error_code"]) == (name, 200)
 
 
 def test_um_prints_profile_and_history() -> None:
@@ -116,7 +116,7 @@ def test_um_prints_profile_and_history() -> None:
     assert 0 < len(reply.user_info.history) <= 50
 
 
-def test_cm_prints_known_products_and_names_missing_ones() -> None:
+def test_cm_prints_known_items_and_lists_missing_ids() -> None:
     reply = full("cm", "99654,12048,7", into=CMResponse())
     assert [info.sku_id for info in reply.item_infos] == ["99654", "12048"]
     assert list(reply.missing_ids) == ["7"]
@@ -135,14 +135,14 @@ def test_a_usage_error_prints_the_usage() -> None:
     assert "client.py as 8888" in done.stderr
 
 
-def test_health_says_every_service_serves() -> None:
+def test_health_reports_every_service_as_serving() -> None:
     done = ecrs("health")
     assert done.returncode == 0
     assert [line.split() for line in done.stdout.splitlines()] == [[name, "SERVING"] for name in PORTS]
 
 
 @pytest.mark.parametrize("name", PORTS)
-def test_metrics_show_calls_and_the_bundle(name: str, tiny: Bundle) -> None:
+def test_metrics_include_calls_and_the_bundle_version(name: str, tiny: Bundle) -> None:
     url = f"http://127.0.0.1:{PORTS[name] + METRICS_OFFSET}/metrics"
     with urllib.request.urlopen(url, timeout=5) as reply:
         text = reply.read().decode()

@@ -1,4 +1,4 @@
-"""kill -9 of the stores: of what was seeded, and put since, nothing is lost."""
+"""A store that is killed with SIGKILL loses neither seeded data nor later changes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from ecrs.storage.milvus_vectors import ALIAS
 from tests.compose.conftest import PROJECT, Stack, run, wait_until
 from tests.store_digest import BATCH, digest, records
 
-SKU = "put-just-now"
+SKU = "just-added"
 RECOVERY_LIMIT_S = 90.0
 
 
@@ -23,7 +23,7 @@ def products(stack: Stack) -> Iterator[tuple[str, bytes]]:
 
 
 def vectors(stack: Stack) -> Iterator[tuple[str, bytes]]:
-    """Of the live collection, all."""
+    """Yield every row of the live collection."""
     token = "root:" + stack.secret("milvus_password")
     client = pymilvus.MilvusClient(f"http://{stack.address('milvus')}:19530", token=token, timeout=10)
     try:
@@ -37,11 +37,11 @@ def vectors(stack: Stack) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.fixture
-def put(stack: Stack, bundle_dir: Path, known: dict[str, Any]) -> Iterator[None]:
-    """A product put just now, like one the shop has; gone afterwards."""
+def added_item(stack: Stack, bundle_dir: Path, stored: dict[str, Any]) -> Iterator[None]:
+    """Add an item that resembles an existing one; remove it afterwards."""
     with (bundle_dir / "products.dat").open() as lines:
-        like = next(lines).strip().split(":")[1:]
-    assert item(stack, "add", SKU, *like) == "1 product added\n"
+        similar_item = next(lines).strip().split(":")[1:]
+    assert item(stack, "add", SKU, *similar_item) == "1 product added\n"
     yield
     item(stack, "remove", SKU)
 
@@ -50,24 +50,24 @@ def item(stack: Stack, *arguments: str) -> str:
     return stack.compose("exec", "-T", "client", "ecrs", "item", *arguments, check=False)
 
 
-@pytest.mark.parametrize(("store", "held"), [("redis", products), ("milvus", vectors)])
-def test_a_killed_store_has_lost_nothing(
-    stack: Stack, bundle_dir: Path, put: None, store: str, held: Any
+@pytest.mark.parametrize(("store", "rows"), [("redis", products), ("milvus", vectors)])
+def test_a_killed_store_loses_no_data(
+    stack: Stack, bundle_dir: Path, added_item: None, store: str, rows: Any
 ) -> None:
     seeded = sum(1 for _ in (bundle_dir / "products.dat").open())
-    wait_until("what was put", lambda: any(key.startswith(SKU) for key, _ in held(stack)), 10)
-    count, before = digest(held(stack))
+    wait_until("the added item", lambda: any(key.startswith(SKU) for key, _ in rows(stack)), 10)
+    count, before = digest(rows(stack))
     assert count > seeded
     run("docker", "kill", f"{PROJECT}-{store}-1")
     run("docker", "start", f"{PROJECT}-{store}-1")
     stack.wait_until_healthy(RECOVERY_LIMIT_S)
-    wait_until("the store reads", lambda: reads(held, stack), RECOVERY_LIMIT_S)
-    assert digest(held(stack)) == (count, before)
+    wait_until("the store can be read", lambda: can_be_read(rows, stack), RECOVERY_LIMIT_S)
+    assert digest(rows(stack)) == (count, before)
 
 
-def reads(held: Any, stack: Stack) -> bool:
-    """Milvus is healthy before it has loaded what it holds."""
+def can_be_read(rows: Any, stack: Stack) -> bool:
+    """True if the store returns rows; Milvus is healthy before it has loaded its collections."""
     try:
-        return next(iter(held(stack)), None) is not None
+        return next(iter(rows(stack)), None) is not None
     except pymilvus.MilvusException:
         return False

@@ -1,4 +1,4 @@
-"""Starting and ending: clean, killed, twice, in the wrong place."""
+"""Start and stop of the embedded platform: clean, killed, twice, on occupied ports, with bad bundles."""
 
 import json
 import os
@@ -55,17 +55,15 @@ def test_ctrl_c_stops_everything_and_a_second_start_seeds_nothing(tiny: Bundle, 
         assert second.stop() == 0
 
 
-def test_another_bundle_replaces_the_former_and_the_shops_own_items_stay(
-    tiny: Bundle, tmp_path: Path
-) -> None:
+def test_a_new_bundle_replaces_the_old_one_and_item_changes_are_kept(tiny: Bundle, tmp_path: Path) -> None:
     smaller = grow(tiny, 200, tmp_path / "bundles")
-    gone = Bundle.open(tiny.path).catalogue.skus[-1]
+    dropped = Bundle.open(tiny.path).catalogue.skus[-1]
     first = Up(tiny.path, tmp_path)
     try:
         first.wait_for("up: bundle")
         assert ecrs("item", "add", "of-the-shop", "1", "2", "3").returncode == 0
         assert ecrs("item", "remove", "12048").returncode == 0
-        assert "code: 200" in ecrs("cm", gone).stdout
+        assert "code: 200" in ecrs("cm", dropped).stdout
     finally:
         assert first.stop() == 0
 
@@ -73,14 +71,14 @@ def test_another_bundle_replaces_the_former_and_the_shops_own_items_stay(
     try:
         assert second.wait_for("redis: version").endswith(" stale keys removed")
         second.wait_for("up: bundle")
-        for sku, code in (("of-the-shop", 200), ("1", 200), ("12048", 500), (gone, 500)):
+        for sku, code in (("of-the-shop", 200), ("1", 200), ("12048", 500), (dropped, 500)):
             assert f"code: {code}" in ecrs("cm", sku).stdout, sku
         assert "code: 200" in ecrs("as", "8888").stdout
     finally:
         assert second.stop() == 0
 
 
-def test_after_kill_9_nothing_is_left_and_the_next_start_says_so(tiny: Bundle, tmp_path: Path) -> None:
+def test_kill_9_leaves_no_process_and_the_next_start_reports_it(tiny: Bundle, tmp_path: Path) -> None:
     first = Up(tiny.path, tmp_path)
     first.wait_for("up: bundle")
     pids = list(children(tmp_path).values())
@@ -96,19 +94,17 @@ def test_after_kill_9_nothing_is_left_and_the_next_start_says_so(tiny: Bundle, t
         assert second.stop() == 0
 
 
-def test_what_a_killed_run_left_alive_is_ended_and_unknown_users_are_not(
-    tiny: Bundle, tmp_path: Path
-) -> None:
-    """A child that outlived its parent, and a pid that now belongs to somebody else."""
+def test_a_start_ends_leftover_children_and_no_other_process(tiny: Bundle, tmp_path: Path) -> None:
+    """One child outlived its parent, and another child's pid now belongs to a different process."""
     first = Up(tiny.path, tmp_path)
     first.wait_for("up: bundle")
     pids = children(tmp_path)
-    os.kill(pids["um"], signal.SIGSTOP)  # too stiff to hear that its parent died
+    os.kill(pids["um"], signal.SIGSTOP)  # so that it cannot react to the death of its parent
     first.process.kill()
     first.process.wait(10)
     wait_until_gone([pid for name, pid in pids.items() if name != "um"])
     state = json.loads((tmp_path / "children.json").read_text())
-    state["unknown_user"] = {"pid": os.getpid(), "started": 1}
+    state["reused_pid"] = {"pid": os.getpid(), "started": 1}
     (tmp_path / "children.json").write_text(json.dumps(state))
 
     second = Up(tiny.path, tmp_path)
@@ -120,7 +116,7 @@ def test_what_a_killed_run_left_alive_is_ended_and_unknown_users_are_not(
         assert second.stop() == 0
 
 
-def test_a_child_that_dies_is_started_again(tiny: Bundle, tmp_path: Path) -> None:
+def test_a_child_that_dies_is_restarted(tiny: Bundle, tmp_path: Path) -> None:
     up = Up(tiny.path, tmp_path)
     try:
         up.wait_for("up: bundle")
@@ -134,7 +130,7 @@ def test_a_child_that_dies_is_started_again(tiny: Bundle, tmp_path: Path) -> Non
         assert up.stop() == 0
 
 
-def test_a_killed_store_has_lost_nothing(tiny: Bundle, tmp_path: Path) -> None:
+def test_a_killed_store_loses_no_data(tiny: Bundle, tmp_path: Path) -> None:
     up = Up(tiny.path, tmp_path)
     try:
         up.wait_for("up: bundle")
@@ -151,36 +147,38 @@ def test_a_killed_store_has_lost_nothing(tiny: Bundle, tmp_path: Path) -> None:
         assert up.stop() == 0
 
 
-def test_starting_twice_says_so(tiny: Bundle, tmp_path: Path) -> None:
+def test_a_second_start_is_refused_in_one_line(tiny: Bundle, tmp_path: Path) -> None:
     up = Up(tiny.path, tmp_path)
     try:
         up.wait_for("up: bundle")
-        again = ecrs("up", str(tiny.path), "--run-dir", str(tmp_path))
-        assert again.returncode == 1
-        assert "the platform is already running" in again.stderr
-        assert "Traceback" not in again.stderr
+        second = ecrs("up", str(tiny.path), "--run-dir", str(tmp_path))
+        assert second.returncode == 1
+        assert "the platform is up already" in second.stderr
+        assert "Traceback" not in second.stderr
     finally:
         assert up.stop() == 0
 
 
-def test_a_port_that_is_taken_is_named(tiny: Bundle, tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", PORTS["cm"]))
-        taken.listen()
+def test_an_occupied_port_is_named(tiny: Bundle, tmp_path: Path) -> None:
+    with socket.socket() as occupied:
+        occupied.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        occupied.bind(("127.0.0.1", PORTS["cm"]))
+        occupied.listen()
         done = ecrs("up", str(tiny.path), "--run-dir", str(tmp_path))
     assert done.returncode == 1
     assert "port 8920 (cm) is in use" in done.stderr
 
 
-def test_no_bundle_says_where_it_was_looked_for(tmp_path: Path) -> None:
+def test_a_missing_bundle_is_reported_with_its_path(tmp_path: Path) -> None:
     done = ecrs("up", str(tmp_path / "nowhere"), "--run-dir", str(tmp_path / "run"))
     assert done.returncode == 1
     assert f"no bundle at {tmp_path / 'nowhere'}" in done.stderr
 
 
 @pytest.mark.parametrize("file", ["ranker/inference.pdiparams", "vocabulary/brand.txt"])
-def test_a_bundle_with_one_byte_changed_is_refused_by_name(tiny: Bundle, tmp_path: Path, file: str) -> None:
+def test_a_bundle_file_with_one_changed_byte_is_refused_and_named(
+    tiny: Bundle, tmp_path: Path, file: str
+) -> None:
     damaged = tmp_path / "bundle"
     shutil.copytree(tiny.path, damaged)
     content = bytearray((damaged / file).read_bytes())
@@ -200,7 +198,7 @@ def test_a_bundle_with_one_byte_changed_is_refused_by_name(tiny: Bundle, tmp_pat
         ("milvus", {"ECRS_VECTORS": "faiss"}, "ecrs: ECRS_VECTORS is 'faiss'"),
     ],
 )
-def test_a_store_that_cannot_be_seeded_is_one_line(
+def test_a_store_that_cannot_be_seeded_is_reported_in_one_line(
     tiny: Bundle, monkeypatch: pytest.MonkeyPatch, store: str, setting: dict[str, str], reason: str
 ) -> None:
     for name, value in {"ECRS_BUNDLE": str(tiny.path), **setting}.items():

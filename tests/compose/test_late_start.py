@@ -1,4 +1,4 @@
-"""A machine comes up after a power cut, its containers in any order, and one of them half a minute late."""
+"""Simulates a reboot after a power cut: containers start in any order, and one starts 30 seconds late."""
 
 import time
 
@@ -11,12 +11,14 @@ pytestmark = pytest.mark.chaos
 
 LATE_S = 30.0
 RECOVERY_LIMIT_S = 60.0
-"""From the late part's start; Milvus alone takes 10 s, and a health check looks every 5 s."""
-NOT_ASKED = ("serving-item-tower",)
-"""For new products alone."""
+"""Longest time from the late part's start to full service; Milvus alone takes 10 s, and health checks run
+every 5 s."""
+NOT_NEEDED = ("serving-item-tower",)
+"""Parts that recommendations do not use: the item tower embeds new items only."""
 PARTS = [service for service in SERVICES if service != "client"]
 ALWAYS = ("redis", "recall")
-"""Tested without --every-case too: one that others cannot do without, one that the gateway can."""
+"""Parts tested without --every-case too: other services require Redis, and the gateway can do without
+recall."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -24,20 +26,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("late", PARTS if metafunc.config.getoption("every_case", False) else ALWAYS)
 
 
-def test_the_platform_comes_up_when_a_part_is_late(stack: Stack, late: str) -> None:
+def test_the_platform_reaches_full_service_when_a_part_starts_late(stack: Stack, late: str) -> None:
     users = stack.users()
     containers = {service: stack.inspect(service)["Id"] for service in (*SERVICES, *ONE_SHOTS)}
     run("docker", "kill", *(containers[service] for service in SERVICES))
-    prompt = [container for service, container in containers.items() if service != late]
-    run("docker", "start", *prompt)  # which knows nothing of depends_on
-    came = time.monotonic()
+    others = [container for service, container in containers.items() if service != late]
+    run("docker", "start", *others)  # ignores depends_on, as a reboot does
+    others_started = time.monotonic()
     if late != "gateway":
         wait_until("an answer", lambda: "item_infos" in ask(stack, users[0]), LATE_S)
-    time.sleep(max(0.0, came + LATE_S - time.monotonic()))
+    time.sleep(max(0.0, others_started + LATE_S - time.monotonic()))
     if late != "gateway":
         answer = ask(stack, users[0])
         assert "item_infos" in answer
-        assert ("degraded" in answer) == (late not in NOT_ASKED)
+        assert ("degraded" in answer) == (late not in NOT_NEEDED)
     run("docker", "start", containers[late])
     started = time.monotonic()
     stack.wait_until_healthy(RECOVERY_LIMIT_S)
@@ -49,5 +51,5 @@ def test_the_platform_comes_up_when_a_part_is_late(stack: Stack, late: str) -> N
 
 
 def ask(stack: Stack, user: str) -> str:
-    """All fields of an answer as text, empty without a reply."""
+    """Return the gateway's answer with all fields as text, or an empty string without an answer."""
     return stack.compose("exec", "-T", "client", "python", "client.py", "as", user, "--full", check=False)
