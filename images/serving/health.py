@@ -20,6 +20,7 @@ INFERENCE = "/baidu.paddle_serving.pipeline_serving.PipelineService/inference"
 
 
 def main():
+    """Return 0 if the server answers a row as its signature says; else print the reason and return 1."""
     signature = ModelSignature.load(os.environ["MODEL_DIR"])
     columns = len(signature.columns)
     row = wire.Tensor(name=signature.feed, elem_type=0, shape=[1, columns], int64_data=[0] * columns)

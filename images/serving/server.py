@@ -61,6 +61,7 @@ class Guard(RequestOp):
         super().__init__()
 
     def unpack_request_package(self, request):
+        """Return feed, log id, error code and error text, as the pipeline expects them."""
         try:
             feed = {self.signature.feed: self.signature.check(self.matrix(request))}
             return feed, request.logid, None, ""
@@ -100,6 +101,7 @@ class Answer(ResponseOp):
         super().__init__(input_ops=input_ops)
 
     def pack_response_package(self, channeldata):
+        """Return the reply with the model's output and version."""
         # The stock packing is used for errors only, where it does not touch the output.
         reply = super().pack_response_package(channeldata) if channeldata.error_code else wire.Response()
         reply.key.append("version")
@@ -179,6 +181,7 @@ def pipeline(model_dir, signature):
 
 
 def main():
+    """Check the model in MODEL_DIR and serve it until SIGTERM. Returns the exit code."""
     # Log to standard error, as a container should; the stock logger writes rotating files of 512 MB. Its
     # warnings only list the defaults that it fills in, and the DAG's errors repeat those of the op and the
     # guard.
