@@ -277,7 +277,7 @@ def test_bytes_that_are_not_a_message_are_an_invalid_argument(
     platform: Platform, method: str, case: str
 ) -> None:
     name = types(method)[0].DESCRIPTOR.full_name
-    refusal = (grpc.StatusCode.INVALID_ARGUMENT, f"the request is no valid {name}")
+    refusal = (grpc.StatusCode.INVALID_ARGUMENT, f"the request is not a valid {name}")
     assert platform.send(method, UNPARSABLE[case]) == refusal
     platform.assert_answers_correctly(method)
 

@@ -120,7 +120,7 @@ def test_variants_of_the_action_file_are_accepted(files: Files, tmp_path: Path, 
         ("1,1,2018-02-01,,2", "is not a time like 2018-02-01 23:45:28"),
         ("1,1,1517443200,,2", "is not a time"),
         ("1,1,2018-02-01 23:45:28,,6", "type '6' is not one of 1 to 5"),
-        ("1,1,2018-02-01 23:45:28,,", "type '' is none"),
+        ("1,1,2018-02-01 23:45:28,,", "type '' is not one of"),
         ("1,1\x00,2018-02-01 23:45:28,,2", "contains a control character"),
     ],
 )
