@@ -99,7 +99,7 @@ class Platform:
     def gateway(self, **targets: str) -> Iterator[grpc.Channel]:
         """Yield a channel to another gateway that uses this platform's services except for `targets`."""
         stack = AsyncExitStack()
-        settings = {**self.targets, **targets, "patience_s": 0.0, "reserve_s": 0.5}
+        settings = {**self.targets, **targets, "startup_wait_s": 0.0, "reserve_s": 0.5}
         running = self._run(self._serve("gateway", stack, settings))
         try:
             with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:

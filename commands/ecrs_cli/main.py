@@ -13,7 +13,7 @@ from ecrs.local.errors import StartError
 from ecrs.ports import PORTS
 from ecrs.probe import probe
 from ecrs.rpc.errors import Fault
-from ecrs.rpc.log import only_warnings
+from ecrs.rpc.log import log_warnings_only
 from ecrs.settings import BundleSettings
 from ecrs_models import commands as models
 from ecrs_models.errors import DataError
@@ -45,7 +45,7 @@ def up(
     """Run the whole platform on this machine, without Docker, until Ctrl-C."""
     from ecrs_cli import embedded
 
-    only_warnings()
+    log_warnings_only()
     opened = Bundle.open(bundle or BundleSettings().bundle)
     asyncio.run(embedded.up(opened, run_dir))
 
@@ -55,7 +55,7 @@ def demo() -> None:
     """Go from real purchases to recommendations: build a bundle, run the platform, send requests, stop."""
     from ecrs_cli import demo as steps
 
-    only_warnings()
+    log_warnings_only()
     steps.run(typer.echo)
 
 

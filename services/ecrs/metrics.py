@@ -20,7 +20,7 @@ DEGRADED_ANSWERS = Counter(
     "ecrs_degraded_total", "Answers in which a fallback replaced a failed stage", ["stage", "fallback"]
 )
 RANKING_DEPTH = Gauge(
-    "ecrs_quality",
+    "ecrs_ranking_depth",
     "Ranking depth: the share of the candidates that the gateway ranks; below 1 under load",
     ["service"],
 )

@@ -19,7 +19,7 @@ from tests.bench.load import OPEN, TIMEOUT_S
 
 LIMIT_S = 60.0
 POLL_S = 0.02
-IN_FLIGHT, RANKING_DEPTH = "ecrs_in_flight", "ecrs_quality"
+IN_FLIGHT, RANKING_DEPTH = "ecrs_in_flight", "ecrs_ranking_depth"
 
 
 def _print(line: str) -> None:

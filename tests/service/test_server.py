@@ -268,10 +268,10 @@ async def test_a_missing_optional_dependency_is_reported_and_the_service_keeps_s
     await eventually(is_complete)
 
 
-@pytest.mark.parametrize("patience_s", [0.0, 60.0])
-async def test_a_starting_service_waits_for_optional_dependencies_for_its_patience(patience_s: float) -> None:
+@pytest.mark.parametrize("startup_wait_s", [0.0, 60.0])
+async def test_a_starting_service_waits_for_optional_dependencies(startup_wait_s: float) -> None:
     vectors = Dependency(Unavailable("Milvus is unavailable"))
-    settings = ServerSettings(port=0, metrics_port=0, check_interval_s=0.02, patience_s=patience_s)
+    settings = ServerSettings(port=0, metrics_port=0, check_interval_s=0.02, startup_wait_s=startup_wait_s)
     async with running_service(
         replace(scripted(echo), dependencies={"vectors": vectors.check}), settings
     ) as running:
@@ -280,7 +280,7 @@ async def test_a_starting_service_waits_for_optional_dependencies_for_its_patien
             return running.reason != "starting"
 
         await eventually(was_checked)
-        assert running.reason == ("Milvus is unavailable" if patience_s else None)
+        assert running.reason == ("Milvus is unavailable" if startup_wait_s else None)
         vectors.fault = None
         await running.serving()
 

@@ -25,15 +25,15 @@ from ecrs.features.encoding import ITEM_GROUPS
 
 STATISTICS = (
     *("share_7d", "share_28d", "share_84d", "share_all", "trend"),
-    *("buyers", "repeat_rate", "interval_days", "newcomers", "age_days"),
+    *("buyers", "repeat_rate", "interval_days", "first_purchase_share", "age_days"),
 )
 """Sales statistics of an item as of the bundle's cutoff.
 
 `share_…`: log(1 + s), where s is the item's share of all purchases, in millionths, in the last 7, 28 and 84
 days and in the whole log. `trend`: `share_7d` minus `share_28d`. `buyers`: log(1 + number of buyers).
 `repeat_rate`: share of the buyers who bought the item again. `interval_days`: median days between two
-purchases by the same buyer. `newcomers`: share of the last 84 days' purchases that were a buyer's first of
-this item. `age_days`: days since its first sale.
+purchases by the same buyer. `first_purchase_share`: share of the last 84 days' purchases that were a buyer's
+first of this item. `age_days`: days since its first sale.
 """
 INTERVAL_DAYS = STATISTICS.index("interval_days")
 

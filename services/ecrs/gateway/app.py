@@ -32,7 +32,9 @@ class GatewaySettings(ServerSettings, TargetSettings, BundleSettings):
         CANDIDATES, ge=1, le=MAX_ITEMS, description="candidates retrieved and ranked per request"
     )
     latency_goal_s: float = Field(0.1, description="while answers take longer, fewer candidates are ranked")
-    least_quality: float = Field(0.3, gt=0, le=1, description="smallest share of the candidates to rank")
+    least_ranking_depth: float = Field(
+        0.3, gt=0, le=1, description="smallest share of the candidates to rank"
+    )
     user_cap_s: float = Field(0.3, description="longest time for the user stage")
     recall_cap_s: float = Field(0.5, description="longest time for the recall stage")
     item_cap_s: float = Field(0.3, description="longest time for the item stage")
@@ -65,7 +67,7 @@ async def build(settings: GatewaySettings, stack: AsyncExitStack) -> server.Serv
     )
     limits = StageLimits(settings.user_cap_s, settings.recall_cap_s, settings.item_cap_s, settings.rank_cap_s)
     publish_depth = RANKING_DEPTH.labels("gateway").set
-    depth = QualityFactor(settings.latency_goal_s, settings.least_quality, publish_depth)
+    depth = QualityFactor(settings.latency_goal_s, settings.least_ranking_depth, publish_depth)
     gateway = Gateway(stages, FallbackCatalogue.of(bundle), limits, settings.candidates, depth)
     servicer = ASService(gateway, settings.call_timeout_s, settings.reserve_s)
     return server.Service(

@@ -37,7 +37,7 @@ def configure(service: str) -> None:
     structlog.contextvars.bind_contextvars(service=service)
 
 
-def only_warnings() -> None:
+def log_warnings_only() -> None:
     """Log warnings and errors only, for interactive commands, which print their own progress."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 

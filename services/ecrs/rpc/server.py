@@ -1,7 +1,7 @@
 """Runs one service: gRPC server, health, reflection, metrics, graceful stop.
 
 A service starts NOT_SERVING, becomes SERVING when `check` passes, and NOT_SERVING whenever it fails. At the
-start it also waits, for at most `patience_s`, for the dependencies that it can work without. Once it has
+start it also waits, for at most `startup_wait_s`, for the dependencies that it can work without. Once it has
 served, it stays SERVING when they fail and reports them as missing. On SIGTERM or SIGINT it becomes
 NOT_SERVING, gives the calls in flight `grace_s` to finish, and the program ends with exit code 0.
 
@@ -31,6 +31,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import make_wsgi_app
 
+from ecrs.ports import METRICS_OFFSET
 from ecrs.rpc.errors import Fault
 from ecrs.rpc.interceptors import CallObserver
 from ecrs.rpc.load import LoadShedder
@@ -48,9 +49,6 @@ MAX_IN_FLIGHT = 1000
 
 MAX_CONNECTION_AGE_MS = 60_000
 """Connections are closed after a minute, so that clients resolve the name again and find new replicas."""
-
-METRICS_OFFSET = 1
-"""The HTTP port of a service, for metrics and health, is its gRPC port plus this number."""
 
 LIVE, FULL = "live", "full"
 """Names that the gRPC health service answers for, besides those of the service and its dependencies."""
@@ -163,11 +161,11 @@ async def _watch(
     running: RunningService, health: HealthServicer, service: Service, settings: ServerSettings
 ) -> None:
     """Keep the service's health up to date until this task is cancelled."""
-    patience_ends_at = time.monotonic() + settings.patience_s
+    startup_wait_ends_at = time.monotonic() + settings.startup_wait_s
 
     async def watch() -> None:
         while True:
-            await _check(running, health, service, patience_ends_at)
+            await _check(running, health, service, startup_wait_ends_at)
             await asyncio.sleep(settings.check_interval_s)
 
     async def fail() -> None:
@@ -179,14 +177,14 @@ async def _watch(
 
 
 async def _check(
-    running: RunningService, health: HealthServicer, service: Service, patience_ends_at: float
+    running: RunningService, health: HealthServicer, service: Service, startup_wait_ends_at: float
 ) -> None:
     """Run all checks once and publish the result if it differs from the last one."""
     reason, *reasons = await asyncio.gather(
         _failure_reason(service.check), *map(_failure_reason, service.dependencies.values())
     )
     missing = {name: text for name, text in zip(service.dependencies, reasons, strict=True) if text}
-    if not running.has_served and time.monotonic() < patience_ends_at:
+    if not running.has_served and time.monotonic() < startup_wait_ends_at:
         reason = reason or "; ".join(missing.values()) or None
     if (reason, missing) != (running.reason, running.missing):
         await _set_health(running, health, service, reason, missing)

@@ -26,7 +26,7 @@ class ServerSettings(EnvironmentSettings):
     metrics_port: int | None = Field(None, description="HTTP port of /metrics and /health; default: port + 1")
     grace_s: float = Field(5.0, description="time that calls in flight have to finish at SIGTERM")
     check_interval_s: float = Field(1.0, description="time between two health checks of the dependencies")
-    patience_s: float = Field(
+    startup_wait_s: float = Field(
         30.0, description="at the start, longest wait for dependencies that the service can work without"
     )
     call_timeout_s: float = Field(1.0, description="deadline of a call whose caller set none")
