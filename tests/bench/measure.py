@@ -14,6 +14,7 @@ import grpc
 from ecrs.bundle import Bundle
 from ecrs.contract.as_pb2 import ASRequest, ASResponse
 from ecrs.contract.as_pb2_grpc import ASServiceStub
+from ecrs.gateway.app import GatewaySettings
 from ecrs.ports import PORTS
 from tests.bench.ancestor import ancestor
 from tests.bench.direct import Settings, open_store
@@ -28,7 +29,8 @@ from tests.bench.sites import Site
 
 RAW, HOPS, ECRS, ANCESTOR = "floor", "floor with hops", "ECRS", "ancestor"
 SERVED = (ECRS, ANCESTOR)
-CANDIDATES = 100
+CANDIDATES = GatewaySettings().candidates
+"""Candidates per request of all contenders: the gateway's default, or ECRS_CANDIDATES."""
 CLIENTS = (1, 8, 32)
 USERS = 40
 
