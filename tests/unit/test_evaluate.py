@@ -185,16 +185,16 @@ def test_calibration_matches_hand_computed_values() -> None:
 
     baseline = calibration(scored(0.5, 0.5, 0.5, 0.5), bins=1)
     assert baseline == pytest.approx(
-        {"normalised_entropy": 1, "expected_calibration_error": 0, "predicted_over_taken": 1}
+        {"normalised_entropy": 1, "expected_calibration_error": 0, "predicted_over_observed": 1}
     )
     perfect = calibration(scored(1, 1, 0, 0), bins=2)
     assert perfect["normalised_entropy"] == pytest.approx(0, abs=1e-6)
     biased = calibration(scored(0.9, 0.9, 0.2, 0.2), bins=2)
     assert biased["expected_calibration_error"] == pytest.approx(0.15, abs=1e-6)
-    assert biased["predicted_over_taken"] == pytest.approx(1.1, abs=1e-6)
+    assert biased["predicted_over_observed"] == pytest.approx(1.1, abs=1e-6)
     curve = reliability(scored(0.9, 0.1, 0.2, 0.4), bins=2)
     assert [part["predicted"] for part in curve] == pytest.approx([0.15, 0.65])
-    assert [part["taken"] for part in curve] == [0.5, 0.5]
+    assert [part["observed"] for part in curve] == [0.5, 0.5]
 
 
 def test_ranked_items_are_in_descending_order_of_score() -> None:

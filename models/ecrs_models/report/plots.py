@@ -110,7 +110,7 @@ def by_slice(panels: dict[str, dict[str, Any]], metric: str) -> str:
 def reliability(curve: list[dict[str, float]]) -> str:
     """Plot the share of candidates purchased over the mean score, both logarithmic, with the diagonal."""
     figure, (axis,) = _figure(1, height=3.4, width=4.6)
-    points = np.array([[part["predicted"], part["taken"]] for part in curve])
+    points = np.array([[part["predicted"], part["observed"]] for part in curve])
     shown = points[(points > 0).all(axis=1)]
     if len(shown):
         ends = np.array([shown.min() / 1.5, min(shown.max() * 1.5, 1)])
