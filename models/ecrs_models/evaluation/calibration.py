@@ -39,8 +39,8 @@ def calibration(scored: ScoredCandidates, bins: int = BINS) -> dict[str, float]:
 def reliability(scored: ScoredCandidates, bins: int = BINS) -> list[dict[str, float]]:
     """Return the reliability curve over `bins` of equal size, by ascending score.
 
-    A bin has `predicted`, the mean score; `observed`, the share of candidates purchased; and `candidates`, their
-    number.
+    A bin has `predicted`, the mean score; `observed`, the share of candidates purchased; and `candidates`,
+    their number.
     """
     scores = scored.scores.astype(np.float64)
     parts = np.array_split(np.argsort(scores, kind="stable"), bins)
