@@ -110,7 +110,7 @@ def test_an_alert_fires_while_a_service_hangs(
         series = prometheus.query(f'ALERTS{{alertstate="{state}"}}')
         return {(alert["metric"]["alertname"], alert["metric"].get("job", "")) for alert in series}
 
-    rank_gone = ("EcrsGone", "rank")
+    rank_gone = ("EcrsDown", "rank")
     assert rank_gone not in alerts("firing")
     run("docker", "pause", f"{PROJECT}-rank-1")
     try:
@@ -119,10 +119,10 @@ def test_an_alert_fires_while_a_service_hangs(
             stack.client("as", stored["user"])
             return rank_gone in alerts("firing")
 
-        wait_until("EcrsGone of rank", fires, 90)
+        wait_until("EcrsDown of rank", fires, 90)
         rates = prometheus.query('sum by (fallback) (rate(ecrs_degraded_total{stage="rank"}[1m]))')
         assert [series["metric"]["fallback"] for series in rates] == ["retrieval order"]
     finally:
         run("docker", "unpause", f"{PROJECT}-rank-1")
-    wait_until("the end of EcrsGone", lambda: rank_gone not in alerts("firing"), 60)
+    wait_until("the end of EcrsDown", lambda: rank_gone not in alerts("firing"), 60)
     wait_until("rank healthy", lambda: stack.is_healthy("rank"), 60)

@@ -171,7 +171,7 @@ def test_prometheus_scrapes_metrics_port_of_each_service() -> None:
 
 
 def test_alert_covers_absence_of_each_target() -> None:
-    (gone,) = [rule["expr"] for rule in rules() if rule["alert"] == "EcrsGone"]
+    (gone,) = [rule["expr"] for rule in rules() if rule["alert"] == "EcrsDown"]
     assert set(re.findall(r'absent\(up\{job="(\w+)"\}\)', gone)) == LABEL_VALUES["job"]
 
 
