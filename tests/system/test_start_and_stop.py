@@ -153,7 +153,7 @@ def test_a_second_start_is_refused_in_one_line(tiny: Bundle, tmp_path: Path) -> 
         up.wait_for("up: bundle")
         second = ecrs("up", str(tiny.path), "--run-dir", str(tmp_path))
         assert second.returncode == 1
-        assert "the platform is up already" in second.stderr
+        assert "the platform is already running" in second.stderr
         assert "Traceback" not in second.stderr
     finally:
         assert up.stop() == 0
