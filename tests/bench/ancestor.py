@@ -46,6 +46,7 @@ from ecrs.contract.um_pb2 import UserModelRequest, UserModelResponse
 from ecrs.contract.um_pb2_grpc import UMServiceServicer, UMServiceStub, add_UMServiceServicer_to_server
 from ecrs.contract.user_info_pb2 import Interaction, UserInfo
 from ecrs.domain.aggregates import AGGREGATE_COLUMNS, Aggregates
+from ecrs.domain.sizes import DEFAULT_ITEMS
 from ecrs.storage.records import OUT_OF_STOCK_KEY, aggregates_key, history_key, item_key, user_key
 from ecrs.wire.messages import from_aggregates, from_provenance, to_item, to_provenance, to_user
 from tests.bench.direct import Settings, open_model, open_store, open_vectors
@@ -148,7 +149,7 @@ class AS(ASServiceServicer):
             scores = RankServiceStub(channel).rank_predict(rank_request).score_pairs
         provenance_of = dict(zip(available, provenance.entries(), strict=True))
         reply = ASResponse(error={"code": 200})
-        for pair in scores:
+        for pair in scores[: request.request_num or DEFAULT_ITEMS]:
             info = reply.item_infos.add()
             info.CopyFrom(available[pair.nid])
             info.rank_score = pair.score

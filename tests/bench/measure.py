@@ -110,6 +110,7 @@ def measure(site: Site, plan: Plan) -> Measured:
             },
         )
         expected = [answer for answer, _ in recorded]
+        run.rest()
         run.measured.same = {
             name: _share_of_same_items(gateway, users, expected) for name, gateway in gateways.items()
         }
@@ -150,7 +151,7 @@ class _Run:
             for floor in self.floors:
                 self.measured.closed.setdefault(floor, []).append(self._floor(floor))
             for name, clients in served:
-                self._rest()  # before the CPU time is read, so that its calls do not count
+                self.rest()  # before the CPU time is read, so that its calls do not count
                 before = cpu_s(self.parts[name])
                 sample = self._closed(name, clients)
                 for part, used in cpu_s(self.parts[name]).items():
@@ -186,12 +187,13 @@ class _Run:
             for rate, samples in samples_by_rate.items():
                 self.measured.open[name].setdefault(rate, []).extend(samples)
 
-    def _rest(self) -> None:
+    def rest(self) -> None:
+        """Wait until every platform is at rest."""
         for name, state in self.states.items():
             wait_for_rest(name, state.unrest)
 
     def _floor(self, name: str) -> Sample:
-        self._rest()
+        self.rest()
         sample, answer = Sample(), self.floors[name]
         begun = time.perf_counter()
         for inputs in itertools.cycle(self.inputs):
@@ -207,7 +209,7 @@ class _Run:
         return self.generator.run(LoadPlan(self.gateways[name], CLOSED, self.plan.seconds, clients=clients))
 
     def _open(self, name: str, rate: float) -> Sample:
-        self._rest()
+        self.rest()
         return self.generator.run(LoadPlan(self.gateways[name], OPEN, self.plan.seconds, rate=rate))
 
 

@@ -39,7 +39,7 @@ class GatewaySettings(ServerSettings, TargetSettings, BundleSettings):
     recall_cap_s: float = Field(0.5, description="longest time for the recall stage")
     item_cap_s: float = Field(0.3, description="longest time for the item stage")
     rank_cap_s: float = Field(0.5, description="longest time for the rank stage")
-    reserve_s: float = Field(0.01, description="time kept of the caller's deadline for building the reply")
+    reserve_s: float = Field(0.02, description="time kept of the caller's deadline for building the reply")
 
 
 SETTINGS = GatewaySettings
