@@ -1,4 +1,4 @@
-"""From a shop's data to a served bundle, in one call."""
+"""Builds a bundle from a shop's data in one call."""
 
 import time
 from collections.abc import Callable
