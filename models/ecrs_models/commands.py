@@ -93,7 +93,7 @@ def prepare_generate(
     seed: Annotated[int, typer.Option(min=0, help="the same numbers and seed give the same data")] = 1,
     target: Annotated[Path, typer.Option("--out", help="the data set to write")] = DATA / "generated",
 ) -> None:
-    """Generate data of JData's shape from known user preferences, so that the best possible recall is known."""
+    """Generate data of JData's shape from known preferences, so that the best possible recall is known."""
     from ecrs_models.synthetic import generate
 
     counts = generate.generate_data(target, users=users, products=products, actions=actions, seed=seed)

@@ -26,7 +26,10 @@ from ecrs_models.report.contents import FACTORS, NEIGHBOURS, SEGMENT, report
 from ecrs_models.report.page import page
 from tests.tiny import tiny_data
 
-RECOMMENDERS = ["popularity", "history, then popularity", SEGMENT, NEIGHBOURS, FACTORS, "merged recall", OURS]
+RECOMMENDERS = [
+    *("popularity", "history, then popularity", SEGMENT, NEIGHBOURS, FACTORS),
+    *("blended candidates", OURS),
+]
 
 
 @pytest.fixture(scope="module")

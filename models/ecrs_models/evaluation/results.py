@@ -11,7 +11,7 @@ from ecrs_models.evaluation.bootstrap import Interval
 
 OURS = "ECRS"
 POPULARITY, HISTORY = "popularity", "history, then popularity"
-RETRIEVAL = "merged recall"
+RETRIEVAL = "blended candidates"
 BEST_POSSIBLE = "best possible"
 NOT_BASELINES = (OURS, RETRIEVAL, BEST_POSSIBLE)
 

@@ -30,7 +30,7 @@ from ecrs_models.training.pipeline import MODELS, TrainedModels, fingerprint
 from ecrs_models.training.settings import TrainingSettings
 from ecrs_models.training.warm_start import WEIGHTS_DIR
 
-_FEED, _INT64, _FLOAT32 = "ids", 0, 1
+_FEED = "ids"
 
 
 def export(

@@ -11,7 +11,7 @@ from paddle.utils import unique_name
 from ecrs.serving.signature import ModelSignature
 from ecrs_models.export.serving_form import multiply_by_onednn, serving_form
 
-_FEED, _INT64, _FLOAT32 = "ids", 0, 1
+_INT64, _FLOAT32 = 0, 1
 
 
 def save_model(network: Any, signature: ModelSignature, directory: Path) -> None:
