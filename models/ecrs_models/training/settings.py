@@ -34,7 +34,7 @@ class TrainingSettings:
     tower_epochs: int = 1
     ranker_epochs: int = 2
     early_rows: int = 200_000
-    tower_rows: int = 300_000
+    tower_rows: int = 600_000
     tower_batch: int = 1024
     ranker_batch: int = 1024
     tower_rate: float = 2e-3
