@@ -133,7 +133,7 @@ def batch_of(skus: list[str], vectors: np.ndarray, start: int) -> list[dict[str,
 def index_for(client: MilvusClient | type[MilvusClient], products: int) -> IndexParams:
     """Return the index for a number of products: exact up to EXACT_INDEX_LIMIT, HNSW above.
 
-    Up to there, a scan takes about a millisecond: see docs/decisions/0006-the-index-follows-the-size.md.
+    Up to there, a scan takes about a millisecond: see docs/decisions/0006-index-by-catalogue-size.md.
     """
     index = client.prepare_index_params()
     if products <= EXACT_INDEX_LIMIT:

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 POINTS_PER_CENTROID = 64
 """Training vectors per list of the index. faiss' default of 256 takes twice as long to train and makes
-searches no faster: see docs/decisions/0006-the-index-follows-the-size.md."""
+searches no faster: see docs/decisions/0006-index-by-catalogue-size.md."""
 
 
 class FaissVectors:
