@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ecrs_models.build import FULL_QUALITY, FULL_TIME
+
 ROOT = Path(__file__).parents[2]
 PAGES = (
     *("README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md"),
@@ -64,3 +66,14 @@ def test_architecture_names_every_package(package: str) -> None:
     packages = [path.parent.name for path in (ROOT / package).glob("*/__init__.py")]
     assert len(packages) > 5
     assert [name for name in packages if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md", "docs/reference/quality.md"])
+def test_pages_have_the_quality_that_the_demo_prints(page: str) -> None:
+    cells = [f"{recall:.4f} / {ndcg:.4f}".replace("0.", ".") for recall, ndcg in FULL_QUALITY.values()]
+    rows = [row.replace("*", "") for row in (ROOT / page).read_text().splitlines() if row.startswith("|")]
+    assert any(all(cell in row for cell in cells) for row in rows)
+
+
+def test_quality_page_has_the_relative_build_time_that_the_demo_prints() -> None:
+    assert f"takes {FULL_TIME:.1f} times as long" in (ROOT / "docs/reference/quality.md").read_text()

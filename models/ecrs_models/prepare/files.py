@@ -49,7 +49,7 @@ _FORBIDDEN_IN_SKU = ",;"
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedFiles:
     """The result of an import: counts, bad lines per file, and actions dropped by `KnownActions`."""
 
     counts: dict[str, int]
@@ -65,7 +65,7 @@ class Prepared:
         return "\n".join(lines)
 
 
-def prepare(source: Path, out: Path, *, strict: bool = False) -> Prepared:
+def prepare(source: Path, out: Path, *, strict: bool = False) -> PreparedFiles:
     """Read the shop's files in `source` and write the data set to `out`.
 
     Bad lines are left out, counted and explained. Actions with an unknown user or product are dropped and
@@ -95,7 +95,7 @@ def prepare(source: Path, out: Path, *, strict: bool = False) -> Prepared:
             draft, name=name, source=f"files of {name}", split=Split.suggest(first, last), counts=counts,
             dropped=known.dropped,
         )  # fmt: skip
-    return Prepared(counts, [bad_users, bad_items, bad_actions], known.dropped)
+    return PreparedFiles(counts, [bad_users, bad_items, bad_actions], known.dropped)
 
 
 def read_users(path: Path, strict: bool = False) -> tuple[pl.DataFrame, BadLines]:

@@ -62,7 +62,7 @@ _TIME = r"^((?:19[89][0-9]|2[01][0-9]{2})-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedJData:
     """The result of an import: counts, bad lines per file, dropped actions, and notes about the data."""
 
     counts: dict[str, int]
@@ -82,7 +82,9 @@ class Prepared:
         return "\n".join(lines)
 
 
-def prepare(source: Path, out: Path, *, strict: bool = False, window_days: int | None = None) -> Prepared:
+def prepare(
+    source: Path, out: Path, *, strict: bool = False, window_days: int | None = None
+) -> PreparedJData:
     """Read JData's files in `source` and write the data set to `out`, with actions sorted by time.
 
     Bad lines are handled as in `files.prepare`. Actions with an unknown user or product are dropped and
@@ -118,7 +120,7 @@ def prepare(source: Path, out: Path, *, strict: bool = False, window_days: int |
             split=Split.suggest(first, last, window_days), counts=counts, dropped=dropped,
             zone=ZONE, missing=[asdict(gap) for gap in gaps], notes=notes,
         )  # fmt: skip
-    return Prepared(counts, [bad_users, bad_items, bad_actions], dropped, notes)
+    return PreparedJData(counts, [bad_users, bad_items, bad_actions], dropped, notes)
 
 
 def read_users(path: Path, strict: bool = False) -> tuple[pl.DataFrame, BadLines]:

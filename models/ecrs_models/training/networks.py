@@ -9,12 +9,12 @@ from paddle.utils import unique_name
 
 from ecrs.features.encoding import ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS, Encoder
 from ecrs.features.quantiles import ranker_cardinality
-from ecrs_models.training.rankers import RANKERS, Ranker
+from ecrs_models.training.rankers import RANKERS, RankerNetwork
 from ecrs_models.training.settings import TrainingSettings
 from ecrs_models.training.two_tower import TwoTower
 
 
-def new_networks(encoder: Encoder, settings: TrainingSettings) -> tuple[TwoTower, Ranker]:
+def new_networks(encoder: Encoder, settings: TrainingSettings) -> tuple[TwoTower, RankerNetwork]:
     """Create both networks. The initial weights are equal for the same seed and vocabulary sizes."""
     with unique_name.guard():  # parameters, by whose names the optimizer saves its state, are numbered from 0
         paddle.seed(settings.seed)

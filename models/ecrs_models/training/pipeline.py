@@ -41,7 +41,7 @@ from ecrs_models.training.distillation import teacher_predictions
 from ecrs_models.training.jobs import RankerJob, TowerJob
 from ecrs_models.training.loop import fit, load_weights, weights_path
 from ecrs_models.training.networks import new_networks
-from ecrs_models.training.rankers import Ranker
+from ecrs_models.training.rankers import RankerNetwork
 from ecrs_models.training.ranking_examples import RankingExamples, position_precision
 from ecrs_models.training.sampling import TowerExamples
 from ecrs_models.training.settings import TrainingSettings
@@ -72,7 +72,7 @@ class TrainedModels:
     about: dict[str, Any]
     encoder: Encoder
     two_tower: TwoTower
-    ranker: Ranker
+    ranker: RankerNetwork
     quantiles: Quantiles
     curves: np.ndarray
     digest: bytes

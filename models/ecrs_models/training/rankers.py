@@ -41,7 +41,7 @@ _NUMBER = (np.arange(LEVELS) * (2.0 / (LEVELS - 1)) - 1.0).astype(np.float32)
 _BIN_OFFSETS = _offsets([BINS] * len(FEATURES))
 
 
-class Ranker(nn.Layer, ABC):
+class RankerNetwork(nn.Layer, ABC):
     """Maps ids, int64 (N, RANKER_COLUMNS), to the probability that the user buys the item, float32 (N, 1)."""
 
     def __init__(self, cardinality: Sequence[int]) -> None:
@@ -115,7 +115,7 @@ class _Dropout(nn.Layer):
         return values * paddle.to_tensor(kept.astype(np.float32) / np.float32(1 - DROPOUT))
 
 
-class DeepFM(Ranker):
+class DeepFM(RankerNetwork):
     """DeepFM: first-order terms, pairwise products of the ids' embeddings, and a deep network."""
 
     def __init__(self, cardinality: Sequence[int]) -> None:
@@ -135,7 +135,7 @@ class DeepFM(Ranker):
         return first + self.numbers(numbers) + pairs + self.out(self.deep(inputs))
 
 
-class DCN(Ranker):
+class DCN(RankerNetwork):
     """DCN-V2: explicit feature crosses with low-rank matrices, in parallel with a deep network."""
 
     def __init__(self, cardinality: Sequence[int]) -> None:
@@ -153,7 +153,7 @@ class DCN(Ranker):
         return self.out(paddle.concat([crossed, self.deep(inputs)], axis=1))
 
 
-RANKERS: dict[str, type[Ranker]] = {"deepfm": DeepFM, "dcn": DCN}
+RANKERS: dict[str, type[RankerNetwork]] = {"deepfm": DeepFM, "dcn": DCN}
 
 
 def _embedding(rows: int, width: int) -> nn.Embedding:
