@@ -13,10 +13,10 @@ import pytest
 from ecrs.contract.as_pb2 import ASRequest, ASResponse
 from ecrs.contract.as_pb2_grpc import ASServiceStub
 from ecrs.contract.user_info_pb2 import UserInfo
+from ecrs.domain.sizes import CANDIDATES
 from tests.compose.conftest import Stack, wait_until
 
 EMBEDDED = "127.0.0.1:8930"
-CANDIDATES = 100
 FULL_LIMIT_S = 120.0
 """Longest wait for a full answer; a gateway that was slow on a busy machine needs time to rank all candidates
 again."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ecrs.domain.sizes import CANDIDATES
 from tests.compose.conftest import SERVICES, Stack, wait_until
 
 STOP_LIMIT_S = 10
@@ -28,7 +29,7 @@ def full_answer(stack: Stack, user: str) -> dict[str, Any]:
 
     def full() -> dict[str, Any] | None:
         reply = answer(stack, user)
-        return reply if reply.get("ranked") == 100 and "degraded" not in reply else None
+        return reply if reply.get("ranked") == CANDIDATES and "degraded" not in reply else None
 
     return wait_until("a full answer", full, RECOVERY_LIMIT_S)
 
