@@ -54,14 +54,14 @@ def prometheus(stack: Stack) -> Iterator[Prometheus]:
 
 @pytest.fixture(scope="module")
 def traffic(prometheus: Prometheus, stack: Stack, stored: dict[str, Any]) -> None:
-    """Call the gateway until Prometheus has scraped at least two samples, which a rate needs."""
+    """Call the gateway until Prometheus has two samples of every service's answers, which a rate needs."""
 
-    def rate_of_answers() -> float:
+    def every_service_has_a_rate() -> bool:
         stack.client("as", stored["user"])
-        series = prometheus.query('sum(rate(ecrs_rpc_total{service="gateway",error_code="200"}[1m]))')
-        return series and float(series[0]["value"][1])
+        rates = prometheus.query('sum by (service) (rate(ecrs_rpc_total{error_code="200"}[1m])) > 0')
+        return {series["metric"]["service"] for series in rates} == set(PORTS)
 
-    wait_until("a rate of answers", rate_of_answers, 60)
+    wait_until("a rate of every service's answers", every_service_has_a_rate, 60)
 
 
 def test_every_target_is_up(prometheus: Prometheus) -> None:

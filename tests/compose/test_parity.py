@@ -69,9 +69,9 @@ def requests_by_id_and_profile(bundle_dir: Path) -> list[ASRequest]:
     """Return a request per user by id, then a request per user as a new user with the same profile."""
     lines = (bundle_dir / "users.dat").read_text().splitlines()
     people: list[Any] = [line.split(":") for line in lines[:: len(lines) // USERS][:USERS]]
-    return [ASRequest(user_id=user) for user, *_ in people] + [
-        ASRequest(user_info=UserInfo(**dict(zip(FIELDS, profile, strict=True)))) for _, *profile in people
-    ]
+    users = [ASRequest(user_id=user, request_num=CANDIDATES) for user, *_ in people]
+    profiles = [UserInfo(**dict(zip(FIELDS, profile, strict=True))) for _, *profile in people]
+    return users + [ASRequest(user_info=profile, request_num=CANDIDATES) for profile in profiles]
 
 
 def test_compose_and_embedded_give_the_same_scores(stack: Stack, embedded: str, bundle_dir: Path) -> None:
