@@ -33,7 +33,7 @@ class TrainingSettings:
     early_epochs: int = 1
     tower_epochs: int = 1
     ranker_epochs: int = 2
-    early_rows: int = 200_000
+    early_rows: int = 600_000
     tower_rows: int = 600_000
     tower_batch: int = 1024
     ranker_batch: int = 1024
