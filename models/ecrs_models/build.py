@@ -11,7 +11,7 @@ from ecrs_models.evaluation.results import HISTORY, OURS, POPULARITY
 from ecrs_models.prepare import COMPLETE_JOURNEY, complete_journey, files
 from ecrs_models.progress import progress
 
-FULL_QUALITY = {"all": (0.1454, 0.3594), "new": (0.0325, 0.0499)}
+FULL_QUALITY = {"all": (0.1455, 0.3594), "new": (0.0324, 0.0500)}
 """recall@20 and NDCG@20 of a full bundle of the Complete Journey, from docs/reference/quality.md."""
 
 FULL_TIME = 2.1
