@@ -11,7 +11,7 @@ DRAWS = 2000
 """Bootstrap resamples per interval."""
 PERCENTILES = (50, 99, 99.9)
 GOAL_MS = 80.0
-"""The p99 below which a rate counts as held."""
+"""A rate counts as held only if its p99 is below this."""
 MAX_MISSED_SHARE = 0.01
 """Largest share of calls that may fail, be shed or be degraded at a rate that counts as held."""
 

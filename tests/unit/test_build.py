@@ -1,4 +1,4 @@
-"""Building a bundle from a shop's files or a prepared data set."""
+"""Tests of building a bundle from a shop's files or a prepared data set."""
 
 import re
 from pathlib import Path

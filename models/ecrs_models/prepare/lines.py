@@ -41,7 +41,7 @@ class BadLines:
 
 
 def read_blocks(path: Path) -> Iterator[pl.DataFrame]:
-    """Yield the lines of a file in blocks with the columns `number`, from 1, and `line`, without its end.
+    """Yield the lines of a file in blocks with the columns `number`, from 1, and `line`, without the newline.
 
     Blank lines are left out. Bytes that are not UTF-8 become U+FFFD. Raises DataError if the file cannot be
     read.

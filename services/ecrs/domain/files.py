@@ -11,7 +11,7 @@ def parse_user(line: str) -> User:
 
 
 def format_user(user: User) -> str:
-    """Return the line that `parse_user` reads, without its end."""
+    """Return the user as a line of users.dat, without the newline. Inverse of `parse_user`."""
     return ":".join((user.id, *(getattr(user, name) for name in PROFILE_FIELDS)))
 
 
@@ -22,7 +22,7 @@ def parse_item(line: str) -> Item:
 
 
 def format_item(item: Item) -> str:
-    """Return the line that `parse_item` reads, without its end."""
+    """Return the item as a line of products.dat, without the newline. Inverse of `parse_item`."""
     return ":".join((item.sku, item.brand, item.shop, item.category))
 
 
@@ -39,5 +39,5 @@ def parse_history(line: str) -> tuple[str, tuple[Interaction, ...]]:
 
 
 def format_history(user_id: str, history: tuple[Interaction, ...]) -> str:
-    """Return the line that `parse_history` reads, without its end."""
+    """Return the history as a line of histories.dat, without the newline. Inverse of `parse_history`."""
     return f"{user_id}:" + ";".join(f"{i.sku},{i.ts},{int(i.type)}" for i in history)

@@ -14,8 +14,8 @@ EXACT_INDEX_LIMIT = 100_000
 """Up to this number of items, both stores scan every vector. That is exact and takes about a millisecond."""
 
 CHECKED_QUERIES, CHECKED_NEIGHBOURS, MIN_INDEX_RECALL = 200, 100, 0.99
-"""Check of an approximate index before it serves: for CHECKED_QUERIES sampled vectors, it must find at least
-this share of the true CHECKED_NEIGHBOURS nearest neighbours."""
+"""An approximate index is checked before it serves: for CHECKED_QUERIES sampled vectors, it must find at
+least MIN_INDEX_RECALL of the CHECKED_NEIGHBOURS exact nearest neighbours."""
 
 DISTANCE_TOLERANCE = 1e-5
 """Two distances that differ by no more than this count as equal, and any of equally near items is correct."""
