@@ -10,7 +10,6 @@ from ecrs.bundle import Bundle, make_current
 from ecrs_models import build as building
 from ecrs_models.data.dataset import Dataset
 from ecrs_models.errors import DataError
-from ecrs_models.training import pipeline
 from tests.tiny import tiny_data, tiny_settings
 
 
@@ -73,7 +72,7 @@ def test_preparing_again_keeps_fingerprint_of_data(shop: Path, tmp_path: Path) -
     """An interrupted build prepares the data again; training resumes only if the fingerprint matches."""
     work = tmp_path / "data"
     fingerprints = {
-        pipeline.fingerprint(Dataset.load(building.prepare_source(str(shop), work, say=lambda _: None)))
+        Dataset.load(building.prepare_source(str(shop), work, say=lambda _: None)).fingerprint()
         for _ in range(2)
     }
     assert len(fingerprints) == 1

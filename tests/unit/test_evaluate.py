@@ -1,10 +1,12 @@
 """The offline evaluation: metrics, baselines, funnel, calibration, and whole evaluations of a bundle."""
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from ecrs.bundle import Bundle
@@ -12,7 +14,7 @@ from ecrs.domain.actions import ActionType
 from ecrs.domain.clock import DAY_S
 from ecrs.features.ranking import CHANNELS
 from ecrs.recall.blending import BlendedCandidates
-from ecrs_models.data.dataset import Dataset
+from ecrs_models.data.dataset import ACTIONS, Dataset
 from ecrs_models.data.split import Split
 from ecrs_models.errors import DataError
 from ecrs_models.evaluation import metrics
@@ -251,6 +253,18 @@ def test_saved_answers_are_read_back(data: Dataset, tiny: Bundle, tmp_path: Path
     earlier = replace(loaded.snapshot, cutoff=loaded.snapshot.cutoff - 20 * DAY_S)
     with evaluator(data, loaded.models, earlier) as other:
         assert other.saved(tmp_path / "answers.npz") is None
+
+
+def test_saved_answers_of_changed_data_are_not_read_back(data: Dataset, tiny: Bundle, tmp_path: Path) -> None:
+    loaded = LoadedBundle.of(tiny, data)
+    with evaluator(data, loaded.models, loaded.snapshot) as evaluation:
+        evaluation.save(evaluation.answers(Progress()), tmp_path / "answers.npz")
+    shutil.copytree(data.path, tmp_path / "changed")
+    actions = pl.read_parquet(data.path / ACTIONS)
+    pl.concat([actions, actions[:1]]).write_parquet(tmp_path / "changed" / ACTIONS)
+    changed = Dataset.load(tmp_path / "changed")
+    with evaluator(changed, loaded.models, loaded.snapshot) as evaluation:
+        assert evaluation.saved(tmp_path / "answers.npz") is None
 
 
 def test_log_without_orders_has_no_bought_items(data: Dataset) -> None:

@@ -7,6 +7,7 @@ DIR/
     codes.json               the meaning of coded values (optional)
 """
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -76,6 +77,14 @@ class Dataset:
     def split(self) -> Split:
         """Time split into fit, tuning and test periods, from dataset.json."""
         return Split(**self.about["split"])
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of the data set's files, in hexadecimal."""
+        digest = hashlib.sha256()
+        for name in (USERS, PRODUCTS, ACTIONS):
+            with open(self.path / name, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:

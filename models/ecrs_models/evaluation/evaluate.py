@@ -124,24 +124,23 @@ class Evaluator:
 
     def save(self, answers: Mapping[str, Answers], path: Path) -> None:
         """Write answers to a file that `saved` reads."""
-        arrays: dict[str, Any] = {"period": self._bounds()}
+        arrays: dict[str, Any] = {"period": self._bounds(), "data": self._data.fingerprint()}
         arrays |= {
             f"{task}.{name}": array
             for task, ours in answers.items()
-            for name, array in (ours.as_arrays() | {"users": self._users(task)}).items()
+            for name, array in ours.as_arrays().items()
         }
         np.savez(path, **arrays)
 
     def saved(self, path: Path) -> dict[str, Answers] | None:
         """Read answers that `save` wrote.
 
-        Returns None if the file does not exist, or was written for a different period or different users.
+        Returns None if the file does not exist, or was written for a different period or data set.
         """
         if not path.exists():
             return None
         arrays = np.load(path)
-        same = all(np.array_equal(arrays[f"{task}.users"], self._users(task)) for task in TASKS)
-        if not same or not np.array_equal(arrays["period"], self._bounds()):
+        if not np.array_equal(arrays["period"], self._bounds()) or arrays["data"] != self._data.fingerprint():
             return None
         return {
             task: Answers.of_arrays({name: arrays[f"{task}.{name}"] for name in ARRAYS}) for task in TASKS

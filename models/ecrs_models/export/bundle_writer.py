@@ -26,7 +26,7 @@ from ecrs_models.export.record_files import write_aggregates, write_histories, w
 from ecrs_models.progress import Progress
 from ecrs_models.snapshots.snapshot import EncodedTables, Snapshot
 from ecrs_models.training import two_tower
-from ecrs_models.training.pipeline import MODELS, TrainedModels, fingerprint
+from ecrs_models.training.pipeline import MODELS, TrainedModels
 from ecrs_models.training.settings import TrainingSettings
 from ecrs_models.training.warm_start import WEIGHTS_DIR
 
@@ -52,7 +52,7 @@ def export(
     Raises DataError if the data set is not the one used for training, if an exported model does not reproduce
     the outputs of the trained network on the golden examples, or if the new bundle is worse than `gate`.
     """
-    if trained.about["fingerprint"] != fingerprint(data):
+    if trained.about["fingerprint"] != data.fingerprint():
         raise DataError(f"{data.path} is not the data set that was used for training")
     progress = progress or Progress()
     encoder, settings = trained.encoder, trained.settings

@@ -30,7 +30,7 @@ from ecrs.domain.clock import DAY_S
 from ecrs.domain.entities import ITEM_FIELDS
 from ecrs.features.encoding import Encoder
 from ecrs.features.quantiles import Quantiles
-from ecrs_models.data.dataset import ACTIONS, PRODUCTS, USER_COLUMNS, USERS, Dataset
+from ecrs_models.data.dataset import USER_COLUMNS, Dataset
 from ecrs_models.data.disk import writing_to
 from ecrs_models.data.log import Log
 from ecrs_models.errors import DataError
@@ -105,7 +105,7 @@ def _train(
     log = data.log.before(settings.until)
     if not len(log):
         raise DataError(f"{data.path}: no actions before {settings.until}")
-    _claim(out, {"settings": asdict(settings), "data": data.name, "fingerprint": fingerprint(data)})
+    _claim(out, {"settings": asdict(settings), "data": data.name, "fingerprint": data.fingerprint()})
     encoder = fit_encoder(data, settings.until)
     encoder.save(out / "vocabulary")
     cutoffs = past_cutoffs(log, settings)
@@ -287,15 +287,6 @@ def fit_encoder(data: Dataset, until: int) -> Encoder:
     users, items = data.users[np.unique(log.user)], data.items[np.unique(log.item)]
     columns = {name: users[name] for name in USER_COLUMNS} | {name: items[name] for name in ITEM_FIELDS}
     return Encoder.build(columns)
-
-
-def fingerprint(data: Dataset) -> str:
-    """Return the sha256 of the data set's files, in hexadecimal."""
-    digest = hashlib.sha256()
-    for name in (USERS, PRODUCTS, ACTIONS):
-        with open(data.path / name, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _claim(out: Path, about: dict[str, Any]) -> None:
