@@ -15,13 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecrs.bundle import Bundle
-from ecrs.contract.item_info_pb2 import ItemInfo
-from ecrs.contract.recall_pb2 import RecallResponse, UpsertVectorsRequest
+from ecrs.contract.as_pb2 import ASRequest
+from ecrs.contract.cm_pb2 import CMRequest, PutItemsRequest, RemoveItemsRequest, SetStockRequest
+from ecrs.contract.item_info_pb2 import ItemInfo, ProvenanceTable
+from ecrs.contract.rank_pb2 import RankRequest
+from ecrs.contract.recall_pb2 import RecallRequest, RecallResponse, UpsertVectorsRequest
+from ecrs.contract.um_pb2 import UserModelRequest
 from ecrs.contract.user_info_pb2 import Aggregates, Interaction, UserInfo
-from ecrs.domain.aggregates import AGGREGATE_COLUMNS
+from ecrs.domain.aggregates import AGGREGATE_COLUMNS, MAX_PRODUCTS
+from ecrs.domain.entities import HISTORY_LENGTH, MAX_SKU_BYTES, MAX_TIMESTAMP
+from ecrs.domain.sizes import MAX_ITEMS
 from ecrs.rank.tables import load_ranker_inputs
 from ecrs.rpc.errors import BadRequest
 from ecrs.serving.signature import ModelSignature
+from ecrs.wire.limits import LIMITS, USER_BYTES
 from ecrs.wire.messages import to_item, to_provenance, to_user
 from tests.invalid_requests import corrupted, violations
 from tests.platform import (
@@ -117,8 +124,8 @@ def copy_of(message: Any) -> Any:
 
 MS = NOW * 1000
 """A time in milliseconds, which callers often send instead of seconds."""
-LONG = "x" * 1_000_000
-LONG_AS_SHOWN = f"'{'x' * 80}'… (1000000 characters)"
+LONG = "x" * 3_000
+LONG_AS_SHOWN = f"'{'x' * 80}'… (3000 characters)"
 """How an error text quotes LONG."""
 
 NEW_USER_FIELDS = {RECALL: {}, RANK: {}, AS: {"user_id": ""}}
@@ -177,10 +184,10 @@ def items(*skus: str, **fields: str) -> list[ItemInfo]:
 @pytest.mark.parametrize(
     ("method", "field", "value", "reason"),
     [
-        (UM, "user_id", LONG, "user_id: at most 256 characters, got 1000000"),
-        (AS, "user_id", LONG, "user_id: at most 256 characters, got 1000000"),
-        (AS, "user_info", UserInfo(age=LONG), "user_info: at most 524288 bytes, got 1000004"),
-        (CM, "item_ids", ["1", LONG], "item_ids[1]: at most 128 characters, got 1000000"),
+        (UM, "user_id", LONG, "user_id: at most 256 characters, got 3000"),
+        (AS, "user_id", LONG, "user_id: at most 256 characters, got 3000"),
+        (AS, "user_info", UserInfo(age="x" * 263_000), "user_info: at most 262144 bytes, got 263004"),
+        (CM, "item_ids", ["1", LONG], "item_ids[1]: at most 128 characters, got 3000"),
         (CM, "item_ids", ["1"] * 10_000, "item_ids: expected 1 to 1000 ids, got 10000"),
         (PUT, "item_infos", items(LONG), f"item_infos[0]: sku {LONG_AS_SHOWN}: it is longer than 128 bytes"),
         (PUT, "item_infos", items("a", cate=LONG), "item_infos[0]: sku 'a': cate is longer than 128 bytes"),
@@ -190,9 +197,10 @@ def items(*skus: str, **fields: str) -> list[ItemInfo]:
         (RECALL, "recall_type", LONG, f"recall_type: {LONG_AS_SHOWN} is not one of cold_st"),
         (RECALL, "request_num", 2**32 - 1, "request_num: at most 1000, got 4294967295"),
         (AS, "request_num", 2**32 - 1, "request_num: at most 1000, got 4294967295"),
-        (RANK, "item_infos", items(*"abcdefgh", LONG), "item_infos[8]: at most 1024 bytes, got 1000004"),
+        (RANK, "item_infos", items(*"abcdefgh", LONG), "item_infos[8]: at most 1024 bytes, got 3003"),
         (RANK, "item_infos", items(*["1"] * 10_000), "item_infos: expected 1 to 1000 products, got 10000"),
-        *((method, "log_id", LONG, "log_id: at most 128 characters, got 1000000") for method in METHODS),
+        *((method, "log_id", LONG, "log_id: at most 128 characters, got 3000") for method in METHODS),
+        (RANK, "provenance", ProvenanceTable(channels=["x"] * 17), "provenance.channels: at most 16, got 17"),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 60 else "",
 )
@@ -230,7 +238,7 @@ def test_an_invalid_vector_is_refused(platform: Platform, case: str) -> None:
 
 @pytest.mark.parametrize("method", [RECALL, RANK])
 def test_an_overlong_history_is_accepted(platform: Platform, method: str) -> None:
-    history = [Interaction(sku_id=str(2000 + n % 297), ts=NOW - n, type="ORDER") for n in range(100_000)]
+    history = [Interaction(sku_id=str(2000 + n % 297), ts=NOW - n, type="ORDER") for n in range(10_000)]
     request = copy_of(platform.valid_requests[method])
     request.user_info.history.extend(history)
     reply = platform.ask(method, request)
@@ -240,15 +248,54 @@ def test_an_overlong_history_is_accepted(platform: Platform, method: str) -> Non
 
 
 def test_the_gateway_does_not_forward_an_oversized_user(platform: Platform) -> None:
-    history = [Interaction(sku_id=str(n), ts=NOW, type="ORDER") for n in range(100_000)]
+    history = [Interaction(sku_id=f"{n:06}", ts=NOW, type="ORDER") for n in range(14_600)]
     for _ in range(6):  # this many failures of a service would open its breaker, and degrade other requests
         assert_refused(
             platform,
             AS,
-            "user_info: at most 524288 bytes, got ",
+            "user_info: at most 262144 bytes, got ",
             user_info=UserInfo(history=history),
             user_id="",
         )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_request_above_the_limit_of_its_method_is_refused_unparsed(platform: Platform, method: str) -> None:
+    maximum = LIMITS[method].max_bytes
+    unparsable = UNPARSABLE["a group"] + bytes(maximum)
+    code, reply = platform.send(method, unparsable)
+    assert code is OK
+    text = f"the request: at most {maximum} bytes, got {len(unparsable)}"
+    assert (reply.error.code, reply.error.text) == (400, text)
+    platform.assert_answers_correctly(method)
+
+
+def test_the_longest_valid_requests_are_below_the_limits() -> None:
+    """1,000 products with the longest values, and a user with as many aggregates and 50 interactions."""
+    longest = ["ü" * 60 + f"{number:08}" for number in range(1000)]
+    assert {len(value.encode()) for value in longest} == {MAX_SKU_BYTES}
+    profile = dict.fromkeys(("age", "sex", "city_level", "province", "city", "country"), longest[0])
+    history = [Interaction(sku_id=sku, ts=MAX_TIMESTAMP, type="CART") for sku in longest[:HISTORY_LENGTH]]
+    aggregates = Aggregates(sku_ids=longest[:MAX_PRODUCTS], numbers=bytes(64 * MAX_PRODUCTS))
+    user = UserInfo(user_id="ü" * 256, history=history, aggregates=aggregates, **profile)
+    infos = [ItemInfo(sku_id=sku, brand=sku, shopid=sku, cate=sku, out_of_stock=True) for sku in longest]
+    provenance = ProvenanceTable(
+        channels=["x" * 20] * 5, positions=[MAX_ITEMS] * 5 * MAX_ITEMS, scores=[1.0] * 5 * MAX_ITEMS
+    )
+    log = {"log_id": "ü" * 128}
+    requests = {
+        UM: UserModelRequest(user_id="ü" * 256, **log),
+        CM: CMRequest(item_ids=longest, **log),
+        PUT: PutItemsRequest(item_infos=infos, **log),
+        REMOVE: RemoveItemsRequest(item_ids=longest, **log),
+        STOCK: SetStockRequest(item_ids=longest, **log),
+        RECALL: RecallRequest(user_info=user, recall_type="repurchase", now=MAX_TIMESTAMP, **log),
+        RANK: RankRequest(user_info=user, item_infos=infos, provenance=provenance, now=MAX_TIMESTAMP, **log),
+        AS: ASRequest(user_id="ü" * 256, user_info=user, now=MAX_TIMESTAMP, **log),
+    }
+    assert user.ByteSize() <= USER_BYTES
+    for method, request in requests.items():
+        assert request.ByteSize() <= LIMITS[method].max_bytes, method
 
 
 @pytest.mark.parametrize("method", METHODS)

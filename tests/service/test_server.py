@@ -292,7 +292,7 @@ async def test_a_service_is_live_before_it_is_ready_and_not_while_its_event_loop
     assert await status(channel, "live") == "SERVING"
     assert await status(channel, "") == "NOT_SERVING"
     assert (await asyncio.to_thread(get, running.metrics_port, "/live"))[0] == 200
-    monkeypatch.setattr("ecrs.rpc.server.LIVE_LIMIT_S", 0.1)
+    monkeypatch.setattr("ecrs.rpc.http.LIVE_LIMIT_S", 0.1)
     assert get(running.metrics_port, "/live")[0] == 503  # called from the event loop, which it blocks
 
 
@@ -325,12 +325,24 @@ async def test_a_backends_check_fails_while_it_is_down_incomplete_or_failing(sta
         await Backend("um", channel).check()
 
 
-async def test_reflection_names_the_service(start: Start) -> None:
-    channel, _ = await start(scripted(echo))
+async def reflected_names(channel: grpc.aio.Channel) -> set[str]:
     requests = iter([ServerReflectionRequest(list_services="")])
+    names: set[str] = set()
     async for reply in ServerReflectionStub(channel).ServerReflectionInfo(requests):
-        names = {service.name for service in reply.list_services_response.service}
-    assert {"um.UMService", "grpc.health.v1.Health"} <= names
+        names |= {service.name for service in reply.list_services_response.service}
+    return names
+
+
+async def test_reflection_names_the_service_if_it_is_on(start: Start) -> None:
+    channel, _ = await start(scripted(echo), reflection=True)
+    assert {"um.UMService", "grpc.health.v1.Health"} <= await reflected_names(channel)
+
+
+async def test_reflection_is_off_by_default(start: Start) -> None:
+    channel, _ = await start(scripted(echo))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await reflected_names(channel)
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_metrics_count_calls_by_grpc_code_and_error_code(start: Start) -> None:
@@ -340,13 +352,17 @@ async def test_metrics_count_calls_by_grpc_code_and_error_code(start: Start) -> 
     channel, running = await start(scripted(unknown))
     sample = 'ecrs_rpc_total{error_code="500",grpc_code="OK",method="/um.UMService/um_call",service="um"}'
 
-    def count(text: str) -> float:
+    async def count() -> float:
+        _, text = await asyncio.to_thread(get, running.metrics_port, "/metrics")
         return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(sample))
 
-    before = count((await asyncio.to_thread(get, running.metrics_port, "/metrics"))[1])
+    before = await count()
     await UMServiceStub(channel).um_call(UserModelRequest(user_id="5"))
-    after = count((await asyncio.to_thread(get, running.metrics_port, "/metrics"))[1])
-    assert after - before == 1
+
+    async def is_counted() -> bool:  # once the rendered metrics are a second old
+        return await count() - before == 1
+
+    await eventually(is_counted)
 
 
 async def test_shutdown_waits_for_calls_in_flight() -> None:

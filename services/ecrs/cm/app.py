@@ -19,6 +19,7 @@ from ecrs.serving.models import open_model
 from ecrs.settings import BundleSettings, RedisSettings, TargetSettings
 from ecrs.storage import redis_profiles
 from ecrs.storage.seeded_version import SeededVersion
+from ecrs.wire.limits import LIMITS
 
 
 class CmSettings(ServerSettings, RedisSettings, BundleSettings, TargetSettings):
@@ -50,4 +51,5 @@ async def build(settings: CmSettings, stack: AsyncExitStack) -> server.Service:
         register=lambda grpc_server: add_CMServiceServicer_to_server(servicer, grpc_server),
         # The item tower and recall are not checked: they are only needed for changes, not for lookups.
         check=seeded.check,
+        limits=LIMITS,
     )

@@ -1,6 +1,6 @@
 """Users and items, and the limits on their values."""
 
-import unicodedata
+import re
 from dataclasses import dataclass, field
 
 from ecrs.domain.actions import Interaction
@@ -67,7 +67,7 @@ def sku_fault(sku: str) -> str | None:
         return f"it is longer than {MAX_SKU_BYTES} bytes"
     if sku != sku.strip():
         return "it begins or ends with a space"
-    if has_control(sku) or any(character in SEPARATORS for character in sku):
+    if has_control(sku) or _SEPARATOR.search(sku):
         return f"it holds a control character or one of {SEPARATORS!r}"
     return None
 
@@ -82,7 +82,12 @@ def has_control(value: str) -> bool:
 
     Files and logs cannot hold them.
     """
-    return any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in value)
+    return _CONTROL.search(value) is not None
+
+
+_SEPARATOR = re.compile(f"[{SEPARATORS}]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""The characters of the Unicode categories Cc, Zl, Zp and Cs."""
 
 
 def _fields(line: str, names: tuple[str, ...]) -> list[str]:

@@ -19,6 +19,7 @@ from ecrs.rpc.client import open_channel
 from ecrs.rpc.load import QualityFactor
 from ecrs.rpc.settings import ServerSettings
 from ecrs.settings import BundleSettings, TargetSettings
+from ecrs.wire.limits import LIMITS
 
 
 class GatewaySettings(ServerSettings, TargetSettings, BundleSettings):
@@ -79,4 +80,5 @@ async def build(settings: GatewaySettings, stack: AsyncExitStack) -> server.Serv
         # SERVING, it stays so, or a load balancer would take out the shop's only entry point.
         dependencies={name: backend.check for name, backend in backends.items()},
         max_in_flight=settings.max_in_flight,
+        limits=LIMITS,
     )

@@ -7,13 +7,9 @@ from ecrs.domain.aggregates import Aggregates
 from ecrs.domain.entities import HISTORY_LENGTH, NEW_USER_IDS
 from ecrs.domain.sizes import DEFAULT_ITEMS, MAX_ITEMS
 from ecrs.rpc.errors import BadRequest
+from ecrs.wire.limits import USER_BYTES
 from ecrs.wire.messages import from_user, to_user
 from ecrs.wire.validation import check_timestamp, check_user_id
-
-MAX_USER_BYTES = 512 * 1024
-"""Largest user description: more than twice the size that history and aggregates can have. The requests to
-recall and rank contain the user; if gRPC refused those for their size, it would look like a failure of recall
-or rank and open their circuit breakers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +42,8 @@ class Query:
         check_user_id(user_id)
         check_timestamp("now", now)
         if described is not None:
-            if (size := described.ByteSize()) > MAX_USER_BYTES:
-                raise BadRequest(f"user_info: at most {MAX_USER_BYTES} bytes, got {size}")
+            if (size := described.ByteSize()) > USER_BYTES:
+                raise BadRequest(f"user_info: at most {USER_BYTES} bytes, got {size}")
             to_user(described)  # raises BadRequest for invalid history or aggregates
         user_id = "" if user_id in NEW_USER_IDS else user_id
         if not user_id and described is None:

@@ -14,6 +14,7 @@ from ecrs.rpc import server
 from ecrs.rpc.settings import ServerSettings
 from ecrs.serving.models import open_model
 from ecrs.settings import BundleSettings
+from ecrs.wire.limits import LIMITS
 
 
 class RankSettings(ServerSettings, BundleSettings):
@@ -38,4 +39,5 @@ async def build(settings: RankSettings, stack: AsyncExitStack) -> server.Service
         full_name="RankService",
         register=lambda grpc_server: add_RankServiceServicer_to_server(servicer, grpc_server),
         check=ranker.check,
+        limits=LIMITS,
     )

@@ -17,6 +17,7 @@ from ecrs.rpc.settings import ServerSettings
 from ecrs.serving.models import open_model
 from ecrs.settings import BundleSettings, VectorSettings
 from ecrs.storage.vector_stores import open_vector_store
+from ecrs.wire.limits import LIMITS
 
 
 class RecallSettings(ServerSettings, BundleSettings, VectorSettings):
@@ -47,4 +48,5 @@ async def build(settings: RecallSettings, stack: AsyncExitStack) -> server.Servi
         full_name="recall.RecallService",
         register=lambda grpc_server: add_RecallServiceServicer_to_server(servicer, grpc_server),
         dependencies={"vectors": retriever.check},
+        limits=LIMITS,
     )

@@ -4,17 +4,19 @@ import asyncio
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias, cast
 
 import grpc
 import structlog
 from google.protobuf import descriptor_pool, message_factory
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from ecrs.rpc import tracing
 from ecrs.rpc.errors import BadRequest, Fault
+from ecrs.rpc.limits import UNLIMITED, MethodLimits
 from ecrs.rpc.metrics import CALL_SECONDS, CALLS
+from ecrs.rpc.parsing import Deserializer, TooLong, bounded_parser
 
 log = structlog.get_logger()
 
@@ -24,10 +26,12 @@ SUCCESS = 200
 MAX_LOG_ID_CHARS = 128
 """Longest log_id of a request. It is repeated in every log line of the request, in every service."""
 
+MAX_LOGGED_CHARS = 1_000
+"""Longest error text in the log. The text about unknown items repeats up to 1,000 ids."""
+
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 """The second argument of a servicer's method."""
 
-Deserializer = Callable[[bytes], Any]
 Handler = Callable[[Any, Context], Awaitable[Any]]
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
@@ -60,29 +64,37 @@ class Interceptor(grpc.aio.ServerInterceptor, ABC):
         handler = await continuation(handler_call_details)
         if handler is None or handler.unary_unary is None or method.startswith("/grpc."):
             return handler
+        parse = cast(Deserializer, handler.request_deserializer)
+        wrapped, deserializer = self.wrap(method, cast(Handler, handler.unary_unary), parse)
         self._handlers[method] = grpc.unary_unary_rpc_method_handler(
-            self.wrap(method, cast(Handler, handler.unary_unary)),
-            request_deserializer=_parse_or_none(cast(Deserializer, handler.request_deserializer)),
-            response_serializer=handler.response_serializer,
+            wrapped, request_deserializer=deserializer, response_serializer=handler.response_serializer
         )
         return self._handlers[method]
 
     @abstractmethod
-    def wrap(self, method: str, handler: Handler) -> Handler:
-        """Return the function that is called in place of `handler`."""
+    def wrap(self, method: str, handler: Handler, parse: Deserializer) -> tuple[Handler, Deserializer]:
+        """Return the function to call in place of `handler`, and the one to parse its requests with.
+
+        `parse` is what the wrapped handler parses its requests with.
+        """
 
 
 class CallObserver(Interceptor):
     """Times, counts and logs each call, gives it a log_id if it has none, and turns faults into replies.
 
     A Fault becomes a reply with its code and text in `error`; a successful reply gets code 200. A request
-    that cannot be parsed ends as INVALID_ARGUMENT, an unexpected exception as INTERNAL, with the log_id to
-    find it in the log and without internals.
+    that is longer than the method's limit is not parsed. One that cannot be parsed ends as INVALID_ARGUMENT,
+    an unexpected exception as INTERNAL, with the log_id to find it in the log and without internals.
     """
 
-    def wrap(self, method: str, handler: Handler) -> Handler:
+    def __init__(self, service: str, limits: Mapping[str, MethodLimits]) -> None:
+        super().__init__(service)
+        self._limits = limits
+
+    def wrap(self, method: str, handler: Handler, parse: Deserializer) -> tuple[Handler, Deserializer]:
         """Return `handler` with the observation around it."""
         request_type, reply_type = _message_types(method)
+        max_bytes = self._limits.get(method, UNLIMITED).max_bytes
 
         async def observed(request: Any, context: Context) -> Any:
             if request is None:
@@ -90,6 +102,8 @@ class CallObserver(Interceptor):
                 log.info("rpc", method=method, grpc_code="INVALID_ARGUMENT")
                 name = request_type.DESCRIPTOR.full_name
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request is not a valid {name}")
+            too_long = request if isinstance(request, TooLong) else None
+            request = request_type() if too_long else request
             request.log_id = request.log_id or new_log_id()
             started = time.perf_counter()
             grpc_code, error_code, detail = "OK", SUCCESS, {}
@@ -99,13 +113,15 @@ class CallObserver(Interceptor):
                 structlog.contextvars.bound_contextvars(log_id=log_id, **tracing.log_fields()),
             ):
                 try:
+                    if too_long:
+                        raise BadRequest(f"the request: at most {max_bytes} bytes, got {too_long.size}")
                     if len(request.log_id) > MAX_LOG_ID_CHARS:
                         got = len(request.log_id)
                         raise BadRequest(f"log_id: at most {MAX_LOG_ID_CHARS} characters, got {got}")
                     reply = await handler(request, context)
                     reply.error.code = SUCCESS
                 except Fault as fault:
-                    error_code, detail = fault.code, {"error": fault.text}
+                    error_code, detail = fault.code, {"error": fault.text[:MAX_LOGGED_CHARS]}
                     reply = reply_type(error={"code": fault.code, "text": fault.text})
                 except asyncio.CancelledError:
                     grpc_code = "CANCELLED"
@@ -129,22 +145,7 @@ class CallObserver(Interceptor):
                     )
             return reply
 
-        return observed
-
-
-def _parse_or_none(deserialize: Deserializer) -> Deserializer:
-    """Return `deserialize`, made to return None for bytes that it cannot parse.
-
-    gRPC itself would end the call as UNKNOWN with the text of Python's exception.
-    """
-
-    def parse(content: bytes) -> Any:
-        try:
-            return deserialize(content)
-        except DecodeError:
-            return None
-
-    return parse
+        return observed, bounded_parser(parse, max_bytes)
 
 
 def _message_types(method: str) -> tuple[type[Message], type[Message]]:

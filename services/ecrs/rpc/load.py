@@ -1,4 +1,4 @@
-"""Load control: how many calls a server handles at a time, and how much work it does for each.
+"""Load control: how many calls a server handles at a time, by their cost, and how much work it does for each.
 
 A call that would be answered too late is refused immediately, so that its caller can try another replica.
 Before it comes to that, `QualityFactor` reduces the work per call.
@@ -6,13 +6,16 @@ Before it comes to that, `QualityFactor` reduces the work per call.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 
 from ecrs.rpc.interceptors import Context, Handler, Interceptor
+from ecrs.rpc.limits import UNLIMITED, MethodLimits
 from ecrs.rpc.metrics import CALLS_SHED, IN_FLIGHT, IN_FLIGHT_LIMIT
+from ecrs.rpc.parsing import Deserializer
 
 LATE_FRACTION = 0.75
 """An answer is late if it used more than this share of the caller's deadline."""
@@ -22,6 +25,10 @@ DECREASE_FACTOR = 0.8
 
 MIN_LIMIT = 8
 """Floor of the limiter. With this few calls in flight, lateness means a hanging dependency, not overload."""
+
+BULK_SHARE = 1 / 16
+"""Share of the limit that calls of more than ordinary cost may use together: of the gateway's 64, one call
+for 1,000 items or two for 500."""
 
 QUALITY_STEP_UP, QUALITY_STEP_DOWN = 0.02, 0.1
 """Added after an answer in time, subtracted after a slow one: they balance if five of six are in time."""
@@ -45,11 +52,11 @@ class ConcurrencyLimiter:
     def __int__(self) -> int:
         return int(self._limit)
 
-    def record(self, started: float, in_flight: int, *, late: bool) -> None:
+    def record(self, started: float, in_flight: float, *, late: bool) -> None:
         """Record the end of a call.
 
-        `started` is when it began, by time.monotonic(); `in_flight` counts the calls that were running when
-        it ended, itself included.
+        `started` is when it began, by time.monotonic(); `in_flight` is the cost of the calls that were
+        running when it ended, itself included.
         """
         if not late and in_flight * 2 > self._limit:
             self._limit = min(self._maximum, self._limit + 1 / self._limit)
@@ -59,31 +66,41 @@ class ConcurrencyLimiter:
 
 
 class LoadShedder(Interceptor):
-    """Refuses calls with RESOURCE_EXHAUSTED while as many as the limiter allows are in flight.
+    """Refuses calls with RESOURCE_EXHAUSTED while those in flight cost as much as the limiter allows.
 
-    `maximum` bounds the limiter; a call without a deadline counts as having `default_s`.
+    An ordinary call costs 1; `limits` tell the cost of larger ones. The calls that cost more have a share of
+    the limit, BULK_SHARE, and one of them is always admitted: each blocks the event loop of every service for
+    several times as long as an ordinary call, which would wait for all of them. Requests are parsed after
+    the first check. `maximum` bounds the limiter; a call without a deadline counts as having `default_s`.
     """
 
-    def __init__(self, service: str, maximum: int, default_s: float) -> None:
+    def __init__(
+        self, service: str, maximum: int, default_s: float, limits: Mapping[str, MethodLimits]
+    ) -> None:
         super().__init__(service)
         self._limiter = ConcurrencyLimiter(maximum)
         self._default_s = default_s
-        self._in_flight = 0
+        self._limits = limits
+        self._in_flight = 0.0
+        self._bulk_in_flight = 0.0
         self._shed = CALLS_SHED.labels(service)
         IN_FLIGHT.labels(service).set_function(lambda: self._in_flight)
         IN_FLIGHT_LIMIT.labels(service).set_function(lambda: int(self._limiter))
 
-    def wrap(self, method: str, handler: Handler) -> Handler:
+    def wrap(self, method: str, handler: Handler, parse: Deserializer) -> tuple[Handler, Deserializer]:
         """Return `handler` behind the limiter."""
+        limits = self._limits.get(method, UNLIMITED)
 
-        async def limited(request: Any, context: Context) -> Any:
+        async def limited(content: bytes, context: Context) -> Any:
             if self._in_flight >= int(self._limiter):
-                self._shed.inc()
-                await context.abort(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    f"{self._in_flight} calls are in flight: try another replica",
-                )
-            self._in_flight += 1
+                await self._refuse(context, f"calls that cost {self._in_flight:.0f} are in flight")
+            request = parse(content)
+            cost = limits.cost(request) if isinstance(request, Message) else 1.0
+            bulk = cost if cost > 1 else 0.0
+            if bulk and self._bulk_in_flight and self._bulk_in_flight + bulk > self._bulk_limit:
+                await self._refuse(context, f"large calls that cost {self._bulk_in_flight:.1f} are in flight")
+            self._in_flight += cost
+            self._bulk_in_flight += bulk
             started, timeout_s = time.monotonic(), context.time_remaining()
             timeout_s = self._default_s if timeout_s is None else timeout_s
             try:
@@ -91,9 +108,18 @@ class LoadShedder(Interceptor):
             finally:
                 late = time.monotonic() - started > LATE_FRACTION * timeout_s
                 self._limiter.record(started, self._in_flight, late=late)
-                self._in_flight -= 1
+                self._in_flight -= cost
+                self._bulk_in_flight -= bulk
 
-        return limited
+        return limited, bytes
+
+    @property
+    def _bulk_limit(self) -> float:
+        return BULK_SHARE * int(self._limiter)
+
+    async def _refuse(self, context: Context, reason: str) -> None:
+        self._shed.inc()
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{reason}: try another replica")
 
 
 class QualityFactor:

@@ -30,9 +30,12 @@ DEPENDENCY_SECONDS = Histogram(
 BREAKER_STATE = Gauge(
     "ecrs_breaker_state", "Circuit breaker of a dependency: 0 closed, 1 open, 2 half-open", ["dependency"]
 )
-IN_FLIGHT = Gauge("ecrs_in_flight", "Calls in flight", ["service"])
-IN_FLIGHT_LIMIT = Gauge("ecrs_in_flight_limit", "Calls that the service accepts at a time", ["service"])
+IN_FLIGHT = Gauge("ecrs_in_flight", "Cost of the calls in flight; an ordinary call costs 1", ["service"])
+IN_FLIGHT_LIMIT = Gauge(
+    "ecrs_in_flight_limit", "Cost of the calls that the service accepts at a time", ["service"]
+)
 CALLS_SHED = Counter("ecrs_shed_total", "Calls refused because too many were in flight", ["service"])
+HEALTH_WATCHES = Gauge("ecrs_health_watches", "Open calls of Watch of the health service", ["service"])
 SERVING = Gauge("ecrs_serving", "1 while the service can do its job", ["service"])
 DEPENDENCY_UP = Gauge(
     "ecrs_dependency_up",

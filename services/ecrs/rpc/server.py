@@ -12,16 +12,11 @@ and the name of each dependency.
 
 import asyncio
 import faulthandler
-import json
 import signal
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from socketserver import ThreadingMixIn
-from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import grpc
 import structlog
@@ -29,11 +24,13 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import make_wsgi_app
 
 from ecrs.ports import METRICS_OFFSET
 from ecrs.rpc.errors import Fault
+from ecrs.rpc.health import HealthRequestCheck, LimitedHealthServicer
+from ecrs.rpc.http import http_server, status
 from ecrs.rpc.interceptors import CallObserver
+from ecrs.rpc.limits import MethodLimits
 from ecrs.rpc.load import LoadShedder
 from ecrs.rpc.metrics import ASYNCIO_TASKS, DEPENDENCY_UP, SERVING
 from ecrs.rpc.settings import ServerSettings
@@ -47,14 +44,15 @@ STOP_STEP_S = 1.0
 MAX_IN_FLIGHT = 1000
 """Default of `Service.max_in_flight`, for the services behind the gateway, which accepts fewer calls."""
 
-MAX_CONNECTION_AGE_MS = 60_000
-"""Connections are closed after a minute, so that clients resolve the name again and find new replicas."""
+MAX_CONNECTION_AGE_MS, CONNECTION_GRACE_MS = 60_000, 10_000
+"""Connections are closed after a minute, so that clients resolve the name again and find new replicas. Calls
+that are still open then, such as health watches, are ended after the grace."""
+
+MAX_STREAMS = 1_000
+"""Most calls at a time on one connection; more wait at the client."""
 
 LIVE, FULL = "live", "full"
 """Names that the gRPC health service answers for, besides those of the service and its dependencies."""
-
-LIVE_LIMIT_S = 2.0
-"""An event loop that does not run a callback within this time is reported as stuck."""
 
 Check = Callable[[], Awaitable[None]]
 """A health check: raises a Fault, whose text is the reason, if it fails."""
@@ -70,8 +68,8 @@ class Service:
 
     `full_name` is the name of the protobuf service, and `register` adds its servicer to a server. `check`
     fails while the service cannot do its job. Each of `dependencies`, by name, fails while the service works
-    without that dependency. At most `max_in_flight` calls are accepted at a time, fewer while answers are
-    late.
+    without that dependency. At most `max_in_flight` calls of ordinary cost are accepted at a time, fewer
+    while answers are late. `limits`, by method, tell how long a request may be and what a call costs.
     """
 
     name: str
@@ -81,6 +79,7 @@ class Service:
     port: int = 0
     dependencies: Mapping[str, Check] = field(default_factory=dict)
     max_in_flight: int = MAX_IN_FLIGHT
+    limits: Mapping[str, MethodLimits] = field(default_factory=dict)
 
 
 @dataclass
@@ -121,17 +120,23 @@ async def running_service(service: Service, settings: ServerSettings) -> AsyncIt
     """Run `service` while the context is open; yields it as soon as it listens, still NOT_SERVING."""
     server = grpc.aio.server(
         interceptors=[
-            LoadShedder(service.name, service.max_in_flight, settings.call_timeout_s),
-            CallObserver(service.name),
+            LoadShedder(service.name, service.max_in_flight, settings.call_timeout_s, service.limits),
+            CallObserver(service.name, service.limits),
+            HealthRequestCheck(),
         ],
-        options=[("grpc.so_reuseport", 0), ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_MS)],
+        options=[
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_MS),
+            ("grpc.max_connection_age_grace_ms", CONNECTION_GRACE_MS),
+            ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ],
     )
     service.register(server)
-    health = HealthServicer()
+    health = LimitedHealthServicer(service.name)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    reflection.enable_server_reflection(
-        (service.full_name, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
-    )
+    if settings.reflection:
+        names = (service.full_name, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
     running = RunningService(service.name)
     port = service.port if settings.port is None else settings.port
     running.port = server.add_insecure_port(f"{settings.host}:{port}")
@@ -142,7 +147,7 @@ async def running_service(service: Service, settings: ServerSettings) -> AsyncIt
     metrics_port = settings.metrics_port
     if metrics_port is None:
         metrics_port = running.port + METRICS_OFFSET if port else 0
-    with _http_server(settings.host, metrics_port, running, loop) as running.metrics_port:
+    with http_server(settings.host, metrics_port, running, loop) as running.metrics_port:
         await server.start()
         log.info("listening", address=f"{settings.host}:{running.port}", metrics_port=running.metrics_port)
         watch = asyncio.create_task(_watch(running, health, service, settings))
@@ -219,60 +224,4 @@ async def _set_health(
         await health.set(name, HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING)
     SERVING.labels(service.name).set(not reason)
     running.changed.set()
-    log.info("health", status=_status(running), reason=reason, missing=missing)
-
-
-def _status(running: RunningService) -> str:
-    return "NOT_SERVING" if running.reason else "SERVING"
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-
-class _SilentHandler(WSGIRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        """Log nothing: scrapes and probes arrive every few seconds."""
-
-
-@contextmanager
-def _http_server(
-    host: str, port: int, running: RunningService, loop: asyncio.AbstractEventLoop
-) -> Iterator[int]:
-    """Serve `/metrics`, `/health` and `/live` on a separate thread; yields the port."""
-    metrics = make_wsgi_app()
-
-    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        match environ["PATH_INFO"]:
-            case "/metrics":
-                return metrics(environ, start_response)
-            case "/health":
-                reply = {"status": _status(running), "reason": running.reason, "missing": running.missing}
-                healthy = running.reason is None
-            case "/live":
-                healthy = _is_responsive(loop)
-                reply = {"status": "LIVE" if healthy else "STUCK"}
-            case _:
-                start_response("404 Not Found", [("Content-Type", "text/plain")])
-                return [b"/metrics, /health or /live\n"]
-        start_response(
-            "200 OK" if healthy else "503 Service Unavailable", [("Content-Type", "application/json")]
-        )
-        return [json.dumps({"service": running.name} | reply).encode()]
-
-    server = make_server(host, port, app, server_class=_Server, handler_class=_SilentHandler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="http", daemon=True)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def _is_responsive(loop: asyncio.AbstractEventLoop) -> bool:
-    """True if `loop`, which runs on another thread, runs a callback within LIVE_LIMIT_S."""
-    called = threading.Event()
-    loop.call_soon_threadsafe(called.set)
-    return called.wait(LIVE_LIMIT_S)
+    log.info("health", status=status(running), reason=reason, missing=missing)

@@ -30,3 +30,4 @@ class ServerSettings(EnvironmentSettings):
         30.0, description="at the start, longest wait for dependencies that the service can work without"
     )
     call_timeout_s: float = Field(1.0, description="deadline of a call whose caller set none")
+    reflection: bool = Field(False, description="whether gRPC reflection describes the methods to clients")

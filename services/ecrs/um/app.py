@@ -10,6 +10,7 @@ from ecrs.settings import RedisSettings
 from ecrs.storage import redis_profiles
 from ecrs.storage.seeded_version import SeededVersion
 from ecrs.um.service import UMService
+from ecrs.wire.limits import LIMITS
 
 
 class UmSettings(ServerSettings, RedisSettings):
@@ -30,4 +31,5 @@ async def build(settings: UmSettings, stack: AsyncExitStack) -> server.Service:
         full_name="um.UMService",
         register=lambda grpc_server: add_UMServiceServicer_to_server(servicer, grpc_server),
         check=seeded.check,
+        limits=LIMITS,
     )

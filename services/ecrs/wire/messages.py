@@ -15,10 +15,13 @@ from ecrs.domain.aggregates import AGGREGATE_COLUMNS, MAX_PRODUCTS, TIMESTAMP_CO
 from ecrs.domain.entities import HISTORY_LENGTH, MAX_TIMESTAMP, NEW_USER_IDS, UNKNOWN, Item, User
 from ecrs.domain.provenance import ProvenanceTable
 from ecrs.rpc.errors import BadRequest, quoted
-from ecrs.wire.validation import check_batch, check_item_value, check_timestamp
+from ecrs.wire.validation import check_batch, check_item_value, check_timestamp, first_duplicate
 
 _ROW = np.dtype(("<f8", len(AGGREGATE_COLUMNS)))
 """The aggregates of one item, as they are sent."""
+
+MAX_CHANNELS = 16
+"""Most retrieval channels in a provenance table; the platform has five."""
 
 _ACTIONS = {int(action): action for action in ActionType}
 
@@ -71,16 +74,16 @@ def to_aggregates(info: user_info_pb2.Aggregates) -> Aggregates:
     Raises BadRequest if the bytes are not one row per item, an item appears twice, or a number is NaN,
     negative, or larger than a count or a timestamp can be.
     """
-    skus = tuple(info.sku_ids)
-    if len(info.numbers) != len(skus) * _ROW.itemsize:
+    expected = len(info.sku_ids) * _ROW.itemsize
+    if len(info.numbers) != expected:
         raise BadRequest(
             f"user_info.aggregates.numbers: {len(info.numbers)} bytes, expected {_ROW.itemsize} a product, "
-            f"{len(skus) * _ROW.itemsize}"
+            f"{expected}"
         )
-    if not skus:
+    if not expected:
         return Aggregates()
-    if len(set(skus)) < len(skus):
-        duplicate = next(sku for index, sku in enumerate(skus) if sku in skus[:index])
+    skus = tuple(info.sku_ids)
+    if (duplicate := first_duplicate(skus)) is not None:
         raise BadRequest(f"user_info.aggregates.sku_ids: {quoted(duplicate)} appears twice")
     numbers = np.frombuffer(info.numbers, dtype="<f8").reshape(-1, len(AGGREGATE_COLUMNS))
     valid = (numbers >= 0) & (numbers <= _LARGEST)  # False for NaN
@@ -101,7 +104,12 @@ def from_aggregates(aggregates: Aggregates) -> user_info_pb2.Aggregates:
 
 
 def to_provenance(table: item_info_pb2.ProvenanceTable, n: int) -> ProvenanceTable:
-    """Convert the provenance of `n` items. Raises BadRequest unless it has `n` values per channel."""
+    """Convert the provenance of `n` items.
+
+    Raises BadRequest unless it has `n` values per channel and at most MAX_CHANNELS channels.
+    """
+    if len(table.channels) > MAX_CHANNELS:
+        raise BadRequest(f"provenance.channels: at most {MAX_CHANNELS}, got {len(table.channels)}")
     channels = tuple(table.channels)
     count = n * len(channels)
     for name, values in (("positions", table.positions), ("scores", table.scores)):

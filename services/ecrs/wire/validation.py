@@ -42,6 +42,16 @@ def check_batch(field: str, skus: Sequence[str]) -> None:
         seen.add(sku)
 
 
+def first_duplicate(skus: Sequence[str]) -> str | None:
+    """Return the first sku that appeared before in the sequence; None if all differ."""
+    seen: set[str] = set()
+    for sku in skus:
+        if sku in seen:
+            return sku
+        seen.add(sku)
+    return None
+
+
 def check_item_value(field: str, value: str) -> None:
     """Check that a brand, shop or category is short enough and free of control characters."""
     if is_long(value):
