@@ -59,10 +59,12 @@ async def test_a_large_call_does_not_wait_beside_another_and_ordinary_calls_are_
     first = asyncio.ensure_future(stub.um_call(large))
     await entered.wait()
     assert metric("ecrs_in_flight") == 2
+    shed = metric("ecrs_shed_total", reason="large_calls")
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await stub.um_call(large)
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "large calls" in str(refused.value.details())
+    assert metric("ecrs_shed_total", reason="large_calls") == shed + 1
     assert (await stub.um_call(UserModelRequest(user_id="x"))).error.code == 200
     release.set()
     assert (await first).error.code == 200

@@ -184,12 +184,12 @@ async def test_calls_above_the_limit_are_refused_and_health_checks_are_not(start
     first = asyncio.ensure_future(stub.um_call(UserModelRequest()))
     await entered.wait()
     assert metric("ecrs_in_flight") == metric("ecrs_in_flight_limit") == 1
-    shed = metric("ecrs_shed_total")
+    shed = metric("ecrs_shed_total", reason="load")
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await stub.um_call(UserModelRequest())
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     await HealthStub(channel).Check(HealthCheckRequest(), timeout=5)
-    assert metric("ecrs_shed_total") == shed + 1
+    assert metric("ecrs_shed_total", reason="load") == shed + 1
     release.set()
     assert (await first).error.code == 200
     assert metric("ecrs_in_flight") == 0

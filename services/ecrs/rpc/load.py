@@ -30,6 +30,9 @@ BULK_SHARE = 1 / 16
 """Share of the limit that calls of more than ordinary cost may use together: of the gateway's 64, one call
 for 1,000 items or two for 500."""
 
+LOAD, LARGE_CALLS = "load", "large_calls"
+"""Reasons of refused calls, as the metric names them."""
+
 QUALITY_STEP_UP, QUALITY_STEP_DOWN = 0.02, 0.1
 """Added after an answer in time, subtracted after a slow one: they balance if five of six are in time."""
 
@@ -83,7 +86,8 @@ class LoadShedder(Interceptor):
         self._limits = limits
         self._in_flight = 0.0
         self._bulk_in_flight = 0.0
-        self._shed = CALLS_SHED.labels(service)
+        for reason in (LOAD, LARGE_CALLS):
+            CALLS_SHED.labels(service, reason)
         IN_FLIGHT.labels(service).set_function(lambda: self._in_flight)
         IN_FLIGHT_LIMIT.labels(service).set_function(lambda: int(self._limiter))
 
@@ -93,12 +97,13 @@ class LoadShedder(Interceptor):
 
         async def limited(content: bytes, context: Context) -> Any:
             if self._in_flight >= int(self._limiter):
-                await self._refuse(context, f"calls that cost {self._in_flight:.0f} are in flight")
+                await self._refuse(context, LOAD, f"calls that cost {self._in_flight:.0f} are in flight")
             request = parse(content)
             cost = limits.cost(request) if isinstance(request, Message) else 1.0
             bulk = cost if cost > 1 else 0.0
             if bulk and self._bulk_in_flight and self._bulk_in_flight + bulk > self._bulk_limit:
-                await self._refuse(context, f"large calls that cost {self._bulk_in_flight:.1f} are in flight")
+                in_flight = f"large calls that cost {self._bulk_in_flight:.1f} are in flight"
+                await self._refuse(context, LARGE_CALLS, in_flight)
             self._in_flight += cost
             self._bulk_in_flight += bulk
             started, timeout_s = time.monotonic(), context.time_remaining()
@@ -117,9 +122,9 @@ class LoadShedder(Interceptor):
     def _bulk_limit(self) -> float:
         return BULK_SHARE * int(self._limiter)
 
-    async def _refuse(self, context: Context, reason: str) -> None:
-        self._shed.inc()
-        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{reason}: try another replica")
+    async def _refuse(self, context: Context, reason: str, in_flight: str) -> None:
+        CALLS_SHED.labels(self._service, reason).inc()
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{in_flight}: try another replica")
 
 
 class QualityFactor:

@@ -34,7 +34,11 @@ IN_FLIGHT = Gauge("ecrs_in_flight", "Cost of the calls in flight; an ordinary ca
 IN_FLIGHT_LIMIT = Gauge(
     "ecrs_in_flight_limit", "Cost of the calls that the service accepts at a time", ["service"]
 )
-CALLS_SHED = Counter("ecrs_shed_total", "Calls refused because too many were in flight", ["service"])
+CALLS_SHED = Counter(
+    "ecrs_shed_total",
+    "Calls refused because too many were in flight (`load`), or too many large ones (`large_calls`)",
+    ["service", "reason"],
+)
 HEALTH_WATCHES = Gauge("ecrs_health_watches", "Open calls of Watch of the health service", ["service"])
 SERVING = Gauge("ecrs_serving", "1 while the service can do its job", ["service"])
 DEPENDENCY_UP = Gauge(
