@@ -10,6 +10,8 @@ import structlog
 from ecrs.bundle import BundleError
 from ecrs.ports import PORTS
 from ecrs.rpc import log, server, tracing
+from ecrs.rpc.log_file import log_output
+from ecrs.rpc.settings import LogSettings
 
 
 async def serve(name: str) -> None:
@@ -18,7 +20,7 @@ async def serve(name: str) -> None:
     Only the package of that service is imported, so that each service needs only its own libraries. A missing
     or damaged bundle ends the program with exit code 3 and the reason in the log.
     """
-    log.configure(name)
+    log.configure(name, log_output(LogSettings()))
     app = importlib.import_module(f"ecrs.{name}.app")
     settings = app.SETTINGS()
     async with AsyncExitStack() as stack:

@@ -1,14 +1,9 @@
-"""On a disk that is really full, existing files stay intact, and one line of error text gives the reason.
-
-The small disks are tmpfs mounts, which require root.
-"""
+"""On a disk that is really full, existing files stay intact, and one line of error text gives the reason."""
 
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -22,40 +17,8 @@ from ecrs_models.data.dataset import ACTIONS, PRODUCTS, USERS, Dataset
 from ecrs_models.errors import DataError
 from ecrs_models.export import bundle_writer
 from ecrs_models.training import pipeline
+from tests.small_disk import Disk, fill
 from tests.tiny import tiny_settings
-
-Disk = Callable[[int], Path]
-"""Makes a directory on a new disk of the given size in KiB."""
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    mounted: list[Path] = []
-
-    def mount(kib: int) -> Path:
-        path = tmp_path / f"disk-{len(mounted)}"
-        path.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"no small disk without root: {done.stderr.strip()}")
-        mounted.append(path)
-        return path
-
-    yield mount
-    for path in mounted:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
-
-
-def fill(disk: Path, *, leave: int) -> Path:
-    """Write a file that leaves `leave` bytes free on the disk; return its path."""
-    filler = disk / "filler"
-    with open(filler, "wb", buffering=0) as file:
-        with suppress(OSError):
-            while True:
-                file.write(bytes(4096))
-        file.truncate(file.tell() - leave)
-    return filler
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,11 @@ TASK_FAILURES = Counter(
     "Background tasks of the service that ended unexpectedly and were started again",
     ["service", "task"],
 )
+LOG_LINES_DROPPED = Counter(
+    "ecrs_log_lines_dropped_total",
+    "Log lines that were not written, because of a slow reader (queue_full) or a full disk (write_error)",
+    ["service", "reason"],
+)
 ASYNCIO_TASKS = Gauge(
     "ecrs_tasks",
     "Live asyncio tasks: about ten when idle, a few more per call in flight; a steady climb is a leak",

@@ -31,3 +31,12 @@ class ServerSettings(EnvironmentSettings):
     )
     call_timeout_s: float = Field(1.0, description="deadline of a call whose caller set none")
     reflection: bool = Field(False, description="whether gRPC reflection describes the methods to clients")
+
+
+class LogSettings(EnvironmentSettings):
+    """The log of a service: standard output, or a file that rotates."""
+
+    log_file: Path | None = Field(None, description="file for the log in place of standard output")
+    log_file_bytes: int = Field(10_000_000, ge=100_000, description="size at which the log file is rotated")
+    log_file_days: int = Field(7, ge=1, description="days after which the log file is rotated")
+    log_files_kept: int = Field(3, ge=0, description="number of older log files that are kept")
