@@ -2,16 +2,21 @@
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-import typer
+import structlog
 
 from ecrs.bundle import Bundle
 from ecrs.local.platform import platform
 from ecrs.local.processes import START_LIMIT_S, ChildProcesses
 from ecrs.ports import PORTS
+from ecrs.rpc import log
+from ecrs.rpc.line_writer import Descriptor, LineWriter
+from ecrs.rpc.log_file import LogFile
+from ecrs.rpc.settings import LogSettings
 from ecrs.settings import RedisSettings
 from ecrs.storage.redis_profiles import open_redis
 from ecrs_seed.redis import seed_redis
@@ -25,18 +30,31 @@ def embedded_platform(
 
 
 async def up(bundle: Bundle, run_dir: Path) -> None:
-    """Run the platform until SIGINT or SIGTERM. Raises StartError."""
+    """Run the platform until SIGINT or SIGTERM. Raises StartError.
+
+    What it says is also in `log/up.log` of the run directory. Printing cannot hold it up: a terminal can be
+    paused, and standard output can be a file on a full disk.
+    """
+    log.configure("up", LogFile(run_dir / "log" / "up.log", LogSettings()))
+    console = LineWriter(Descriptor(sys.stdout.fileno()))
+
+    def say(line: str) -> None:
+        console.write(f"{line}\n".encode())
+        structlog.get_logger().info("said", text=line)
+
     this_task = asyncio.current_task()
     assert this_task is not None
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signal_number, this_task.cancel)
     try:
-        async with embedded_platform(bundle, run_dir, say=typer.echo):
+        async with embedded_platform(bundle, run_dir, say):
             gateway = f"127.0.0.1:{PORTS['gateway']}"
-            typer.echo(f"up: bundle {bundle.version}, gateway on {gateway}. Ctrl-C stops it.")
+            say(f"up: bundle {bundle.version}, gateway on {gateway}. Ctrl-C stops it.")
             await asyncio.Event().wait()
     except asyncio.CancelledError:
-        typer.echo("stopped")
+        say("stopped")
+    finally:
+        console.close()
 
 
 async def _seed(bundle: Bundle, settings: RedisSettings) -> str:

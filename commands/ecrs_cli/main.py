@@ -14,7 +14,7 @@ from ecrs.ports import PORTS
 from ecrs.probe import probe
 from ecrs.rpc.errors import Fault
 from ecrs.rpc.log import log_warnings_only
-from ecrs.settings import BundleSettings
+from ecrs.settings import BundleSettings, RunSettings
 from ecrs_models import commands as models
 from ecrs_models.errors import DataError
 from ecrs_seed import commands as seed
@@ -30,6 +30,10 @@ app.add_typer(items.app, name="item")
 app.add_typer(models.app)  # its verbs import the packages of the `train` extra only when they run
 
 _ERRORS = Console(stderr=True)
+_RunDir = Annotated[
+    Path | None,
+    typer.Option(help="directory for the store's data, logs and process ids; default artifacts/run"),
+]
 _ANY_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
@@ -38,16 +42,13 @@ def up(
     bundle: Annotated[
         Path | None, typer.Argument(help="the bundle to serve; default artifacts/bundles/current")
     ] = None,
-    run_dir: Annotated[
-        Path, typer.Option(help="directory for the store's data, logs and process ids")
-    ] = Path("artifacts/run"),
+    run_dir: _RunDir = None,
 ) -> None:
     """Run the whole platform on this machine, without Docker, until Ctrl-C."""
     from ecrs_cli import embedded
 
-    log_warnings_only()
     opened = Bundle.open(bundle or BundleSettings().bundle)
-    asyncio.run(embedded.up(opened, run_dir))
+    asyncio.run(embedded.up(opened, run_dir or RunSettings().run_dir))
 
 
 @app.command()

@@ -36,3 +36,9 @@ class VectorSettings(EnvironmentSettings):
     vectors: str = Field("faiss", description="`faiss`, or milvus://host:port[/database]")
     milvus_password: str | None = Field(None, description="password of Milvus' user root")
     items_dir: Path | None = Field(None, description="directory where faiss keeps added and removed items")
+
+
+class RunSettings(EnvironmentSettings):
+    """The embedded platform on this machine."""
+
+    run_dir: Path = Field(Path("artifacts/run"), description="directory of its data, logs and process ids")

