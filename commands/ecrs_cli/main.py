@@ -52,6 +52,19 @@ def up(
 
 
 @app.command()
+def repair(
+    afresh: Annotated[
+        bool, typer.Option("--afresh", help="move the data aside, so that `ecrs up` loads the bundle again")
+    ] = False,
+    run_dir: _RunDir = None,
+) -> None:
+    """Repair damaged data of the embedded platform's store, after making a copy of them."""
+    from ecrs.local.repair import repair_store
+
+    repair_store(run_dir or RunSettings().run_dir, typer.echo, afresh=afresh)
+
+
+@app.command()
 def demo() -> None:
     """Go from real purchases to recommendations: build a bundle, run the platform, send requests, stop."""
     from ecrs_cli import demo as steps

@@ -184,6 +184,42 @@ def test_other_users_of_the_machine_get_neither_files_nor_foreign_ports(tiny: Bu
         assert up.stop() == 0
 
 
+def test_damaged_store_is_named_and_repaired(
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECRS_RUN_DIR", str(tmp_path))
+    first = Up(tiny.path, tmp_path)
+    try:
+        first.wait_for("up: bundle")
+        assert ecrs("item", "add", "before", "1", "2", "3").returncode == 0
+        (commands,) = (tmp_path / "valkey" / "appendonlydir").glob("*.incr.aof")
+        size = commands.stat().st_size
+        assert ecrs("item", "add", "after", "1", "2", "3").returncode == 0
+    finally:
+        assert first.stop() == 0
+    with open(commands, "r+b") as file:
+        file.seek(size + 3)
+        file.write(b"\0garbage")
+
+    done = ecrs("up", str(tiny.path))
+    assert done.returncode == 1
+    assert f"{commands} is damaged after {size:,} of" in done.stderr
+    assert "`ecrs repair` repairs it" in done.stderr
+    assert "Bad file format reading the append only file" in done.stderr
+    assert "Traceback" not in done.stderr
+    repaired = ecrs("repair")
+    assert (repaired.returncode, repaired.stderr) == (0, "")
+
+    second = Up(tiny.path, tmp_path)
+    try:
+        assert "is already loaded" in second.wait_for("redis: version")
+        second.wait_for("up: bundle")
+        assert "code: 200" in ecrs("cm", "before").stdout
+        assert "code: 500" in ecrs("cm", "after").stdout
+    finally:
+        assert second.stop() == 0
+
+
 def test_service_that_cannot_start_is_reported_with_the_end_of_its_log(
     tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from ecrs.local.errors import StartError
 from ecrs.local.leftovers import end_leftovers
 from ecrs.local.processes import ChildProcesses, Say, state_path
 from ecrs.local.run_directory import locked_run_directory, reporting_errors
-from ecrs.local.valkey import valkey_command
+from ecrs.local.valkey import find_damage, valkey_command
 from ecrs.ports import METRICS_OFFSET, PORTS
 from ecrs.rpc.errors import Unavailable
 from ecrs.settings import RedisSettings
@@ -93,7 +93,7 @@ async def _start_valkey(
     socket_path: str,
     environment: Mapping[str, str],
 ) -> None:
-    """Start Valkey and wait until it has loaded its data. Raises StartError."""
+    """Start Valkey and wait until it has loaded its data. Raises StartError; its text names damaged data."""
 
     async def ping() -> None:
         async with open_redis(settings) as redis:
@@ -105,7 +105,12 @@ async def _start_valkey(
     with reporting_errors(run_dir):
         command = valkey_command(run_dir, socket_path)
     await children.start("valkey", command, environment)
-    await children.wait_until_ready("valkey", ping)
+    try:
+        await children.wait_until_ready("valkey", ping)
+    except StartError as error:
+        if damage := await asyncio.to_thread(find_damage, run_dir):
+            raise StartError(f"{damage}: `ecrs repair` repairs it. {error}") from error
+        raise
 
 
 def _inherited_environment(say: Say) -> dict[str, str]:
