@@ -23,6 +23,7 @@ from ecrs.contract.recall_pb2 import RecallRequest, RemoveVectorsRequest, Upsert
 from ecrs.contract.um_pb2 import UserModelRequest
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.rpc import server
+from ecrs.rpc.authorization import write_metadata
 from ecrs.settings import RedisSettings
 from ecrs.storage.redis_profiles import open_redis
 from ecrs_seed.redis import seed_redis
@@ -47,6 +48,7 @@ METHODS = tuple(method for methods in SERVICES.values() for method in methods)
 NOW = 1_708_000_000
 """Unix seconds; lies within the tiny data set."""
 DEADLINE_S = 10.0
+WRITE_TOKEN = "of the tests"
 BOUND_S = 3.0
 """Longest time that an answer may take, generous because the machine may be busy."""
 
@@ -107,12 +109,14 @@ class Platform:
         finally:
             self._run(stack.aclose())
 
-    def send(self, method: str, content: bytes) -> tuple[grpc.StatusCode, Any]:
+    def send(
+        self, method: str, content: bytes, token: str | None = WRITE_TOKEN
+    ) -> tuple[grpc.StatusCode, Any]:
         """Send these bytes; return OK and the reply, or the gRPC status and details, within BOUND_S."""
         started = time.monotonic()
         call = self._channels[method].unary_unary(method, response_deserializer=types(method)[1].FromString)
         try:
-            return grpc.StatusCode.OK, call(content, timeout=DEADLINE_S)
+            return grpc.StatusCode.OK, call(content, timeout=DEADLINE_S, metadata=write_metadata(token))
         except grpc.RpcError as error:
             return error.code(), error.details()
         finally:
@@ -153,7 +157,7 @@ class Platform:
         app = importlib.import_module(f"ecrs.{name}.app")
         caps = {f"{stage}_cap_s": DEADLINE_S for stage in ("user", "recall", "item", "rank")}
         common = {"port": 0, "metrics_port": 0, "check_interval_s": 0.05, "bundle": self.bundle.path}
-        stores = {"redis_url": self.redis_url, "items_dir": self._items_dir}
+        stores = {"redis_url": self.redis_url, "items_dir": self._items_dir, "write_token": WRITE_TOKEN}
         built = app.SETTINGS(**{**common, **stores, **caps, **settings})
         service = await app.build(built, stack)
         return await stack.enter_async_context(server.running_service(service, built))

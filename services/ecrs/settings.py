@@ -38,7 +38,22 @@ class VectorSettings(EnvironmentSettings):
     items_dir: Path | None = Field(None, description="directory where faiss keeps added and removed items")
 
 
+class WriteSettings(EnvironmentSettings):
+    """The token that a caller needs for the methods that change something."""
+
+    write_token: str | None = Field(
+        None, repr=False, description="the token; without one, changes are refused"
+    )
+
+
 class RunSettings(EnvironmentSettings):
     """The embedded platform on this machine."""
 
-    run_dir: Path = Field(Path("artifacts/run"), description="directory of its data, logs and process ids")
+    run_dir: Path = Field(
+        Path("artifacts/run"), description="directory of its data, logs, process ids and write token"
+    )
+
+
+def write_token_path(run_dir: Path) -> Path:
+    """Return the path of the file from which an embedded platform's owner reads its write token."""
+    return run_dir / "write_token"

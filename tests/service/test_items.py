@@ -76,7 +76,7 @@ class Platform:
         self.open.append(recall)
         tower = ItemEmbedder(self.bundle, self.item_tower)
         records = ItemCache(self.store, seeded, age_s=3600.0)  # long, so that only a change causes a new read
-        changes = ItemChanges(self.store, records, seeded, tower, RecallVectorUpdates(recall))
+        changes = ItemChanges(self.store, records, seeded, tower, RecallVectorUpdates(recall, None))
         servicer = CMService(records, seeded, changes, call_timeout_s=5.0)
         channel, running = await self.start(
             Service(

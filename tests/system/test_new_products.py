@@ -1,6 +1,5 @@
 """Items are added, marked out of stock and removed while the platform runs; the changes survive restarts."""
 
-import json
 import os
 import signal
 import time
@@ -24,7 +23,7 @@ from ecrs.domain.actions import ActionType
 from ecrs.domain.entities import Item
 from ecrs.domain.files import parse_history, parse_item
 from ecrs.ports import PORTS
-from tests.system.conftest import Up, ecrs
+from tests.system.conftest import Up, children, ecrs
 
 USER = "8888"
 
@@ -49,6 +48,12 @@ class Platform:
     def has_item(self, sku: str) -> bool:
         reply = CMServiceStub(self.channels["cm"]).cm_call(CMRequest(item_ids=[sku]), timeout=5)
         return reply.error.code == 200
+
+
+@pytest.fixture(autouse=True)
+def run_dir(up: Up, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `ecrs item` find the platform's write token."""
+    monkeypatch.setenv("ECRS_RUN_DIR", str(up.run_dir))
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +89,7 @@ def add(sku: str, like: Item) -> None:
 
 def kill_and_wait_for_restart(up: Up, name: str) -> None:
     """Kill a child process and wait until the platform has restarted it and serves again."""
-    children = json.loads((up.run_dir / "children.json").read_text())
-    os.kill(children[name]["pid"], signal.SIGKILL)
+    os.kill(children(up.run_dir)[name], signal.SIGKILL)
     up.wait_for(f"{name} ended with -9; restarting it")
     within(30, lambda: ecrs("health").returncode == 0)
 
@@ -180,6 +184,26 @@ def test_an_invalid_line_of_a_file_is_named_and_nothing_is_added(platform: Platf
         assert f"{file}:2: " in done.stderr
         assert reason in done.stderr
         assert not platform.has_item("first")
+
+
+def test_without_the_platforms_write_token_nothing_is_changed(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ECRS_RUN_DIR", str(tmp_path))
+    done = ecrs("item", "add", "of-a-stranger", "1", "2", "3")
+    assert (done.returncode, "the write token is missing" in done.stderr) == (1, True)
+    monkeypatch.setenv("ECRS_WRITE_TOKEN", "guessed")
+    done = ecrs("item", "add", "of-a-stranger", "1", "2", "3")
+    assert (done.returncode, "the write token is not the one" in done.stderr) == (1, True)
+    assert not platform.has_item("of-a-stranger")
+
+
+def test_only_the_writing_services_have_the_token_and_only_the_owner_can_read_it(up: Up) -> None:
+    path = up.run_dir / "write_token"
+    assert path.stat().st_mode & 0o777 == 0o600
+    for name, pid in children(up.run_dir).items():
+        environment = Path(f"/proc/{pid}/environ").read_text()
+        assert (path.read_text() in environment) == (name in ("cm", "recall")), name
 
 
 def test_a_stopped_platform_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

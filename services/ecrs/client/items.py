@@ -16,7 +16,8 @@ from ecrs.contract.cm_pb2 import (
 from ecrs.contract.cm_pb2_grpc import CMServiceStub
 from ecrs.domain.entities import Item, sku_fault
 from ecrs.domain.files import parse_item
-from ecrs.settings import TargetSettings
+from ecrs.rpc.authorization import write_metadata
+from ecrs.settings import RunSettings, TargetSettings, WriteSettings, write_token_path
 from ecrs.wire.messages import from_item
 from ecrs.wire.validation import MAX_BATCH
 
@@ -26,7 +27,8 @@ TIMEOUT_S = 30.0
 app = typer.Typer(help="Add, remove and mark products while the platform runs.", no_args_is_help=True)
 _MINUS_ONE = {"ignore_unknown_options": True}  # "-1" stands for an unknown value and is not an option
 
-Call = Callable[[CMServiceStub, Any], ChangeResponse]
+Method = Callable[[CMServiceStub], Callable[..., ChangeResponse]]
+"""Selects the method of cm that makes a change."""
 
 
 @app.command(context_settings=_MINUS_ONE)
@@ -44,7 +46,7 @@ def add(
         _fail("give either SKU BRAND SHOP CATEGORY or --file")
     items = _read(file) if file else [_parse(":".join(values or ()), "the product")]
     requests = (PutItemsRequest(item_infos=map(from_item, batch)) for batch in _batches(items))
-    _change(len(items), requests, lambda stub, request: stub.put_items(request, timeout=TIMEOUT_S), "added")
+    _change(len(items), requests, lambda stub: stub.put_items, "added")
 
 
 @app.command(context_settings=_MINUS_ONE)
@@ -52,9 +54,7 @@ def remove(skus: Annotated[list[str], typer.Argument(metavar="SKU…")]) -> None
     """Remove products, so that they are no longer recommended."""
     _check(skus)
     requests = (RemoveItemsRequest(item_ids=batch) for batch in _batches(skus))
-    _change(
-        len(skus), requests, lambda stub, request: stub.remove_items(request, timeout=TIMEOUT_S), "removed"
-    )
+    _change(len(skus), requests, lambda stub: stub.remove_items, "removed")
 
 
 @app.command(context_settings=_MINUS_ONE)
@@ -68,23 +68,23 @@ def stock(
     _check(skus)
     requests = (SetStockRequest(item_ids=batch, in_stock=in_stock) for batch in _batches(skus))
     done = "marked in stock" if in_stock else "marked out of stock"
-    _change(len(skus), requests, lambda stub, request: stub.set_stock(request, timeout=TIMEOUT_S), done)
+    _change(len(skus), requests, lambda stub: stub.set_stock, done)
 
 
-def _change(total: int, requests: Iterator[Any], call: Call, done: str) -> None:
+def _change(total: int, requests: Iterator[Any], method: Method, done: str) -> None:
     """Send the requests one after the other and print the result in one line.
 
     `total`: number of products in all requests. `done`: past participle for the line, such as "added". Exits
     with 1 unless all products were changed.
     """
-    target = TargetSettings().cm_target
+    target, metadata = TargetSettings().cm_target, write_metadata(_write_token())
     count, missing = 0, list[str]()
     with grpc.insecure_channel(target) as channel:
         stub = CMServiceStub(channel)
         for request in requests:
             progress = f"; {count:,} of {total:,} were already {done}" if count else ""
             try:
-                reply = call(stub, request)
+                reply = method(stub)(request, timeout=TIMEOUT_S, metadata=metadata)
             except grpc.RpcError as error:
                 _fail(f"no answer from cm at {target}: {error.code().name}{progress}")
             if reply.error.code != 200:
@@ -95,6 +95,19 @@ def _change(total: int, requests: Iterator[Any], call: Call, done: str) -> None:
     if missing:
         _fail(f"{result}, {len(missing):,} unknown: {', '.join(missing[:10])}{'…' * (len(missing) > 10)}")
     typer.echo(result)
+
+
+def _write_token() -> str | None:
+    """Return the token of the settings, or of the embedded platform on this machine. Exits if unreadable."""
+    if token := WriteSettings().write_token:
+        return token
+    path = write_token_path(RunSettings().run_dir)
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return None  # cm says how to set one
+    except OSError as error:
+        _fail(f"{path}: {error.strerror}: products can be changed by the user who started the platform")
 
 
 def _read(file: Path) -> list[Item]:

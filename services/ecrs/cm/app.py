@@ -13,16 +13,17 @@ from ecrs.cm.service import CMService
 from ecrs.contract.cm_pb2_grpc import add_CMServiceServicer_to_server
 from ecrs.ports import PORTS
 from ecrs.rpc import server
+from ecrs.rpc.authorization import WriteAuthorization
 from ecrs.rpc.client import open_channel
 from ecrs.rpc.settings import ServerSettings
 from ecrs.serving.models import open_model
-from ecrs.settings import BundleSettings, RedisSettings, TargetSettings
+from ecrs.settings import BundleSettings, RedisSettings, TargetSettings, WriteSettings
 from ecrs.storage import redis_profiles
 from ecrs.storage.seeded_version import SeededVersion
 from ecrs.wire.limits import LIMITS
 
 
-class CmSettings(ServerSettings, RedisSettings, BundleSettings, TargetSettings):
+class CmSettings(ServerSettings, RedisSettings, BundleSettings, TargetSettings, WriteSettings):
     """Settings of cm, from the environment."""
 
     item_tower: str = Field("inprocess", description="`inprocess`, or serving://host:port")
@@ -32,6 +33,7 @@ class CmSettings(ServerSettings, RedisSettings, BundleSettings, TargetSettings):
 
 
 SETTINGS = CmSettings
+WRITING_METHODS = ("/cm.CMService/put_items", "/cm.CMService/remove_items", "/cm.CMService/set_stock")
 
 
 async def build(settings: CmSettings, stack: AsyncExitStack) -> server.Service:
@@ -42,7 +44,8 @@ async def build(settings: CmSettings, stack: AsyncExitStack) -> server.Service:
     model = await stack.enter_async_context(open_model(settings.item_tower, bundle, "item_tower"))
     recall = await stack.enter_async_context(open_channel(settings.recall_target))
     records = ItemCache(store, seeded, settings.item_age_s)
-    changes = ItemChanges(store, records, seeded, ItemEmbedder(bundle, model), RecallVectorUpdates(recall))
+    vectors = RecallVectorUpdates(recall, settings.write_token)
+    changes = ItemChanges(store, records, seeded, ItemEmbedder(bundle, model), vectors)
     servicer = CMService(records, seeded, changes, settings.call_timeout_s)
     return server.Service(
         name="cm",
@@ -52,4 +55,5 @@ async def build(settings: CmSettings, stack: AsyncExitStack) -> server.Service:
         # The item tower and recall are not checked: they are only needed for changes, not for lookups.
         check=seeded.check,
         limits=LIMITS,
+        interceptors=[WriteAuthorization("cm", WRITING_METHODS, settings.write_token)],
     )

@@ -8,14 +8,16 @@ import numpy as np
 from ecrs.contract.recall_pb2 import RemoveVectorsRequest, UpsertVectorsRequest
 from ecrs.contract.recall_pb2_grpc import RecallServiceStub
 from ecrs.domain.entities import Item
+from ecrs.rpc.authorization import write_metadata
 from ecrs.rpc.client import call
 
 
 class RecallVectorUpdates:
-    """`VectorUpdates` of `ecrs.cm.item_changes` by the service recall."""
+    """`VectorUpdates` of `ecrs.cm.item_changes` by the service recall, which accepts `write_token`."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, write_token: str | None) -> None:
         self._stub = RecallServiceStub(channel)
+        self._metadata = write_metadata(write_token)
 
     async def upsert(
         self, version: str, items: Sequence[Item], vectors: np.ndarray, log_id: str, timeout_s: float
@@ -26,9 +28,9 @@ class RecallVectorUpdates:
             for item, vector in zip(items, vectors.tolist(), strict=True)
         ]
         request = UpsertVectorsRequest(log_id=log_id, bundle_version=version, vectors=pairs)
-        await call("recall", self._stub.upsert_vectors, request, timeout_s)
+        await call("recall", self._stub.upsert_vectors, request, timeout_s, self._metadata)
 
     async def remove(self, version: str, skus: Sequence[str], log_id: str, timeout_s: float) -> None:
         """Call `remove_vectors`."""
         request = RemoveVectorsRequest(log_id=log_id, bundle_version=version, item_ids=skus)
-        await call("recall", self._stub.remove_vectors, request, timeout_s)
+        await call("recall", self._stub.remove_vectors, request, timeout_s, self._metadata)

@@ -7,11 +7,12 @@ are still running after an unclean stop.
 
 import asyncio
 import os
+import secrets
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from redis.exceptions import RedisError
@@ -20,15 +21,17 @@ from ecrs.bundle import Bundle
 from ecrs.local.errors import StartError
 from ecrs.local.leftovers import end_leftovers
 from ecrs.local.processes import ChildProcesses, Say, state_path
-from ecrs.local.run_directory import locked_run_directory, reporting_errors
+from ecrs.local.run_directory import locked_run_directory, reporting_errors, write_private
 from ecrs.local.valkey import find_damage, valkey_command
 from ecrs.ports import METRICS_OFFSET, PORTS
 from ecrs.rpc.errors import Unavailable
-from ecrs.settings import RedisSettings
+from ecrs.settings import RedisSettings, WriteSettings, write_token_path
 from ecrs.storage.redis_profiles import open_redis
 
 START_ORDER = ("um", "cm", "recall", "rank", "gateway")
 """Services in the order in which they start. They stop in reverse, the gateway first."""
+WRITERS = ("cm", "recall")
+"""Services that have the write token."""
 HOST = "127.0.0.1"
 
 Seed = Callable[[Bundle, RedisSettings], Awaitable[str]]
@@ -50,6 +53,7 @@ async def platform(
         with reporting_errors(run_dir):
             await end_leftovers(run_dir, say)
         _check_ports()
+        token = stack.enter_context(_write_token(run_dir))
         children = await stack.enter_async_context(_children(run_dir, say))
         inherited = _inherited_environment(say)
         settings = RedisSettings()
@@ -70,6 +74,7 @@ async def platform(
                 "ECRS_PORT": str(PORTS[name]),
                 "ECRS_METRICS_PORT": str(PORTS[name] + METRICS_OFFSET),
                 "ECRS_LOG_FILE": str(children.log_path(name)),
+                **({"ECRS_WRITE_TOKEN": token} if name in WRITERS else {}),
             }
             await children.start(name, [sys.executable, "-m", "ecrs.serve", name], common | own)
         await asyncio.gather(*map(children.wait_until_serving, START_ORDER))
@@ -114,11 +119,27 @@ async def _start_valkey(
 
 
 def _inherited_environment(say: Say) -> dict[str, str]:
-    """Return the environment of this process; `say` is told of settings of a single service in it."""
+    """Return the environment of this process without the write token, which only some children get.
+
+    `say` is told of settings of a single service, which do not apply here.
+    """
     for name in ("ECRS_HOST", "ECRS_PORT", "ECRS_METRICS_PORT"):
         if (value := os.environ.get(name)) not in (None, HOST):
             say(f"{name}={value} is ignored: the platform listens on {HOST} and its own ports only")
-    return dict(os.environ)
+    return {name: value for name, value in os.environ.items() if name != "ECRS_WRITE_TOKEN"}
+
+
+@contextmanager
+def _write_token(run_dir: Path) -> Iterator[str]:
+    """Yield the write token, a new one unless a setting gives it, and keep it in a file for the owner."""
+    token = WriteSettings().write_token or secrets.token_urlsafe(32)
+    path = write_token_path(run_dir)
+    with reporting_errors(run_dir):
+        write_private(path, token)
+    try:
+        yield token
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _check_ports() -> None:

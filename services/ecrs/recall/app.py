@@ -13,20 +13,22 @@ from ecrs.recall.service import RecallService
 from ecrs.recall.tables import load_candidate_generator
 from ecrs.recall.vector_updates import VectorUpdater
 from ecrs.rpc import server
+from ecrs.rpc.authorization import WriteAuthorization
 from ecrs.rpc.settings import ServerSettings
 from ecrs.serving.models import open_model
-from ecrs.settings import BundleSettings, VectorSettings
+from ecrs.settings import BundleSettings, VectorSettings, WriteSettings
 from ecrs.storage.vector_stores import open_vector_store
 from ecrs.wire.limits import LIMITS
 
 
-class RecallSettings(ServerSettings, BundleSettings, VectorSettings):
+class RecallSettings(ServerSettings, BundleSettings, VectorSettings, WriteSettings):
     """Settings of recall, from the environment."""
 
     user_tower: str = Field("inprocess", description="`inprocess`, or serving://host:port")
 
 
 SETTINGS = RecallSettings
+WRITING_METHODS = ("/recall.RecallService/upsert_vectors", "/recall.RecallService/remove_vectors")
 
 
 async def build(settings: RecallSettings, stack: AsyncExitStack) -> server.Service:
@@ -49,4 +51,5 @@ async def build(settings: RecallSettings, stack: AsyncExitStack) -> server.Servi
         register=lambda grpc_server: add_RecallServiceServicer_to_server(servicer, grpc_server),
         dependencies={"vectors": retriever.check},
         limits=LIMITS,
+        interceptors=[WriteAuthorization("recall", WRITING_METHODS, settings.write_token)],
     )

@@ -7,8 +7,17 @@ import grpc
 from grpc.aio import AioRpcError, UnaryUnaryMultiCallable
 
 from ecrs.rpc import tracing
-from ecrs.rpc.errors import BadRequest, DeadlineExceeded, Fault, MalformedData, NotFound, Unavailable
+from ecrs.rpc.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    Fault,
+    Forbidden,
+    MalformedData,
+    NotFound,
+    Unavailable,
+)
 from ecrs.rpc.interceptors import SUCCESS
+from ecrs.rpc.tracing import Metadata
 
 # Not methodConfig.timeout: in Python it fires about a second early (grpc/grpc#34547).
 _SERVICE_CONFIG = {
@@ -60,7 +69,8 @@ OPTIONS = [
 """Options of a channel; a `dns:///` target balances calls over all addresses of the name."""
 
 _FAULTS: dict[int, type[Fault]] = {
-    kind.code: kind for kind in (BadRequest, NotFound, MalformedData, Unavailable, DeadlineExceeded)
+    kind.code: kind
+    for kind in (BadRequest, Forbidden, NotFound, MalformedData, Unavailable, DeadlineExceeded)
 }
 
 
@@ -70,28 +80,37 @@ def open_channel(target: str) -> grpc.aio.Channel:
 
 
 async def call(
-    peer: str, method: "UnaryUnaryMultiCallable[Request, ErrorReply]", request: Request, timeout_s: float
+    peer: str,
+    method: "UnaryUnaryMultiCallable[Request, ErrorReply]",
+    request: Request,
+    timeout_s: float,
+    metadata: Metadata = (),
 ) -> ErrorReply:
-    """Call `method` of the service `peer` and return its reply.
+    """Call `method` of the service `peer`, with `metadata`, and return its reply.
 
     Raises DeadlineExceeded past the deadline, Unavailable if the call failed, MalformedData if the reply
     cannot be parsed, and the fault in the reply's `error` field, with its code and text, if it is set.
     """
-    reply = await send(peer, method, request, timeout_s)
+    reply = await send(peer, method, request, timeout_s, metadata)
     if reply.error.code not in (0, SUCCESS):
         raise _FAULTS.get(reply.error.code, Fault)(reply.error.text, reply.error.code)
     return reply
 
 
 async def send(
-    peer: str, method: "UnaryUnaryMultiCallable[Request, Reply]", request: Request, timeout_s: float
+    peer: str,
+    method: "UnaryUnaryMultiCallable[Request, Reply]",
+    request: Request,
+    timeout_s: float,
+    metadata: Metadata = (),
 ) -> Reply:
-    """Call `method` of `peer`, whose replies have no `error` field, and return its reply.
+    """Call `method` of `peer`, whose replies have no `error` field, with `metadata`, and return its reply.
 
     Raises the same faults as `call`, except those of the `error` field.
     """
     try:
-        reply = await method(request, timeout=timeout_s, metadata=tracing.metadata())
+        metadata = (*tracing.metadata(), *metadata)
+        reply = await method(request, timeout=timeout_s, metadata=metadata or None)
     except AioRpcError as error:
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise DeadlineExceeded(f"{peer} did not answer within {timeout_s * 1000:.0f} ms") from error

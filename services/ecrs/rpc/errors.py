@@ -45,6 +45,13 @@ class BadRequest(Fault):
     outcome = "bad_request"
 
 
+class Forbidden(Fault):
+    """The caller is not allowed to call the method."""
+
+    code = 403
+    outcome = "forbidden"
+
+
 class Unavailable(Fault):
     """A dependency cannot be reached or refuses the call; a retry may succeed."""
 

@@ -14,7 +14,7 @@ import asyncio
 import faulthandler
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -29,7 +29,7 @@ from ecrs.ports import METRICS_OFFSET
 from ecrs.rpc.errors import Fault
 from ecrs.rpc.health import HealthRequestCheck, LimitedHealthServicer
 from ecrs.rpc.http import http_server, status
-from ecrs.rpc.interceptors import CallObserver
+from ecrs.rpc.interceptors import CallObserver, Interceptor
 from ecrs.rpc.limits import MethodLimits
 from ecrs.rpc.load import LoadShedder
 from ecrs.rpc.metrics import ASYNCIO_TASKS, DEPENDENCY_UP, SERVING
@@ -70,6 +70,7 @@ class Service:
     fails while the service cannot do its job. Each of `dependencies`, by name, fails while the service works
     without that dependency. At most `max_in_flight` calls of ordinary cost are accepted at a time, fewer
     while answers are late. `limits`, by method, tell how long a request may be and what a call costs.
+    `interceptors` wrap the servicer's methods; a Fault that they raise becomes the reply.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Service:
     dependencies: Mapping[str, Check] = field(default_factory=dict)
     max_in_flight: int = MAX_IN_FLIGHT
     limits: Mapping[str, MethodLimits] = field(default_factory=dict)
+    interceptors: Sequence[Interceptor] = ()
 
 
 @dataclass
@@ -122,6 +124,7 @@ async def running_service(service: Service, settings: ServerSettings) -> AsyncIt
         interceptors=[
             LoadShedder(service.name, service.max_in_flight, settings.call_timeout_s, service.limits),
             CallObserver(service.name, service.limits),
+            *service.interceptors,
             HealthRequestCheck(),
         ],
         options=[

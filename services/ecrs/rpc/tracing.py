@@ -61,9 +61,9 @@ def client_span(name: str) -> AbstractContextManager[Any]:
     return _NO_SPAN if _spans is None else _spans.client_span(name)
 
 
-def metadata() -> Metadata | None:
-    """Return the metadata to send with a call, so that the callee continues the trace; None if off."""
-    return None if _spans is None else _spans.metadata()
+def metadata() -> Metadata:
+    """Return the metadata to send with a call, so that the callee continues the trace; none if off."""
+    return () if _spans is None else _spans.metadata()
 
 
 def annotate_span(**attributes: Value) -> None:
