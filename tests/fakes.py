@@ -9,6 +9,7 @@ import numpy as np
 from ecrs.domain.entities import Item, User
 from ecrs.rpc.errors import DeadlineExceeded, Fault
 from ecrs.serving.signature import ModelSignature
+from ecrs.storage.profiles import NotSeeded
 from ecrs.storage.vectors import Neighbours, check_version
 
 
@@ -30,7 +31,7 @@ class Trouble:
 
 @dataclass
 class FakeProfiles:
-    """A profile store in memory; `seeded` is the version of the bundle that it holds."""
+    """A profile store in memory; `seeded` is the version of the bundle that it holds, or None."""
 
     users: dict[str, User] = field(default_factory=dict)
     products: dict[str, Item] = field(default_factory=dict)
@@ -38,11 +39,11 @@ class FakeProfiles:
     trouble: Trouble = field(default_factory=Trouble)
 
     async def user(self, user_id: str, timeout_s: float) -> User | None:
-        await self.trouble.apply(timeout_s)
+        await self._answer(timeout_s)
         return self.users.get(user_id)
 
     async def items(self, skus: Sequence[str], timeout_s: float) -> list[Item | None]:
-        await self.trouble.apply(timeout_s)
+        await self._answer(timeout_s)
         return [self.products.get(sku) for sku in skus]
 
     async def put(self, items: Sequence[Item], timeout_s: float) -> None:
@@ -55,7 +56,7 @@ class FakeProfiles:
         return [sku for sku in skus if self.products.pop(sku, None) is None]
 
     async def set_stock(self, skus: Sequence[str], *, in_stock: bool, timeout_s: float) -> list[str]:
-        await self.trouble.apply(timeout_s)
+        await self._answer(timeout_s)
         for sku in set(skus) & self.products.keys():
             self.products[sku] = replace(self.products[sku], out_of_stock=not in_stock)
         return [sku for sku in skus if sku not in self.products]
@@ -63,6 +64,11 @@ class FakeProfiles:
     async def version(self, timeout_s: float) -> str | None:
         await self.trouble.apply(timeout_s)
         return self.seeded
+
+    async def _answer(self, timeout_s: float) -> None:
+        await self.trouble.apply(timeout_s)
+        if self.seeded is None:
+            raise NotSeeded
 
 
 @dataclass

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from ecrs.bundle import Bundle
 from ecrs.domain.files import parse_item
-from ecrs.rpc.errors import Unavailable
+from ecrs.rpc.errors import MalformedData, Unavailable
 from ecrs.rpc.waiting import wait_until
 from ecrs.storage.records import (
     BUNDLE_KEY,
@@ -95,8 +95,12 @@ async def _seed(bundle: Bundle, redis: Redis, advance: Callable[[int], None]) ->
 
 
 async def _read_live(redis: Redis) -> StoredBundle | None:
+    """Return the live bundle; None if there is none, or if its record is malformed and is to be replaced."""
     raw: Any = await redis.get(BUNDLE_KEY)
-    return load_bundle(raw)
+    try:
+        return load_bundle(raw)
+    except MalformedData:
+        return None
 
 
 async def _set_live(redis: Redis, bundle: StoredBundle) -> None:

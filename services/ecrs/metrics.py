@@ -19,6 +19,11 @@ EMPTY_ANSWERS = Counter("ecrs_empty_answers_total", "Answers without a single it
 DEGRADED_ANSWERS = Counter(
     "ecrs_degraded_total", "Answers in which a fallback replaced a failed stage", ["stage", "fallback"]
 )
+MALFORMED_RECORDS = Counter(
+    "ecrs_malformed_records_total",
+    "Reads of a malformed record in the profile store, which was treated as missing",
+    ["record"],
+)
 RANKING_DEPTH = Gauge(
     "ecrs_ranking_depth",
     "Ranking depth: the share of the candidates that the gateway ranks; below 1 under load",
@@ -28,10 +33,11 @@ BUNDLE_INFO = Gauge("ecrs_bundle_info", "The bundle version in use; the value is
 
 
 def set_bundle_version(service: str, version: str) -> None:
-    """Publish the bundle version that `service` uses, in place of the last one."""
+    """Publish the bundle version that `service` uses, in place of the last one; none if it is empty."""
     for labels in [labels for labels, *_ in BUNDLE_INFO._metrics.items() if labels[0] == service]:
         BUNDLE_INFO.remove(*labels)
-    BUNDLE_INFO.labels(service, version).set(1)
+    if version:
+        BUNDLE_INFO.labels(service, version).set(1)
 
 
 def count_channels(counter: Counter, counts: Mapping[str, int]) -> None:

@@ -1,7 +1,8 @@
 """All five services handle invalid input safely.
 
 Every request gets, in bounded time, a valid answer or an error that names the fault and shows no internals;
-and the next ordinary request is answered correctly. `make fuzz` tries more examples.
+and the next ordinary request is answered correctly, whether the input is a request or a record that another
+program wrote into the profile store. `make fuzz` tries more examples.
 """
 
 import math
@@ -10,7 +11,9 @@ from typing import Any
 
 import grpc
 import numpy as np
+import orjson
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,8 +31,10 @@ from ecrs.domain.sizes import MAX_ITEMS
 from ecrs.rank.tables import load_ranker_inputs
 from ecrs.rpc.errors import BadRequest
 from ecrs.serving.signature import ModelSignature
+from ecrs.storage.records import BUNDLE_KEY, aggregates_key, history_key, item_key, user_key
 from ecrs.wire.limits import LIMITS, USER_BYTES
 from ecrs.wire.messages import to_item, to_provenance, to_user
+from tests.damaged_json import damaged
 from tests.invalid_requests import corrupted, violations
 from tests.platform import (
     AS,
@@ -93,6 +98,83 @@ def test_model_inputs_stay_within_the_embedding_tables(platform: Platform, data:
     inputs = {"user_tower": bundle.encoder.users([user]), "item_tower": items.ids, "ranker": ranker_ids}
     for model, ids in inputs.items():
         ModelSignature.load(bundle.path / model).check(ids)  # raises InvalidInput if an id is out of bounds
+
+
+STORED_USER = {
+    user_key("bad"): {
+        **{"user_id": "bad", "age": "5.0", "sex": "1.0", "city_level": "3.0"},
+        **{"province": "11.0", "city": "120.0", "country": "741.0"},
+    },
+    "history": [["12048", NOW - 9, 2], ["1", NOW - 99, 1]],
+    "aggregates": {"sku_ids": ["12048", "1"]} | {column: [1, 0.5] for column in AGGREGATE_COLUMNS},
+}
+"""Valid records of the user "bad": the profile by its key, and the others by their kind."""
+
+
+@pytest.fixture(scope="module")
+def store(platform: Platform) -> Iterator[redis.Redis]:
+    """The platform's profile store, as another program sees it."""
+    with redis.Redis.from_url(platform.redis_url) as store:
+        yield store
+
+
+@pytest.mark.parametrize("record", STORED_USER)
+@given(data=st.data())
+def test_a_user_with_a_damaged_record_is_answered_and_so_is_the_next_one(
+    platform: Platform, store: redis.Redis, record: str, data: st.DataObject
+) -> None:
+    key_of = {
+        "history": history_key("bad", platform.bundle.version),
+        "aggregates": aggregates_key("bad", platform.bundle.version),
+    }
+    for name, valid in STORED_USER.items():
+        store.set(key_of.get(name, name), orjson.dumps(valid))
+    content = data.draw(damaged(STORED_USER[record]))
+    store.set(key_of.get(record, record), content)
+    reply = platform.ask(UM, UserModelRequest(user_id="bad"))
+    assert violations(reply) == []
+    assert reply.error.code == (200 if content or record != user_key("bad") else 500)
+    answer = platform.ask(AS, ASRequest(user_id="bad", request_num=9, now=NOW))
+    assert violations(answer) == []
+    if reply.error.code == 200:
+        assert reply.user_info.user_id == "bad"
+        assert (answer.error.code, len(answer.item_infos), list(answer.degraded)) == (200, 9, [])
+    platform.assert_answers_correctly(UM)
+
+
+@given(data=st.data(), sku=st.uuids().map(str))
+def test_an_item_with_a_damaged_record_is_unknown_and_the_others_are_scored(
+    platform: Platform, store: redis.Redis, data: st.DataObject, sku: str
+) -> None:
+    record = {"sku_id": sku, "brand": "3456", "shopid": "6980", "cate": "70"}
+    store.set(item_key(sku), data.draw(damaged(record)))
+    reply = platform.ask(CM, CMRequest(item_ids=["1", sku, "12048"]))
+    assert (reply.error.code, violations(reply)) == (200, [])
+    known = [info.sku_id for info in reply.item_infos]
+    assert [*known, *reply.missing_ids] in (["1", "12048", sku], ["1", sku, "12048"])
+    ranked = platform.ask(RANK, RankRequest(item_infos=reply.item_infos, now=NOW))
+    assert (ranked.error.code, violations(ranked)) == (200, [])
+    assert sorted(pair.nid for pair in ranked.score_pairs) == sorted(known)
+
+
+@given(data=st.data())
+def test_a_damaged_bundle_record_is_unavailable_until_it_is_mended(
+    platform: Platform, store: redis.Redis, data: st.DataObject
+) -> None:
+    valid = store.get(BUNDLE_KEY)
+    store.set(BUNDLE_KEY, data.draw(damaged(orjson.loads(valid))))
+    try:
+        for method, request in (
+            (UM, UserModelRequest(user_id="8888")),
+            (UM, UserModelRequest(user_id="nobody")),
+            (CM, CMRequest(item_ids=["no such item"])),
+        ):
+            reply = platform.ask(method, request)
+            assert violations(reply) == []
+    finally:
+        store.set(BUNDLE_KEY, valid)
+    platform.assert_answers_correctly(UM)
+    platform.assert_answers_correctly(CM)
 
 
 def has_no_duplicates(reply: Any) -> bool:

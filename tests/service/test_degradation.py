@@ -4,12 +4,12 @@ It answers every valid request in time and with items, and names in `degraded` t
 fallback that it used.
 """
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,15 +20,15 @@ import redis
 from ecrs.bundle import Bundle
 from ecrs.contract.as_pb2 import ASRequest, ASResponse
 from ecrs.contract.as_pb2_grpc import ASServiceStub
-from ecrs.contract.cm_pb2 import CMResponse
+from ecrs.contract.cm_pb2 import CMRequest, CMResponse
 from ecrs.contract.rank_pb2 import RankResponse
 from ecrs.contract.recall_pb2 import RecallRequest, RecallResponse
 from ecrs.contract.um_pb2 import UserModelRequest, UserModelResponse
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain.aggregates import AGGREGATE_COLUMNS
 from ecrs.rpc.breaker import FAILURES_TO_OPEN
-from ecrs.storage.records import aggregates_key, history_key, user_key
-from tests.platform import AS, NOW, RECALL, UM, Platform
+from ecrs.storage.records import aggregates_key, history_key, item_key, user_key
+from tests.platform import AS, CM, NOW, PUT, RECALL, REMOVE, STOCK, UM, Platform
 
 NOWHERE = "127.0.0.1:1"
 """An address that no server listens on."""
@@ -210,7 +210,7 @@ def test_without_any_service_the_answer_is_popular_items(platform: Platform) -> 
     assert degraded(reply) == list(FALLBACK.items())
 
 
-# ---- A stored user cannot be used --------------------------------------------------------------
+# ---- A stored user or item is malformed ----------------------------------------------------------
 
 PROFILE = dict.fromkeys(("age", "sex", "city_level", "province", "city", "country"), "1.0") | {"user_id": "9"}
 COLUMNS = {name: [1] for name in AGGREGATE_COLUMNS}
@@ -242,6 +242,9 @@ def aggregates(skus: Any, **columns: Any) -> bytes:
     return orjson.dumps({"sku_ids": skus, **COLUMNS, **columns})
 
 
+LONG_HISTORY = orjson.dumps([["1", NOW - n, 2] for n in range(50_000)])
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -249,55 +252,86 @@ def aggregates(skus: Any, **columns: Any) -> bytes:
         ("user_info", b"[]"),
         ("user_info", b'{"user_id": "9"}'),
         ("user_info", orjson.dumps(PROFILE | {"age": 5})),
+        ("user_info", orjson.dumps(PROFILE | {"user_id": "8888"})),
         ("history", b"garbage"),
         ("history", b"5"),
         ("history", b'[["1", 1, 99]]'),
         ("history", b'[["1", -1, 2]]'),
-        ("history", b'[["1", 99999999999999999999999, 2]]'),
+        ("history", b'[["1", 1e23, 2]]'),
+        ("history", b"[[1, 1, 2]]"),
+        ("history", LONG_HISTORY),
         ("aggregates", b"garbage"),
         ("aggregates", b'{"sku_ids": ["1"]}'),
         ("aggregates", aggregates(["1"], orders=["x"])),
+        ("aggregates", aggregates(["1"], orders=[-1])),
         ("aggregates", aggregates([1])),
+        ("aggregates", aggregates(["1", "1"], **{name: [1, 1] for name in AGGREGATE_COLUMNS})),
     ],
+    ids=lambda value: value if isinstance(value, str) else value[:30].decode(),
 )
-def test_a_malformed_stored_user_is_502_in_um_and_degrades_the_gateway(
+def test_a_user_with_a_malformed_record_is_answered_in_full_and_so_are_others(
     platform: Platform, key: str, value: bytes
 ) -> None:
     with stored_user(platform, **{key: value}) as user_id, platform.gateway() as gateway:
-        for _ in range(FAILURES_TO_OPEN):
-            reply = recommend(gateway, user_id)
+        for _ in range(4 * FAILURES_TO_OPEN):
+            reply = recommend(gateway, user_id, new_only=True)
             assert len(reply.item_infos) == WANTED
-            assert degraded(reply) == [("user", "request")]
-            assert outcomes(reply)["user"] == "malformed_data"
-        assert degraded(recommend(gateway)) == []  # um's breaker did not open
-        error = platform.ask(UM, UserModelRequest(user_id=user_id)).error
-        assert error.code == 502
-        assert re.match("the stored [a-z]+ of user '9' is malformed", error.text)
+            assert outcomes(reply) == dict.fromkeys(SERVICE, "ok")
+        assert outcomes(recommend(gateway)) == dict.fromkeys(SERVICE, "ok")
+        user = platform.ask(UM, UserModelRequest(user_id=user_id)).user_info
+        age = "-1" if key == "user_info" else "1.0"
+        assert (user.user_id, user.age) == (user_id, age)
+        if key != "user_info":
+            assert not user.history
+            assert not user.aggregates.sku_ids
+
+
+@pytest.mark.parametrize("value", [b"garbage", "too long"])
+def test_a_malformed_popular_item_is_left_out_and_the_others_are_ranked(
+    platform: Platform, tiny: Bundle, tmp_path: Path, value: Any
+) -> None:
+    with platform.gateway() as gateway:
+        sku = recommend(gateway, "1").item_infos[0].sku_id
+    record = {"sku_id": sku, "brand": "x" * 2000, "shopid": "6980", "cate": "70"}
+    with (
+        Platform.running(tiny, tmp_path) as fresh,  # its cm has not cached the valid record
+        redis.Redis.from_url(fresh.redis_url) as store,
+        fresh.gateway() as gateway,
+    ):
+        assert sku not in fresh.valid_requests[CM].item_ids
+        store.set(item_key(sku), orjson.dumps(record) if value == "too long" else value)
+        for _ in range(4 * FAILURES_TO_OPEN):
+            reply = recommend(gateway, "1")
+            assert sku not in {item.sku_id for item in reply.item_infos}
+            assert outcomes(reply) == dict.fromkeys(SERVICE, "ok")
+            assert len(reply.item_infos) == WANTED
+
+
+def test_an_emptied_store_is_503_at_once_and_the_gateway_falls_back(tiny: Bundle, tmp_path: Path) -> None:
+    with (
+        Platform.running(tiny, tmp_path) as platform,
+        platform.gateway() as gateway,
+        redis.Redis.from_url(platform.redis_url) as store,
+    ):
+        recommend(gateway)
+        store.flushall()
+        for method in (UM, CM, PUT, REMOVE, STOCK):
+            request = CMRequest(item_ids=["never read"]) if method == CM else platform.valid_requests[method]
+            error = platform.ask(method, request).error
+            assert (error.code, error.text) == (
+                503,
+                "the profile store is empty: seed-redis has not finished",
+            )
+        assert store.dbsize() == 0
+        reply = recommend(gateway)
+        assert ("user", "request") in degraded(reply)
+        assert len(reply.item_infos) == WANTED
 
 
 def test_an_unknown_user_is_500_with_the_text_of_the_original(platform: Platform) -> None:
     error = platform.ask(AS, ASRequest(user_id="nobody")).error
     text = 'UM server get user_info from redis fail. (user_id: "nobody"\n)'
     assert (error.code, error.text) == (500, text)
-
-
-@pytest.mark.parametrize("recall", [{}, {"recall_target": NOWHERE}], ids=["recall refuses", "recall stopped"])
-@pytest.mark.parametrize(
-    "invalid",
-    [
-        aggregates(["1"], orders=[-1]),
-        aggregates(["1", "1"], **{name: [1, 1] for name in AGGREGATE_COLUMNS}),
-    ],
-    ids=["a negative count", "an item twice"],
-)
-def test_new_only_with_invalid_stored_aggregates_is_answered_with_popular_items(
-    platform: Platform, invalid: bytes, recall: dict[str, str]
-) -> None:
-    """These aggregates can be parsed, so um sends them; recall and rank refuse them."""
-    with stored_user(platform, aggregates=invalid) as user_id, platform.gateway(**recall) as gateway:
-        reply = recommend(gateway, user_id, new_only=True)
-    assert len(reply.item_infos) == WANTED
-    assert degraded(reply) == [("recall", "popular"), ("rank", "retrieval order")]
 
 
 def test_new_only_without_recall_excludes_bought_items(platform: Platform) -> None:

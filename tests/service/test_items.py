@@ -291,6 +291,15 @@ async def test_no_items_change_while_the_store_holds_another_bundle(platform: Pl
     await assert_lookup_and_stock_work(platform, stub)
 
 
+async def test_no_items_change_in_an_emptied_store(platform: Platform) -> None:
+    stub = await platform.cm()
+    skus = list(platform.vectors.skus)
+    platform.store.products, platform.store.seeded = {}, None
+    for reply in (*await put_and_remove(stub), await stub.set_stock(SetStockRequest(item_ids=["12048"]))):
+        assert (reply.error.code, "the profile store is empty" in reply.error.text) == (503, True)
+    assert (platform.store.products, platform.vectors.skus) == ({}, skus)
+
+
 async def test_no_items_change_while_recall_uses_another_bundle(platform: Platform) -> None:
     platform.vectors.bundle_version = "20200101_000000_00000000"
     stub = await platform.cm()

@@ -76,6 +76,17 @@ async def test_an_unavailable_store_is_503_without_internals(start: Start, store
         assert reply.error.text == "the profile store is unavailable (ConnectionError)"
 
 
+async def test_an_emptied_store_is_503_and_nothing_is_unknown(start: Start, store: FakeProfiles) -> None:
+    users, items = await um(start, store), await cm(start, store)
+    store.users, store.products, store.seeded = {}, {}, None
+    for reply in (
+        await users.um_call(UserModelRequest(user_id="8888")),
+        await items.cm_call(CMRequest(item_ids=["99654", "1"])),
+    ):
+        assert reply.error.code == 503
+        assert reply.error.text == "the profile store is empty: seed-redis has not finished"
+
+
 async def test_a_slow_store_is_504_before_the_callers_deadline(start: Start, store: FakeProfiles) -> None:
     stub = await um(start, store)
     store.trouble.delay_s = 10.0

@@ -131,6 +131,18 @@ async def test_seeding_repairs_store_that_lost_records(redis: Redis, tiny: Bundl
     assert await content(redis) == before
 
 
+@pytest.mark.parametrize("record", [b"garbage", b'{"version": "VERSION", "complete": false}'])
+async def test_seeding_repairs_store_whose_bundle_record_is_malformed_or_incomplete(
+    redis: Redis, tiny: Bundle, record: bytes
+) -> None:
+    await seed_redis(tiny, redis, wait_s=10)
+    before = await content(redis)
+    await redis.set("1##user_info", b"garbage")
+    await redis.set("ecrs##bundle", record.replace(b"VERSION", tiny.version.encode()))
+    assert not (await seed_redis(tiny, redis, wait_s=10)).already_there
+    assert await content(redis) == before
+
+
 async def test_item_changes_do_not_count_as_lost_records(redis: Redis, tiny: Bundle) -> None:
     skus = [parse_item(line).sku for line in tiny.lines("products.dat")]
     await seed_redis(tiny, redis, wait_s=10)

@@ -79,7 +79,7 @@ def test_aggregates_survive_store_and_wire_exactly(
 ) -> None:
     aggregates = Aggregates().plus(Interaction(str(i), t, ActionType(k)) for _, i, t, k in actions)
     assert to_aggregates(from_aggregates(aggregates)) == aggregates
-    assert load_aggregates(dump_aggregates(aggregates), "aggregates") == aggregates
+    assert load_aggregates("any", dump_aggregates(aggregates)) == aggregates
 
 
 def test_decay_time_scales_are_30_and_120_days() -> None:

@@ -9,6 +9,7 @@ import pytest
 from ecrs.cm.item_cache import ItemCache
 from ecrs.domain.entities import Item
 from ecrs.rpc.errors import Unavailable
+from ecrs.storage.profiles import NotSeeded
 from ecrs.storage.seeded_version import SeededVersion
 from tests.fakes import FakeProfiles
 
@@ -108,3 +109,15 @@ async def test_cached_records_are_served_while_store_is_unavailable(store: Recor
     assert await brands(cache, "ba") == ["1", "1"]
     with pytest.raises(Unavailable, match="down"):
         await brands(cache, "abc")
+
+
+async def test_emptied_store_empties_cache(store: RecordingStore) -> None:
+    seeded = SeededVersion("cm", store)
+    cache = ItemCache(store, seeded, 3600.0)
+    await seeded.check()
+    assert await brands(cache, "a") == ["1"]
+    store.seeded = None
+    with pytest.raises(NotSeeded):
+        await seeded.check()
+    with pytest.raises(NotSeeded):
+        await brands(cache, "a")

@@ -57,22 +57,30 @@ class CMService(CMServiceServicer):
         After an error, vectors or an unconfirmed write may remain; repeating the call repairs that.
         """
         items = to_new_items(request.item_infos)
-        await self._changes.put(items, request.log_id, self._deadline(context))
+        await self._changes.put(items, request.log_id, await self._start_change(context))
         return self._done(len(items), [])
 
     async def remove_items(self, request: RemoveItemsRequest, context: Context) -> ChangeResponse:
         """Remove items; the reply names the unknown ones."""
         skus = list(request.item_ids)
         check_batch("item_ids", skus)
-        missing = await self._changes.remove(skus, request.log_id, self._deadline(context))
+        missing = await self._changes.remove(skus, request.log_id, await self._start_change(context))
         return self._done(len(skus), missing)
 
     async def set_stock(self, request: SetStockRequest, context: Context) -> ChangeResponse:
         """Mark items as in stock or out of stock; the reply names the unknown ones."""
         skus = list(request.item_ids)
         check_batch("item_ids", skus)
-        missing = await self._changes.set_stock(skus, self._deadline(context), in_stock=request.in_stock)
+        missing = await self._changes.set_stock(
+            skus, await self._start_change(context), in_stock=request.in_stock
+        )
         return self._done(len(skus), missing)
+
+    async def _start_change(self, context: Context) -> Deadline:
+        """Return the deadline of a change. Raises NotSeeded while the store holds no bundle to change."""
+        deadline = self._deadline(context)
+        await self._seeded.read(deadline.share("redis", limit_s=self._call_timeout_s))
+        return deadline
 
     def _deadline(self, context: Context) -> Deadline:
         return Deadline.after(context.time_remaining(), default_s=self._call_timeout_s)

@@ -3,8 +3,10 @@
 import re
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ecrs.domain.actions import Interaction
-from ecrs.domain.aggregates import Aggregates
+from ecrs.domain.aggregates import AGGREGATE_COLUMNS, TIMESTAMP_COLUMNS, Aggregates
 
 HISTORY_LENGTH = 50
 """Number of a user's newest interactions that are stored, sent and encoded."""
@@ -21,8 +23,18 @@ SEPARATORS = ",:;"
 MAX_SKU_BYTES = 128
 """Longest sku, brand, shop or category in UTF-8. The key of the vector store has this length."""
 
+MAX_ITEM_BYTES = 4 * MAX_SKU_BYTES
+"""Longest sku, brand, shop and category of an item together. One of them may be longer than MAX_SKU_BYTES,
+such as the path of a category: data sets have such values, although cm does not accept them."""
+
 MAX_TIMESTAMP = 9_999_999_999
 """Largest valid timestamp in Unix seconds: ten digits, as in `actions.csv`, so milliseconds are refused."""
+
+LARGEST_AGGREGATES = np.array(
+    [MAX_TIMESTAMP if name in TIMESTAMP_COLUMNS else 2**32 - 1 for name in AGGREGATE_COLUMNS],
+    dtype=np.float64,
+)
+"""Largest valid value of each column of `Aggregates.numbers`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +100,18 @@ def has_control(value: str) -> bool:
 _SEPARATOR = re.compile(f"[{SEPARATORS}]")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """The characters of the Unicode categories Cc, Zl, Zp and Cs."""
+
+
+def impossible_number(numbers: np.ndarray) -> tuple[int, int] | None:
+    """Return row and column of the first of `Aggregates.numbers` that is not from 0 to LARGEST_AGGREGATES.
+
+    None if all numbers are valid; NaN is not.
+    """
+    valid = (numbers >= 0) & (numbers <= LARGEST_AGGREGATES)
+    if valid.all():
+        return None
+    row, column = np.argwhere(~valid)[0].tolist()
+    return row, column
 
 
 def _fields(line: str, names: tuple[str, ...]) -> list[str]:

@@ -14,19 +14,30 @@ step: it writes the keys of the new version, then changes the live version.
 {id}##aggregates##{version}  object of lists of equal length: sku_ids and the columns of AGGREGATE_COLUMNS
 ecrs##bundle                 object: the live version, and whether its seed is complete
 
-Functions named `load_…` raise MalformedData with a text that names the record and the field.
+Functions named `load_…` read what another program may have written, and accept the value of a key of any
+length and type. They raise MalformedData, with a text that names the record and the field, unless the record
+is of the given user or item and keeps to the limits of `ecrs.domain.entities`.
 """
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
 
 from ecrs.domain.actions import ActionType, Interaction
-from ecrs.domain.aggregates import AGGREGATE_COLUMNS, WHOLE_NUMBER_COLUMNS, Aggregates
-from ecrs.domain.entities import MAX_TIMESTAMP, Item, User
+from ecrs.domain.aggregates import AGGREGATE_COLUMNS, MAX_PRODUCTS, WHOLE_NUMBER_COLUMNS, Aggregates
+from ecrs.domain.entities import (
+    HISTORY_LENGTH,
+    MAX_ITEM_BYTES,
+    MAX_SKU_BYTES,
+    MAX_TIMESTAMP,
+    Item,
+    User,
+    impossible_number,
+    is_long,
+)
 from ecrs.rpc.errors import MalformedData, quoted
 
 T = TypeVar("T")
@@ -34,6 +45,17 @@ T = TypeVar("T")
 BUNDLE_KEY = "ecrs##bundle"
 ITEM_CHANGES_KEY = "ecrs##item_changes"
 OUT_OF_STOCK_KEY = "ecrs##out_of_stock"
+
+MAX_RECORD_BYTES = 4 * 1024
+"""Longest valid record of a user's profile, an item or the live bundle."""
+MAX_HISTORY_BYTES = 64 * 1024
+"""Longest valid history: more than HISTORY_LENGTH interactions with the longest skus take."""
+MAX_AGGREGATES_BYTES = 512 * 1024
+"""Longest valid aggregates. Twice as long as MAX_PRODUCTS rows with the longest skus; parsed in 1 ms."""
+
+StoredValue: TypeAlias = bytes | Exception
+"""The value of a key, of which only the first bytes may have been read; or the store's error, if the key
+holds something else than a string."""
 
 
 class _UserRecord(msgspec.Struct, rename={"id": "user_id", "county": "country"}):
@@ -70,7 +92,7 @@ class StoredBundle(msgspec.Struct, frozen=True):
     running, and after a seed that did not finish.
     """
 
-    version: str
+    version: Annotated[str, msgspec.Meta(min_length=1)]
     complete: bool = False
 
 
@@ -171,45 +193,73 @@ def dump_bundle(bundle: StoredBundle) -> bytes:
     return msgspec.json.encode(bundle)
 
 
-def load_user(user_id: str, profile: bytes, history: bytes | None, aggregates: bytes | None) -> User:
-    """Decode a user from the three stored values. None stands for an empty history or empty aggregates."""
-    of_user = f"of user {quoted(user_id)}"
-    record = _decode(_USER, profile, f"the stored profile {of_user}")
-    interactions = _decode(_HISTORY, history, f"the stored history {of_user}") if history else []
-    numbers = load_aggregates(aggregates, f"the stored aggregates {of_user}") if aggregates else Aggregates()
-    return User(
-        **msgspec.structs.asdict(record),
-        history=tuple(Interaction(*interaction) for interaction in interactions),
-        aggregates=numbers,
-    )
+def load_profile(user_id: str, raw: StoredValue) -> User:
+    """Decode a user's profile."""
+    name = f"the stored profile of user {quoted(user_id)}"
+    record = _decode(_USER, raw, MAX_RECORD_BYTES, name)
+    if record.id != user_id:
+        raise _malformed(name, f"it is that of {quoted(record.id)} - at `$.user_id`")
+    return User(**msgspec.structs.asdict(record))
 
 
-def load_aggregates(raw: bytes, name: str) -> Aggregates:
-    """Decode aggregates; `name` names the record in the error text."""
-    record = _decode(_AGGREGATES, raw, name)
+def load_history(user_id: str, raw: StoredValue) -> tuple[Interaction, ...]:
+    """Decode a user's history, the first HISTORY_LENGTH interactions of it."""
+    name = f"the stored history of user {quoted(user_id)}"
+    records = _decode(_HISTORY, raw, MAX_HISTORY_BYTES, name)
+    history = tuple(Interaction(*record) for record in records[:HISTORY_LENGTH])
+    _check_skus(name, [interaction.sku for interaction in history])
+    return history
+
+
+def load_aggregates(user_id: str, raw: StoredValue) -> Aggregates:
+    """Decode a user's aggregates, the first MAX_PRODUCTS rows of them."""
+    name = f"the stored aggregates of user {quoted(user_id)}"
+    record = _decode(_AGGREGATES, raw, MAX_AGGREGATES_BYTES, name)
     skus, columns = record.sku_ids, [getattr(record, column) for column in AGGREGATE_COLUMNS]
     for column, values in zip(AGGREGATE_COLUMNS, columns, strict=True):
         if len(values) != len(skus):
             raise _malformed(name, f"{len(values)} values, expected {len(skus)} - at `$.{column}`")
-    return Aggregates(skus, np.array(columns, dtype=np.float64).T)
+    _check_skus(name, skus)
+    if len(set(skus)) < len(skus):
+        raise _malformed(name, "an item appears twice - at `$.sku_ids`")
+    numbers = np.array(columns, dtype=np.float64).T
+    if impossible := impossible_number(numbers):
+        row, index = impossible
+        field = f"$.{AGGREGATE_COLUMNS[index]}[{row}]"
+        raise _malformed(name, f"{numbers[row, index]:.16g} is impossible - at `{field}`")
+    return Aggregates(skus[:MAX_PRODUCTS], numbers[:MAX_PRODUCTS])
 
 
-def load_item(sku: str, raw: bytes, *, out_of_stock: bool) -> Item:
-    """Decode an item record."""
-    record = _decode(_ITEM, raw, f"the stored record of item {quoted(sku)}")
-    return Item(record.sku, record.brand, record.shop, record.category, out_of_stock)
+def load_item(sku: str, raw: StoredValue) -> Item:
+    """Decode an item record. It does not say whether the item is in stock."""
+    name = f"the stored record of item {quoted(sku)}"
+    record = _decode(_ITEM, raw, MAX_RECORD_BYTES, name)
+    if record.sku != sku:
+        raise _malformed(name, f"it is that of {quoted(record.sku)} - at `$.sku_id`")
+    if len("".join((record.sku, record.brand, record.shop, record.category)).encode()) > MAX_ITEM_BYTES:
+        raise _malformed(name, f"its values are longer than {MAX_ITEM_BYTES} bytes")
+    return Item(record.sku, record.brand, record.shop, record.category)
 
 
-def load_bundle(raw: bytes | None) -> StoredBundle | None:
+def load_bundle(raw: StoredValue | None) -> StoredBundle | None:
     """Decode the live bundle; None, before the first seed, stays None."""
-    return None if raw is None else _decode(_BUNDLE, raw, BUNDLE_KEY)
+    return None if raw is None else _decode(_BUNDLE, raw, MAX_RECORD_BYTES, BUNDLE_KEY)
 
 
-def _decode(decoder: msgspec.json.Decoder[T], raw: bytes, name: str) -> T:
+def _decode(decoder: msgspec.json.Decoder[T], raw: StoredValue, max_bytes: int, name: str) -> T:
+    if isinstance(raw, Exception):
+        raise _malformed(name, "it is not a string") from raw
+    if len(raw) > max_bytes:
+        raise _malformed(name, f"it is longer than {max_bytes} bytes")
     try:
         return decoder.decode(raw)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _malformed(name, str(error)) from error
+
+
+def _check_skus(name: str, skus: Sequence[str]) -> None:
+    if any(map(is_long, skus)):
+        raise _malformed(name, f"a sku is longer than {MAX_SKU_BYTES} bytes")
 
 
 def _malformed(name: str, reason: str) -> MalformedData:

@@ -11,8 +11,16 @@ from ecrs.contract import item_info_pb2, user_info_pb2
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain.actions import ActionType, Interaction
-from ecrs.domain.aggregates import AGGREGATE_COLUMNS, MAX_PRODUCTS, TIMESTAMP_COLUMNS, Aggregates
-from ecrs.domain.entities import HISTORY_LENGTH, MAX_TIMESTAMP, NEW_USER_IDS, UNKNOWN, Item, User
+from ecrs.domain.aggregates import AGGREGATE_COLUMNS, MAX_PRODUCTS, Aggregates
+from ecrs.domain.entities import (
+    HISTORY_LENGTH,
+    LARGEST_AGGREGATES,
+    NEW_USER_IDS,
+    UNKNOWN,
+    Item,
+    User,
+    impossible_number,
+)
 from ecrs.domain.provenance import ProvenanceTable
 from ecrs.rpc.errors import BadRequest, quoted
 from ecrs.wire.validation import check_batch, check_item_value, check_timestamp, first_duplicate
@@ -24,12 +32,6 @@ MAX_CHANNELS = 16
 """Most retrieval channels in a provenance table; the platform has five."""
 
 _ACTIONS = {int(action): action for action in ActionType}
-
-_LARGEST = np.array(
-    [MAX_TIMESTAMP if name in TIMESTAMP_COLUMNS else 2**32 - 1 for name in AGGREGATE_COLUMNS],
-    dtype=np.float64,
-)
-"""Largest valid value of each aggregate column."""
 
 
 def to_user(info: UserInfo) -> User:
@@ -86,12 +88,11 @@ def to_aggregates(info: user_info_pb2.Aggregates) -> Aggregates:
     if (duplicate := first_duplicate(skus)) is not None:
         raise BadRequest(f"user_info.aggregates.sku_ids: {quoted(duplicate)} appears twice")
     numbers = np.frombuffer(info.numbers, dtype="<f8").reshape(-1, len(AGGREGATE_COLUMNS))
-    valid = (numbers >= 0) & (numbers <= _LARGEST)  # False for NaN
-    if not valid.all():
-        row, column = np.argwhere(~valid)[0].tolist()
+    if impossible := impossible_number(numbers):
+        row, column = impossible
         raise BadRequest(
             f"user_info.aggregates.numbers: {AGGREGATE_COLUMNS[column]} of {quoted(skus[row])}: "
-            f"expected 0 to {_LARGEST[column]:.0f}, got {numbers[row, column]:.16g}"
+            f"expected 0 to {LARGEST_AGGREGATES[column]:.0f}, got {numbers[row, column]:.16g}"
         )
     return Aggregates(skus[:MAX_PRODUCTS], numbers[:MAX_PRODUCTS])
 
