@@ -279,7 +279,6 @@ def items(*skus: str, **fields: str) -> list[ItemInfo]:
         (RECALL, "recall_type", LONG, f"recall_type: {LONG_AS_SHOWN} is not one of cold_st"),
         (RECALL, "request_num", 2**32 - 1, "request_num: at most 1000, got 4294967295"),
         (AS, "request_num", 2**32 - 1, "request_num: at most 1000, got 4294967295"),
-        (RANK, "item_infos", items(*"abcdefgh", LONG), "item_infos[8]: at most 1024 bytes, got 3003"),
         (RANK, "item_infos", items(*["1"] * 10_000), "item_infos: expected 1 to 1000 products, got 10000"),
         *((method, "log_id", LONG, "log_id: at most 128 characters, got 3000") for method in METHODS),
         (RANK, "provenance", ProvenanceTable(channels=["x"] * 17), "provenance.channels: at most 16, got 17"),
@@ -290,6 +289,19 @@ def test_a_value_that_is_too_long_is_refused(
     platform: Platform, method: str, field: str, value: Any, reason: str
 ) -> None:
     assert_refused(platform, method, reason, **{field: value})
+
+
+def test_an_overlong_item_is_scored_as_unknown_and_the_others_as_ever(platform: Platform) -> None:
+    request = copy_of(platform.valid_requests[RANK])
+    expected = {pair.nid: pair.score for pair in platform.ask(RANK, request).score_pairs}
+    request.item_infos[0].brand = LONG
+    reply = platform.ask(RANK, request)
+    scores = {pair.nid: pair.score for pair in reply.score_pairs}
+    overlong = request.item_infos[0].sku_id
+    assert violations(reply) == []
+    assert scores.keys() == expected.keys()
+    for sku in expected.keys() - {overlong}:
+        assert scores[sku] == pytest.approx(expected[sku], abs=1e-6)
 
 
 def test_an_overlong_bundle_version_is_shortened_in_the_error(platform: Platform) -> None:

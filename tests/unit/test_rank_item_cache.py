@@ -7,11 +7,12 @@ import pytest
 
 from ecrs.bundle import Bundle
 from ecrs.contract.item_info_pb2 import ItemInfo
+from ecrs.domain.entities import MAX_ITEM_BYTES
 from ecrs.domain.files import parse_item
+from ecrs.features.catalogue import NO_ID
 from ecrs.features.ranker_input import RankerInputBuilder
-from ecrs.rank.item_cache import EncodedItemCache
+from ecrs.rank.item_cache import MAX_RECORD_BYTES, EncodedItemCache
 from ecrs.rank.tables import load_ranker_inputs
-from ecrs.rpc.errors import BadRequest
 from ecrs.wire.messages import from_item, to_item
 
 
@@ -20,10 +21,11 @@ class RecordingCache:
 
     def __init__(self, inputs: RankerInputBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
         self.skus: list[str] = []
-        self._inputs = inputs
+        self.inputs = inputs
         monkeypatch.setattr("ecrs.rank.item_cache.MAX_ITEMS_CACHED", 3)
         monkeypatch.setattr("ecrs.rank.item_cache.to_item", self._to_item)
         self.cache = EncodedItemCache(inputs)
+        self.skus.clear()  # the cache encodes the unknown item when it is made
 
     def _to_item(self, info: ItemInfo) -> object:
         self.skus.append(info.sku_id)
@@ -31,7 +33,7 @@ class RecordingCache:
 
     def check(self, infos: Sequence[ItemInfo]) -> None:
         """Assert that the cache returns the encoding of these records."""
-        cached, expected = self.cache.items(infos), self._inputs.items([to_item(info) for info in infos])
+        cached, expected = self.cache.items(infos), self.inputs.items([to_item(info) for info in infos])
         np.testing.assert_array_equal(cached.row, expected.row)
         np.testing.assert_array_equal(cached.ids, expected.ids)
 
@@ -72,9 +74,19 @@ def test_full_cache_evicts_least_recently_used_record(
     assert recorder.skus[4:] == [infos[1].sku_id]
 
 
-def test_oversized_record_is_refused_without_affecting_next_request(
+def test_oversized_record_is_encoded_as_an_unknown_item_and_not_cached(
     recorder: RecordingCache, infos: list[ItemInfo]
 ) -> None:
-    with pytest.raises(BadRequest, match=r"item_infos\[1\]: at most 1024 bytes, got 2003"):
-        recorder.cache.items([infos[0], ItemInfo(sku_id="x" * 2000)])
-    recorder.check(infos)
+    oversized = ItemInfo(sku_id=infos[0].sku_id, brand="x" * 2000)
+    encoded = recorder.cache.items([infos[0], oversized, infos[1]])
+    expected = recorder.inputs.items([to_item(info) for info in (infos[0], ItemInfo(), infos[1])])
+    np.testing.assert_array_equal(encoded.row, expected.row)
+    np.testing.assert_array_equal(encoded.ids, expected.ids)
+    assert encoded.row[1] == NO_ID
+    assert recorder.skus == [infos[0].sku_id, infos[1].sku_id]
+
+
+def test_longest_item_that_cm_serves_is_not_oversized() -> None:
+    quarter = "x" * (MAX_ITEM_BYTES // 4)
+    info = ItemInfo(sku_id=quarter, brand=quarter, shopid=quarter, cate=quarter, out_of_stock=True)
+    assert info.ByteSize() <= MAX_RECORD_BYTES

@@ -9,36 +9,34 @@ import numpy as np
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.features.catalogue import NO_ID
 from ecrs.features.ranker_input import EncodedItems, RankerInputBuilder
-from ecrs.rpc.errors import BadRequest
 from ecrs.wire.messages import to_item
 
 MAX_ITEMS_CACHED = 100_000
 """Largest number of cached records, which take 280 bytes each."""
 MAX_RECORD_BYTES = 1024
-"""Longest valid record. Records of items that cm accepts are shorter."""
+"""Longest record that is encoded. Records of items that cm serves are shorter."""
 
 
 class EncodedItemCache:
     """Encodes item records, each distinct one only once while it is cached.
 
-    Caches by the serialized bytes of a record, so a changed record misses the cache.
+    Caches by the serialized bytes of a record, so a changed record misses the cache. A record longer than
+    MAX_RECORD_BYTES is encoded as an item that nothing is known about, so that it costs no other item its
+    score.
     """
 
     def __init__(self, inputs: RankerInputBuilder) -> None:
         self._inputs = inputs
         self._encode = lru_cache(MAX_ITEMS_CACHED)(self._encode_record)
+        self._unknown = self._encode_record(b"")
 
     def items(self, infos: Sequence[ItemInfo]) -> EncodedItems:
-        """Return the encoded items in the order of `infos`, which must not be empty.
-
-        Raises BadRequest for a record longer than MAX_RECORD_BYTES.
-        """
+        """Return the encoded items in the order of `infos`, which must not be empty."""
         records = [info.SerializeToString() for info in infos]
-        if max(map(len, records)) > MAX_RECORD_BYTES:
-            index = next(index for index, record in enumerate(records) if len(record) > MAX_RECORD_BYTES)
-            length = len(records[index])
-            raise BadRequest(f"item_infos[{index}]: at most {MAX_RECORD_BYTES} bytes, got {length}")
-        rows = np.frombuffer(b"".join(map(self._encode, records)), dtype=np.int64).reshape(len(records), -1)
+        encoded = [
+            self._encode(record) if len(record) <= MAX_RECORD_BYTES else self._unknown for record in records
+        ]
+        rows = np.frombuffer(b"".join(encoded), dtype=np.int64).reshape(len(records), -1)
         return EncodedItems(rows[:, 0], rows[:, 1:])
 
     def _encode_record(self, record: bytes) -> bytes:
