@@ -98,10 +98,10 @@ class Platform:
             thread.join()
 
     @contextmanager
-    def gateway(self, **targets: str) -> Iterator[grpc.Channel]:
-        """Yield a channel to another gateway that uses this platform's services except for `targets`."""
+    def gateway(self, **changed: Any) -> Iterator[grpc.Channel]:
+        """Yield a channel to another gateway of this platform's services, with `changed` settings."""
         stack = AsyncExitStack()
-        settings = {**self.targets, **targets, "startup_wait_s": 0.0, "reserve_s": 0.5}
+        settings = {**self.targets, **changed, "startup_wait_s": 0.0, "reserve_s": 0.5}
         running = self._run(self._serve("gateway", stack, settings))
         try:
             with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:

@@ -203,6 +203,16 @@ def test_without_rank_items_keep_their_retrieval_order(platform: Platform) -> No
     assert reply.ranked == 0
 
 
+def test_without_cm_candidates_never_read_before_are_replaced_by_popular_items(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ecrs.gateway.fallbacks.POPULAR_KEPT", 2 * WANTED)  # fewer than the shop has
+    with platform.gateway(cm_target=NOWHERE, candidates=WANTED) as gateway:
+        reply = recommend(gateway)
+    assert len({item.sku_id for item in reply.item_infos}) == WANTED
+    assert degraded(reply) == [("item", "last read"), ("item", "popular")]
+
+
 def test_without_any_service_the_answer_is_popular_items(platform: Platform) -> None:
     with platform.gateway(**{f"{service}_target": NOWHERE for service in SERVICE.values()}) as gateway:
         reply = recommend(gateway)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,10 @@ from ecrs.contract.cm_pb2 import CMResponse
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.user_info_pb2 import Interaction as InteractionInfo
 from ecrs.contract.user_info_pb2 import UserInfo
-from ecrs.domain.actions import Interaction
+from ecrs.domain.actions import ActionType, Interaction
 from ecrs.domain.entities import User
 from ecrs.domain.provenance import ProvenanceTable
-from ecrs.gateway.answer import CandidateItems, Candidates, Degradation, order_by_score
+from ecrs.gateway.answer import Answer, CandidateItems, Candidates, Degradation, order_by_score
 from ecrs.gateway.fallbacks import FallbackCatalogue
 from ecrs.gateway.query import Query, with_session
 from ecrs.gateway.recommend import Gateway, StageLimits, recommend
@@ -202,7 +203,8 @@ async def test_item_lookup_down_uses_records_last_read() -> None:
     await recommend_with(
         FakeStages(out_of_stock=frozenset({"c"}), unknown=frozenset({"a"})), fallbacks=fallbacks
     )
-    answer = await recommend_with(FakeStages(fails={"item": NotFound("none of them")}), fallbacks=fallbacks)
+    down = FakeStages(fails={"item": NotFound("none of them")})
+    answer = await recommend_with(down, n=3, fallbacks=fallbacks)
     assert [r.item.sku_id for r in answer.items] == ["b", "d", "a"]
     assert answer.items[2].item == BEST_SELLERS[2]
     assert answer.degraded == [Degradation("item", "last read")]
@@ -213,6 +215,45 @@ async def test_item_lookup_down_without_records_gives_popular_items() -> None:
     answer = await recommend_with(FakeStages(fails={"item": Unavailable("down")}), fallbacks=fallbacks)
     assert {r.item.sku_id for r in answer.items} == {"x", "y"}
     assert answer.degraded == [Degradation("item", "popular")]
+
+
+@dataclass
+class PartlyReadStages(FakeStages):
+    """The item stage is away, and of its candidates only "b", and "x" as out of stock, were read before."""
+
+    async def recommend(self, best_sellers: str, n: int, **arguments: Any) -> Answer:
+        fallbacks = FallbackCatalogue([ItemInfo(sku_id=sku) for sku in best_sellers], "v0")
+        fallbacks.remember({"b": ItemInfo(sku_id="b"), "x": ItemInfo(sku_id="x", out_of_stock=True)})
+        self.fails["item"] = Unavailable("down")
+        return await recommend_with(self, n=n, fallbacks=fallbacks, **arguments)
+
+
+async def test_too_few_records_last_read_are_filled_up_with_popular_items_in_stock() -> None:
+    answer = await PartlyReadStages(scores_of={"b": 0.4, "y": 0.3, "z": 0.2}).recommend("xybz", n=3)
+    assert [r.item.sku_id for r in answer.items] == ["b", "y", "z"]
+    assert [[channel for channel, *_ in r.provenance] for r in answer.items] == [
+        ["vector"], ["popular"], ["popular"],
+    ]  # fmt: skip
+    assert answer.degraded == [Degradation("item", "last read"), Degradation("item", "popular")]
+
+
+async def test_enough_records_last_read_are_not_filled_up() -> None:
+    answer = await PartlyReadStages().recommend("xyz", n=1)
+    assert [r.item.sku_id for r in answer.items] == ["b"]
+    assert answer.degraded == [Degradation("item", "last read")]
+
+
+async def test_filled_up_list_respects_new_only() -> None:
+    bought = User(age="1", history=(Interaction("y", 1, ActionType.ORDER),))
+    stages = PartlyReadStages(scores_of={"b": 0.4, "z": 0.2})
+    answer = await stages.recommend("xyz", n=3, user_id="", described=bought, new_only=True)
+    assert [r.item.sku_id for r in answer.items] == ["b", "z"]
+
+
+async def test_popular_items_are_not_named_if_none_was_added() -> None:
+    answer = await PartlyReadStages().recommend("xb", n=3)
+    assert [r.item.sku_id for r in answer.items] == ["b"]
+    assert answer.degraded == [Degradation("item", "last read")]
 
 
 async def test_nothing_in_stock_gives_an_empty_answer_without_a_channel_too() -> None:

@@ -46,6 +46,16 @@ class ProvenanceTable:
         """Return the table of the candidates at `rows`."""
         return ProvenanceTable(self.channels, self.positions[rows], self.scores[rows])
 
+    def plus(self, other: "ProvenanceTable") -> "ProvenanceTable":
+        """Return a table of this one's candidates followed by the other's."""
+        channels = tuple(dict.fromkeys(self.channels + other.channels))
+        tables = self.select(channels), other.select(channels)
+        return ProvenanceTable(
+            channels,
+            np.concatenate([table.positions for table in tables]),
+            np.concatenate([table.scores for table in tables]),
+        )
+
     def select(self, channels: Sequence[str]) -> "ProvenanceTable":
         """Return the table with the columns `channels`; those that this table lacks are empty."""
         if self.channels == tuple(channels):

@@ -38,6 +38,10 @@ class CandidateItems:
             return self
         return CandidateItems(self.items[:n], self.provenance.take(slice(n)))
 
+    def plus(self, other: "CandidateItems") -> "CandidateItems":
+        """Return these candidates followed by `other`."""
+        return CandidateItems([*self.items, *other.items], self.provenance.plus(other.provenance))
+
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:

@@ -1,7 +1,8 @@
 """What the gateway recommends when a service fails: popular items, and item records as last read."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 from cachetools import LRUCache
@@ -13,7 +14,7 @@ from ecrs.domain.aggregates import ORDERS
 from ecrs.domain.files import parse_item
 from ecrs.domain.provenance import ProvenanceTable
 from ecrs.domain.sizes import MAX_ITEMS
-from ecrs.gateway.answer import Candidates
+from ecrs.gateway.answer import CandidateItems, Candidates
 from ecrs.rpc.errors import BadRequest
 from ecrs.wire.messages import from_item, to_aggregates
 
@@ -53,10 +54,20 @@ class FallbackCatalogue:
 
     def popular(self, user: UserInfo, n: int, *, new_only: bool) -> Candidates:
         """Return the `n` most sold items; with `new_only`, without those in the user's purchases."""
+        skus = list(islice(self._best(user, new_only=new_only), n))
+        return Candidates(skus, _popular_provenance(len(skus)), self._bundle_version)
+
+    def popular_in_stock(
+        self, user: UserInfo, n: int, *, new_only: bool, without: Collection[str]
+    ) -> CandidateItems:
+        """Like `popular`, but with the records, and without items of `without` and those out of stock."""
+        records = (self._record(sku) for sku in self._best(user, new_only=new_only) if sku not in without)
+        items = list(islice((item for item in records if item and not item.out_of_stock), n))
+        return CandidateItems(items, _popular_provenance(len(items)))
+
+    def _best(self, user: UserInfo, *, new_only: bool) -> Iterator[str]:
         bought = _bought(user) if new_only else frozenset()
-        skus = [sku for sku in self._skus if sku not in bought][:n]
-        entries = [[("popular", position, 0.0)] for position in range(1, len(skus) + 1)]
-        return Candidates(skus, ProvenanceTable.of(entries, ["popular"]), self._bundle_version)
+        return (sku for sku in self._skus if sku not in bought)
 
     def remember(self, items: Mapping[str, ItemInfo]) -> None:
         """Keep records, by sku. If there are too many, the least recently used ones are dropped."""
@@ -77,6 +88,11 @@ class FallbackCatalogue:
     def _record(self, sku: str) -> ItemInfo | None:
         kept = self._read.get(sku)
         return self._popular.get(sku) if kept is None else ItemInfo.FromString(kept[0])
+
+
+def _popular_provenance(n: int) -> ProvenanceTable:
+    """Return the provenance of `n` items that the channel `popular` found, best first."""
+    return ProvenanceTable.of([[("popular", position, 0.0)] for position in range(1, n + 1)], ["popular"])
 
 
 def _bought(user: UserInfo) -> frozenset[str]:

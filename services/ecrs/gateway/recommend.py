@@ -3,7 +3,7 @@
 stage    fallback
 user     the request's own description of the user
 recall   popular items, held in memory
-item     the records as last read from cm; if there are none, popular items
+item     the records as last read from cm; if there are too few, popular items as well
 rank     retrieval order
 
 So the only errors are those of an invalid request, and of an unknown user id without a description of the
@@ -123,7 +123,8 @@ class _Pipeline:
                 )
         except Fault:
             self._trace.degrade("recall", POPULAR_ITEMS)
-            return self._popular(user)
+            new_only = self._query.new_only
+            return self._fallbacks.popular(user, self._retrieved_count, new_only=new_only)
         if candidates.missing:
             self._trace.degrade("recall", "without " + ", ".join(candidates.missing))
         return candidates
@@ -135,15 +136,26 @@ class _Pipeline:
                 timeout_s = self._deadline.share("item", self._limits.item_s, STAGE_FRACTION)
                 records = await self._stages.items.lookup(candidates.skus, self._query.log_id, timeout_s)
         except Fault:
-            items = _in_stock(candidates, self._fallbacks.records(candidates.skus))
-            if items.items:
-                self._trace.degrade("item", LAST_READ)
-                return items
-            self._trace.degrade("item", POPULAR_ITEMS)
-            popular = self._popular(user)  # their records are in memory
-            return _in_stock(popular, self._fallbacks.records(popular.skus))
+            return self._last_read_items(user, candidates)
         self._fallbacks.remember(records)
         return _in_stock(candidates, records)
+
+    def _last_read_items(self, user: UserInfo, candidates: Candidates) -> CandidateItems:
+        """Return the candidates with their records as last read; if there are too few, popular items too."""
+        items = _in_stock(candidates, self._fallbacks.records(candidates.skus))
+        if items.items:
+            self._trace.degrade("item", LAST_READ)
+        if len(items.items) >= self._query.n:
+            return items
+        popular = self._fallbacks.popular_in_stock(
+            user,
+            self._retrieved_count - len(items.items),
+            new_only=self._query.new_only,
+            without=frozenset(candidates.skus),
+        )
+        if popular.items or not items.items:
+            self._trace.degrade("item", POPULAR_ITEMS)
+        return items.plus(popular)
 
     async def rank_items(self, user: UserInfo, items: CandidateItems) -> Sequence[float]:
         """Return the scores of the first candidates, down to the ranking depth; none if the stage failed."""
@@ -173,9 +185,6 @@ class _Pipeline:
         if not trace.degraded:  # a failed stage is no sign of load, and ranking fewer items would not help
             self._gateway.ranking_depth.record(time.monotonic() - self._started)
         return Answer(best, candidates.bundle_version, len(scores), trace.stages, trace.degraded)
-
-    def _popular(self, user: UserInfo) -> Candidates:
-        return self._fallbacks.popular(user, self._retrieved_count, new_only=self._query.new_only)
 
 
 def _in_stock(candidates: Candidates, records: dict[str, ItemInfo]) -> CandidateItems:
