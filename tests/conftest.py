@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,20 @@ from tests.tiny import tiny_bundle
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("fuzz", max_examples=2_000, deadline=None, print_blob=True)
 settings.load_profile("ci")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keys of this run, so that tests and the programs that they start trust the bundles that tests export.
+
+    If the environment names trusted keys, as in the compose tier, these remain.
+    """
+    keys = tmp_path_factory.mktemp("keys")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECRS_BUNDLE_SIGNING_KEY", str(keys / "bundle_signing_key"))
+        if "ECRS_TRUSTED_BUNDLE_KEYS" not in os.environ:
+            patch.setenv("ECRS_TRUSTED_BUNDLE_KEYS", str(keys / "trusted_bundle_keys"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from msgspec import structs
 
-from ecrs.bundle import Bundle, seal
+from ecrs.bundle import MANIFEST, Bundle, Manifest, seal
 from ecrs.domain.actions import ActionType
 from ecrs.domain.clock import DAY_S
 from ecrs.domain.entities import ITEM_FIELDS
@@ -86,8 +86,8 @@ def tiny_bundle(tmp_path: Path, *, seed: int = 1) -> Path:
 
 
 def resealed(path: Path) -> Bundle:
-    """Update the manifest of the bundle at `path` to its present files, and open the bundle."""
-    seal(path, Bundle.open(path, verify=False).manifest)
+    """Update and sign the manifest of the bundle at `path` for its present files, and open the bundle."""
+    seal(path, Manifest.parse((path / MANIFEST).read_bytes(), path / MANIFEST))
     return Bundle.open(path)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ecrs.bundle import CURRENT, Bundle, BundleError
+from ecrs.bundle import CURRENT, Bundle, BundleError, UntrustedBundle
 from ecrs_models.data.dataset import ABOUT, Dataset
 from ecrs_models.evaluation.results import HISTORY, OURS, POPULARITY
 from ecrs_models.prepare import COMPLETE_JOURNEY, complete_journey, files
@@ -34,11 +34,14 @@ def build(
 
     `source` is "complete-journey", a prepared data set, or a directory of a shop's own files. `quick` trains
     with `TrainingSettings.quick`; without it, a quick bundle is replaced by a fully trained one. `work` keeps
-    data set and training, so that an interrupted build continues. Raises DataError.
+    data set and training, so that an interrupted build continues. Raises DataError, and UntrustedBundle if
+    the current bundle is not signed by a trusted key.
     """
     if not force:
         try:
             current = Bundle.open(bundles / CURRENT)
+        except UntrustedBundle:
+            raise  # it may be a good bundle of another machine: not for a build to replace
         except BundleError as error:
             say(f"building: {error}")
         else:
@@ -76,7 +79,7 @@ def build(
 
 def is_quick(bundle: Bundle) -> bool:
     """Whether the bundle was trained with `TrainingSettings.quick`."""
-    return bool(bundle.manifest.training["is_quick"])
+    return bundle.manifest.training.get("is_quick") is True
 
 
 def quality(bundle: Bundle) -> list[str]:

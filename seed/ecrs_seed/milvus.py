@@ -95,7 +95,7 @@ def seed_milvus(
             held = _count(client, name)
             return SeedReport("milvus", bundle.version, held, time.monotonic() - started, already_there=True)
         client.drop_alias(ALIAS)  # a collection with an alias cannot be dropped and created again
-    skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), rows)
+    skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), rows, bundle.manifest.dim)
     _fill(client, name, skus, vectors, advance)
     _check(client, name, skus, vectors)
     _go_live(client, name)

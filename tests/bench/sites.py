@@ -1,6 +1,7 @@
 """The running platforms that the benchmark can measure: started on this host, or in running containers."""
 
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
@@ -70,6 +71,8 @@ async def compose(project: str, secrets: Path) -> AsyncIterator[Site]:
         bundles = f"{containers['client']['Id']}:/bundles"
         version = _run("docker", "exec", containers["client"]["Id"], "readlink", "/bundles/current").strip()
         _run("docker", "cp", "--quiet", f"{bundles}/{version}", copy)
+        _run("docker", "cp", "--quiet", f"{bundles}/trusted_bundle_keys", copy)
+        os.environ["ECRS_TRUSTED_BUNDLE_KEYS"] = f"{copy}/trusted_bundle_keys"
         bundle = Bundle.open(Path(copy) / version)
         settings = {
             "bundle": str(bundle.path),

@@ -18,6 +18,7 @@ def test_store_suites_pass_over_the_real_servers(stack: Stack, bundle_dir: Path)
         "ECRS_TEST_ITEM_TOWER": f"serving://{stack.address('serving-item-tower')}:9998",
         "ECRS_TEST_RANKER": f"serving://{stack.address('serving-ranker')}:9998",
         "ECRS_TEST_BUNDLE": str(bundle_dir),
+        "ECRS_TRUSTED_BUNDLE_KEYS": str(bundle_dir.parent / "trusted_bundle_keys"),
     }
     command = [sys.executable, "-m", "pytest", "-vv", "--no-header", "tests/store"]
     done = subprocess.run(

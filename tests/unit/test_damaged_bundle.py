@@ -46,7 +46,7 @@ def test_truncated_file_is_refused_by_name(tiny: Bundle, copy: Path) -> None:
         (lambda text: "[]", "Expected `object`, got `array`"),
         (lambda text: "null", "Expected `object`, got `null`"),
         (lambda text: "\0" * 100, "JSON is malformed"),
-        (lambda text: text.replace('"format": 4', '"format": 3'), "format 3, this code reads 4"),
+        (lambda text: text.replace('"format": 5', '"format": 4'), "format 4, this code reads 5"),
         (lambda text: text.replace('"files"', '"flies"'), "user_tower/inference.pdmodel is not listed"),
         (
             lambda text: text.replace('"version": "', '"version": "../'),
@@ -117,13 +117,13 @@ def test_malformed_products_line_is_reported_by_number(copy: Path, case: str) ->
 def test_gateway_logs_one_line_for_malformed_products_and_exits(copy: Path, case: str) -> None:
     line, reason = BAD_LINES[case]
     path = copy / "products.dat"
-    content = path.read_bytes()
-    path.write_bytes(content + line)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:-1], line]))
     resealed(copy)
     done = start_gateway(copy)
     assert (done.returncode, done.stderr) == (3, "")
     (entry,) = map(json.loads, done.stdout.splitlines())
-    number = content.count(b"\n") + 1
+    number = len(lines)
     where = "" if case == "no UTF-8" else f":{number}"
     assert entry["event"] == "cannot start"
     assert entry["reason"].startswith(f"{path}{where}: {reason}")
@@ -135,7 +135,8 @@ def test_gateway_refuses_bundle_with_fewer_products_than_sales_shares(copy: Path
     resealed(copy)
     done = start_gateway(copy)
     assert (done.returncode, done.stderr) == (3, "")
-    assert json.loads(done.stdout)["reason"] == f"{path}: 299 lines, but recall/popular.npy has 300 items"
+    reason = json.loads(done.stdout)["reason"]
+    assert reason == f"{copy / 'recall/popular.npy'}: shape (300,), expected (299,)"
 
 
 def start_gateway(bundle: Path) -> subprocess.CompletedProcess[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ecrs import bundle
 from ecrs.bundle import FORMAT, Bundle, Manifest
+from ecrs.bundle.manifest import DataAbout
 from ecrs.domain.entities import HISTORY_LENGTH
 from ecrs.features.encoding import ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS
 from ecrs.features.quantiles import RANKER_COLUMNS, ranker_cardinality
@@ -62,7 +63,12 @@ def export(
         format=FORMAT,
         version=version,
         as_of=now,
-        data={key: data.about[key] for key in ("name", "source", "counts", "split")},
+        data=DataAbout(
+            name=data.name,
+            source=data.about["source"],
+            counts=data.about["counts"],
+            split=data.about["split"],
+        ),
         training=trained.about["settings"],
         dim=two_tower.DIM,
         temperature=two_tower.TEMPERATURE,

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ecrs.bundle import Bundle
-from ecrs.domain.entities import ITEM_FIELDS, Item
-from ecrs.features.encoding import Encoder
+from ecrs.domain.entities import Item
 from ecrs.rpc.deadlines import Deadline
 from ecrs.serving.served_model import ServedModel, check_golden
 
@@ -20,7 +19,7 @@ class ItemEmbedder:
     def __init__(self, bundle: Bundle, model: ServedModel) -> None:
         self.version = bundle.version
         self._golden = bundle.golden["item_tower"]
-        self._encoder = Encoder.load(bundle.path / "vocabulary", ITEM_FIELDS)
+        self._encoder = bundle.item_encoder
         self._model = model
         self._checked = False
 

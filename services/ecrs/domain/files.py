@@ -1,7 +1,7 @@
 """The lines of a bundle's record files: users.dat, products.dat and histories.dat."""
 
 from ecrs.domain.actions import ActionType, Interaction
-from ecrs.domain.entities import ITEM_FIELDS, PROFILE_FIELDS, Item, User, _fields
+from ecrs.domain.entities import ITEM_FIELDS, MAX_TIMESTAMP, PROFILE_FIELDS, Item, User, _fields
 
 
 def parse_user(line: str) -> User:
@@ -34,7 +34,9 @@ def parse_history(line: str) -> tuple[str, tuple[Interaction, ...]]:
     interactions = []
     for part in filter(None, rest.split(";")):
         sku, ts, kind = part.split(",")
-        interactions.append(Interaction(sku, int(ts), ActionType(int(kind))))
+        if not 0 <= (time := int(ts)) <= MAX_TIMESTAMP:
+            raise ValueError(f"the time {ts} is not in [0, {MAX_TIMESTAMP}]")
+        interactions.append(Interaction(sku, time, ActionType(int(kind))))
     return user_id, tuple(interactions)
 
 

@@ -65,10 +65,19 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":
-        """Read a vocabulary from its file."""
-        with open(path, encoding="utf-8", newline="\n") as file:  # a value may contain \r, \x85 or \u2028
-            values = [line.removesuffix("\n") for line in file]
-        return cls({value: number for number, value in enumerate(values, FIRST_KNOWN)})
+        """Read a vocabulary from its file. Raises ValueError if it is not UTF-8 or has a value twice."""
+        try:
+            with open(path, encoding="utf-8", newline="\n") as file:  # a value may contain \r, \x85, \u2028
+                values = [line.removesuffix("\n") for line in file]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not UTF-8: {error.reason}") from error
+        ids = {value: number for number, value in enumerate(values, FIRST_KNOWN)}
+        if len(ids) < len(values):
+            duplicate = next(
+                value for number, value in enumerate(values, FIRST_KNOWN) if ids[value] != number
+            )
+            raise ValueError(f"{path}: {duplicate!r} appears twice")
+        return cls(ids)
 
     def save(self, path: Path) -> None:
         """Write the vocabulary to a file, one value per line."""
@@ -110,7 +119,10 @@ class Encoder:
 
     @classmethod
     def load(cls, directory: Path, names: Sequence[str] = VOCABULARIES) -> "Encoder":
-        """Read the vocabularies of the fields `names`; ITEM_FIELDS is enough to encode items."""
+        """Read the vocabularies of the fields `names`; ITEM_FIELDS is enough to encode items.
+
+        Raises OSError or ValueError, naming the file, if one cannot be read or is malformed.
+        """
         return cls({name: Vocabulary.load(directory / f"{name}.txt") for name in names})
 
     def save(self, directory: Path) -> None:

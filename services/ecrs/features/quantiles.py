@@ -1,7 +1,7 @@
 """Quantiles of the ranker's features, and the columns of its input."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,8 +44,21 @@ class Quantiles:
     @classmethod
     def load(cls, path: Path) -> "Quantiles":
         """Read the edges from `quantiles.json`."""
-        edges = json.loads(path.read_text(encoding="utf-8"))
-        return cls([np.array(edges[name], dtype=np.float64) for name in FEATURES])
+        return cls.of(json.loads(path.read_text(encoding="utf-8")))
+
+    @classmethod
+    def of(cls, edges: Mapping[str, Sequence[float]]) -> "Quantiles":
+        """Return the quantiles with these edges, by feature.
+
+        Raises ValueError unless each of FEATURES has 1 to LEVELS - 2 edges, ascending.
+        """
+        quantiles = cls([np.array(edges.get(name, ()), dtype=np.float64) for name in FEATURES])
+        for name, values in zip(FEATURES, quantiles.edges, strict=True):
+            if not 1 <= len(values) <= LEVELS - 2:
+                raise ValueError(f"{name}: {len(values)} edges, expected 1 to {LEVELS - 2}")
+            if not (np.isfinite(values).all() and (np.diff(values) > 0).all()):
+                raise ValueError(f"{name}: the edges do not ascend")
+        return quantiles
 
     def save(self, path: Path) -> None:
         """Write the edges as a JSON object by feature name."""

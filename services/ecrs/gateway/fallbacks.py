@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 from cachetools import LRUCache
 
-from ecrs.bundle import Bundle, BundleError
+from ecrs.bundle import Bundle
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.domain.aggregates import ORDERS
@@ -40,16 +40,13 @@ class FallbackCatalogue:
     def of(cls, bundle: Bundle) -> "FallbackCatalogue":
         """Build the catalogue from the most sold items of a bundle.
 
-        Raises BundleError for a malformed line of products.dat, or if it has fewer lines than popular.npy.
+        Raises BundleError for a malformed line of products.dat or a malformed table.
         """
-        share = np.load(bundle.path / "recall" / "popular.npy")
+        share = bundle.sales_shares()
         best = np.argsort(-share, kind="stable")[:POPULAR_KEPT].tolist()
         rows = set(best)
         records = enumerate(bundle.records("products.dat", parse_item))
         items = {row: from_item(item) for row, item in records if row in rows}
-        if len(items) < len(rows):
-            path, lines = bundle.path / "products.dat", bundle.count("products.dat")
-            raise BundleError(f"{path}: {lines} lines, but recall/popular.npy has {len(share)} items")
         return cls([items[row] for row in best], bundle.version)
 
     def popular(self, user: UserInfo, n: int, *, new_only: bool) -> Candidates:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ecrs.bundle import Bundle, BundleError
-from ecrs.features.quantiles import Quantiles
+from ecrs.bundle import Bundle
 from ecrs.features.ranker_input import RankerInputBuilder
 from ecrs.features.ranking import STATISTICS
 
@@ -20,16 +19,11 @@ def load_ranker_inputs(bundle: Bundle) -> RankerInputBuilder:
     """Build the ranker's input builder with a bundle's tables.
 
     The statistics are memory-mapped, so that all processes share them. Raises BundleError if they do not have
-    one row for each item of the catalogue.
+    one row for each item of the catalogue, or if another table is malformed.
     """
-    path = bundle.path / ITEM_STATISTICS
-    # As a plain array on the mapped file: slices of numpy's memmap class would be memmap objects again.
-    statistics = np.asarray(np.load(path, mmap_mode="r"))
-    expected = (len(bundle.catalogue), len(STATISTICS))
-    if statistics.shape != expected:
-        raise BundleError(f"{path}: shape {statistics.shape}, expected {expected}")
-    quantiles = Quantiles.load(bundle.path / "quantiles.json")
-    return RankerInputBuilder(bundle.encoder, bundle.catalogue, quantiles, statistics)
+    shape = (len(bundle.catalogue), len(STATISTICS))
+    statistics = bundle.array(ITEM_STATISTICS, "float32", shape, mapped=True)
+    return RankerInputBuilder(bundle.encoder, bundle.catalogue, bundle.quantiles, statistics)
 
 
 def save_item_statistics(statistics: np.ndarray, bundle_dir: Path) -> None:

@@ -12,21 +12,34 @@ from pathlib import Path
 import numpy as np
 
 from ecrs.bundle import Bundle
+from ecrs.bundle.arrays import FINITE
 from ecrs.features.catalogue import NO_ID, Catalogue
 from ecrs.features.encoding import ITEM_GROUPS
-from ecrs.recall.blending import CandidateGenerator
+from ecrs.features.ranking import CHANNELS
+from ecrs.recall.blending import DEPTH, CandidateGenerator
 from ecrs.recall.channels import PopularItems, SimilarItems, most_sold
 
 
 def load_candidate_generator(bundle: Bundle, catalogue: Catalogue) -> CandidateGenerator:
-    """Load the channels of a bundle. The large tables are memory-mapped, so that all processes share them."""
-    directory = bundle.path / "recall"
-    # As plain arrays on the mapped files: slices of numpy's memmap class would be memmap objects again.
-    similar = [
-        np.asarray(np.load(directory / f"similar_{name}.npy", mmap_mode="r")) for name in ("items", "scores")
-    ]
-    popular = popular_channel(catalogue, np.load(directory / "popular.npy"))
-    return CandidateGenerator(catalogue, SimilarItems(*similar), popular, np.load(directory / "curves.npy"))
+    """Load the channels of a bundle. The large tables are memory-mapped, so that all processes share them.
+
+    Raises BundleError for a table of another type or shape, and for values outside their range.
+    """
+    items = len(catalogue)
+    neighbours = bundle.array(
+        "recall/similar_items.npy", "int32", (items, None), values=(NO_ID, items - 1), mapped=True
+    )
+    scores = bundle.array(
+        "recall/similar_scores.npy", "float32", neighbours.shape, values=FINITE, mapped=True
+    )
+    popular = popular_channel(catalogue, bundle.sales_shares())
+    return CandidateGenerator(catalogue, SimilarItems(neighbours, scores), popular, load_curves(bundle))
+
+
+def load_curves(bundle: Bundle) -> np.ndarray:
+    """Load the position-precision curves: float32, shape (CHANNELS, DEPTH), from 0 to less than 1."""
+    shape, below_one = (len(CHANNELS), DEPTH), float(np.nextafter(np.float32(1), np.float32(0)))
+    return bundle.array("recall/curves.npy", "float32", shape, values=(0, below_one))
 
 
 def save_candidate_generator(generator: CandidateGenerator, directory: Path) -> None:

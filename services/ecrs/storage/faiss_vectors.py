@@ -66,7 +66,7 @@ class FaissVectors:
         BundleError if the vectors cannot.
         """
         count = bundle.count("product_vectors.txt")
-        skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), count)
+        skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), count, bundle.manifest.dim)
         journal = Journal(items_dir, bundle.version) if items_dir else None
         return cls(bundle.version, skus, vectors, journal)
 

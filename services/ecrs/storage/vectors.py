@@ -95,11 +95,11 @@ def sample_vectors(vectors: np.ndarray) -> np.ndarray:
     return vectors[:: max(len(vectors) // CHECKED_QUERIES, 1)][:CHECKED_QUERIES]
 
 
-def read_vectors(lines: Iterator[str], count: int) -> tuple[list[str], np.ndarray]:
-    """Parse the lines of `product_vectors.txt`: the skus, and their vectors as float32, shape (count, DIM).
+def read_vectors(lines: Iterator[str], count: int, width: int | None = None) -> tuple[list[str], np.ndarray]:
+    """Parse the lines of `product_vectors.txt`: the skus, and their vectors as float32, shape (count, width).
 
-    Raises BundleError, with the line number, for a line that is not `sku:[v1, v2, …]`, a vector whose width
-    differs from the first one's, a value that is not finite, and a duplicate sku; and if there are not
+    Raises BundleError, with the line number, for a line that is not `sku:[v1, v2, …]`, a vector of another
+    width (default: the first one's), a value that is not finite, and a duplicate sku; and if there are not
     `count` lines.
     """
     skus: list[str] = []
@@ -109,7 +109,7 @@ def read_vectors(lines: Iterator[str], count: int) -> tuple[list[str], np.ndarra
         try:
             vector = np.array(orjson.loads(text), dtype=np.float32)
             if vectors is None:
-                vectors = np.empty((count, len(vector)), dtype=np.float32)
+                vectors = np.empty((count, width or len(vector)), dtype=np.float32)
             if vector.shape != vectors.shape[1:]:
                 raise ValueError(f"{vector.size} values, expected {vectors.shape[1]}")
             vectors[number - 1] = vector
