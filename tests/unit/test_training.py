@@ -28,6 +28,7 @@ from ecrs_models.training.sampling import (
     tower_batch,
 )
 from ecrs_models.training.two_tower import in_batch_softmax
+from ecrs_models.training.weights import load_weights, weights_path
 from tests.tiny import tiny_data, tiny_settings
 
 TRAIN = """
@@ -50,8 +51,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def weights(out: Path) -> dict[str, np.ndarray]:
     state = {}
     for name in pipeline.MODELS:
-        for key, value in paddle.load(str(out / f"{name}.pdparams")).items():
-            state[f"{name}.{key}"] = np.asarray(value)
+        for key, value in load_weights(weights_path(out, name)).items():
+            state[f"{name}.{key}"] = value
     return state
 
 
@@ -86,22 +87,22 @@ def test_killed_training_resumes_to_the_same_weights(data: Dataset, tmp_path: Pa
     killed = tmp_path / "killed"
     command = [sys.executable, "-c", TRAIN, str(data.path), str(killed)]
     with subprocess.Popen(command, env={"PYTHONPATH": ":".join(["", *sys.path])}) as process:
-        while not (killed / "two_tower.checkpoint").exists():
+        while not (killed / "two_tower.checkpoint.npz").exists():
             assert process.poll() is None, "training ended before it wrote a checkpoint"
         process.send_signal(signal.SIGKILL)
-    assert not (killed / "two_tower.pdparams").exists()
+    assert not (killed / "two_tower.npz").exists()
 
     pipeline.train(data, killed, settings)
     assert equal_weights(weights(tmp_path / "whole"), weights(killed))
-    assert not list(killed.glob("*.checkpoint"))
+    assert not list(killed.glob("*.checkpoint.npz"))
 
 
 def test_other_settings_do_not_resume_an_old_checkpoint(data: Dataset, tmp_path: Path) -> None:
     pipeline.train(data, tmp_path, tiny_settings(data, seed=1))
     pipeline.train(data, tmp_path, tiny_settings(data, seed=2))
     assert pipeline.load(tmp_path).settings.seed == 2
-    (tmp_path / "ranker.pdparams").unlink()
-    with pytest.raises(DataError, match=r"ranker\.pdparams is missing: run `ecrs train`"):
+    (tmp_path / "ranker.npz").unlink()
+    with pytest.raises(DataError, match=r"ranker\.npz is missing: run `ecrs train`"):
         pipeline.load(tmp_path)
 
 

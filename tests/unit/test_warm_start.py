@@ -1,13 +1,20 @@
 """Warm starts from an earlier bundle, and the gate that keeps a worse bundle from being exported."""
 
+import io
 import json
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from ecrs.bundle import Bundle
+from ecrs.bundle import Bundle, BundleError
 from ecrs.features.encoding import FIRST_KNOWN, OUT_OF_VOCABULARY, Encoder, Vocabulary
 from ecrs_models.data.dataset import Dataset
 from ecrs_models.errors import DataError
@@ -16,7 +23,8 @@ from ecrs_models.export.gate import compare
 from ecrs_models.training import pipeline
 from ecrs_models.training.networks import in_batches, new_networks
 from ecrs_models.training.warm_start import WarmStart, remapped_table, warm_start_settings
-from tests.tiny import tiny_data, tiny_settings
+from ecrs_models.training.weights import save_weights
+from tests.tiny import resealed, tiny_data, tiny_settings
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +124,69 @@ def test_incomparable_bundles_give_the_reason(data: Dataset, tiny: Bundle) -> No
 def test_warm_start_requires_a_bundle_with_weights(tiny: Bundle) -> None:
     with pytest.raises(DataError, match="no weights/ directory to start from"):
         WarmStart.of(Bundle(tiny.path / "nowhere", tiny.manifest))
+
+
+@pytest.fixture
+def copy(tiny: Bundle, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle that a test may change."""
+    return Path(shutil.copytree(tiny.path, tmp_path / tiny.version))
+
+
+class Payload:
+    """An object that makes a directory when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+def paddle_pickle(path: Path, payload: Payload) -> None:
+    path.write_bytes(pickle.dumps({"out.weight": payload}, protocol=2))
+
+
+def object_array(path: Path, payload: Payload) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        content = io.BytesIO()
+        np.save(content, np.array([payload], dtype=object), allow_pickle=True)
+        archive.writestr("out.weight.npy", content.getvalue())
+
+
+@pytest.mark.parametrize("write", [paddle_pickle, object_array])
+def test_pickle_in_weights_is_refused_and_not_executed(
+    copy: Path, tmp_path: Path, write: Callable[[Path, Payload], None]
+) -> None:
+    marker = tmp_path / "executed"
+    write(copy / "weights" / "ranker.npz", Payload(marker))
+    with pytest.raises(BundleError, match=r"weights/ranker\.npz: "):
+        WarmStart.of(resealed(copy))
+    assert not marker.exists()
+
+
+def test_compressed_weights_are_refused_before_they_fill_the_memory(copy: Path) -> None:
+    with zipfile.ZipFile(copy / "weights" / "ranker.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("out.weight.npy", bytes(1 << 24))
+    with pytest.raises(BundleError, match="its entries are larger than the file"):
+        WarmStart.of(resealed(copy))
+
+
+WRONG_WEIGHTS = {
+    "a parameter is missing": (lambda state: state.popitem(), "is missing"),
+    "another parameter": (lambda state: state.update(x=np.zeros(3, "f4")), "'x' is not expected"),
+    "a wrong shape": (
+        lambda state: state.update({"out.bias": np.zeros(2, "f4")}),
+        r"out\.bias: shape \(2,\)",
+    ),
+    "a wrong type": (lambda state: state.update({"out.bias": np.zeros(1)}), r"out\.bias: float64, expected"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_WEIGHTS)
+def test_weights_of_another_network_are_refused(copy: Path, tiny: Bundle, case: str) -> None:
+    change, reason = WRONG_WEIGHTS[case]
+    state = dict(WarmStart.of(tiny).states["ranker"])
+    change(state)
+    save_weights(copy / "weights" / "ranker.npz", state)
+    with pytest.raises(BundleError, match=rf"weights/ranker\.npz: .*{reason}"):
+        WarmStart.of(resealed(copy))

@@ -30,6 +30,7 @@ from ecrs_models.training import two_tower
 from ecrs_models.training.pipeline import MODELS, TrainedModels
 from ecrs_models.training.settings import TrainingSettings
 from ecrs_models.training.warm_start import WEIGHTS_DIR
+from ecrs_models.training.weights import weights_path
 
 _FEED = "ids"
 
@@ -101,7 +102,7 @@ def export(
         trained.quantiles.save(draft / "quantiles.json")
         (draft / WEIGHTS_DIR).mkdir()
         for name in MODELS:
-            shutil.copyfile(trained.path / f"{name}.pdparams", draft / WEIGHTS_DIR / f"{name}.pdparams")
+            shutil.copyfile(weights_path(trained.path, name), weights_path(draft / WEIGHTS_DIR, name))
 
         golden = golden_rows(trained, data, snapshot)
         (draft / "golden.json").write_text(json.dumps(golden, indent=1), encoding="utf-8")

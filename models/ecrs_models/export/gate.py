@@ -8,6 +8,7 @@ from ecrs_models.errors import DataError
 from ecrs_models.evaluation.evaluate import LoadedBundle, evaluate
 from ecrs_models.evaluation.period import TASKS
 from ecrs_models.evaluation.results import OURS
+from ecrs_models.training.settings import TrainingSettings
 
 METRIC = "recall@20"
 TOLERANCE = 0.03
@@ -24,7 +25,7 @@ def compare(metrics: dict[str, Any], current: Bundle, data: Dataset, start: int)
         return {"not_compared": "the new bundle was not evaluated"}
     if current.manifest.data["name"] != data.name:
         return {"not_compared": f"{current.version} was made from {current.manifest.data['name']}"}
-    if current.manifest.training["until"] > start:
+    if TrainingSettings.read(current.manifest.training).until > start:
         return {"not_compared": f"{current.version} was trained on the evaluation period"}
     try:
         then = LoadedBundle.of(current, data, start)

@@ -6,10 +6,12 @@ import zlib  # noqa: F401  (must precede paddle, otherwise a later use of zlib s
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import paddle
 from paddle.utils import unique_name
 
 from ecrs_models.progress import Step
+from ecrs_models.training.weights import load_weights, save_weights, weights_path
 
 WEIGHT_DECAY = 0.01
 
@@ -32,7 +34,7 @@ def fit(job: TrainingJob, out: Path, progress: Step, checkpoint_s: float) -> Non
     A checkpoint is written every `checkpoint_s` seconds. The learning rate decays from `job.rate` to 0 along
     a cosine.
     """
-    checkpoint = out / f"{job.name}.checkpoint"
+    checkpoint = checkpoint_path(out, job.name)
     with unique_name.guard():  # covers the first step, at which the optimizer names its state
         optimizer = paddle.optimizer.AdamW(
             job.rate, parameters=job.network.parameters(), weight_decay=WEIGHT_DECAY
@@ -52,37 +54,29 @@ def fit(job: TrainingJob, out: Path, progress: Step, checkpoint_s: float) -> Non
             now = time.monotonic()
             progress.update(step, f"loss {mean:.4f}, {rows / (now - started):,.0f} rows/s")
             if now - saved >= checkpoint_s:
-                adam = optimizer.state_dict()
-                _save(checkpoint, {"step": step, "network": job.network.state_dict(), "adam": adam})
+                _save_checkpoint(checkpoint, step, job.network, optimizer)
                 saved = now
-    _save(weights_path(out, job.name), job.network.state_dict())
+    save_weights(weights_path(out, job.name), job.network.state_dict())
     checkpoint.unlink(missing_ok=True)
 
 
-def weights_path(out: Path, name: str) -> Path:
-    """Return the path of the weights of model `name`."""
-    return out / f"{name}.pdparams"
+def checkpoint_path(out: Path, name: str) -> Path:
+    """Return the path of the checkpoint of model `name`."""
+    return out / f"{name}.checkpoint.npz"
 
 
-def load_weights(out: Path, name: str, network: Any) -> None:
-    """Load the weights of model `name` into a network. Raises FileNotFoundError."""
-    path = weights_path(out, name)
-    if not path.exists():
-        raise FileNotFoundError(2, "no such file", str(path))
-    network.set_state_dict(paddle.load(str(path)))
+def _save_checkpoint(path: Path, step: int, network: Any, optimizer: Any) -> None:
+    state = {f"network/{name}": value for name, value in network.state_dict().items()}
+    state |= {f"adam/{name}": value for name, value in optimizer.state_dict().items()}
+    save_weights(path, {"step": np.int64(step), **state})
 
 
 def _resume(checkpoint: Path, network: Any, optimizer: Any) -> int:
     """Load the checkpoint, if it exists, into network and optimizer. Returns the next step."""
     if not checkpoint.is_file():
         return 0
-    state = paddle.load(str(checkpoint))
-    network.set_state_dict(state["network"])
-    optimizer.set_state_dict(state["adam"])
+    state = load_weights(checkpoint)
+    for part, owner in (("network/", network), ("adam/", optimizer)):
+        own = {name.removeprefix(part): value for name, value in state.items() if name.startswith(part)}
+        owner.set_state_dict(own)
     return int(state["step"])
-
-
-def _save(path: Path, state: dict[str, Any]) -> None:
-    draft = path.with_name(f".{path.name}.new")
-    paddle.save(state, str(draft))
-    draft.replace(path)

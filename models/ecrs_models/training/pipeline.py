@@ -8,10 +8,10 @@ the log, in a worker process, while the ranker is trained in this one.
 OUT/
     train.json               settings, and the fingerprint of the data
     vocabulary/*.txt
-    early_towers.pdparams two_tower.pdparams ranker.pdparams
+    early_towers.npz two_tower.npz ranker.npz   weights
     examples.npz quantiles.json curves.npy      the ranker's examples, quantiles, position-precision curves
     teacher.npy                                 the teacher model's predictions for the examples
-    *.checkpoint                                while a model is trained
+    *.checkpoint.npz                            while a model is trained
 """
 
 import hashlib
@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import paddle
 
 from ecrs.domain.clock import DAY_S
 from ecrs.domain.entities import ITEM_FIELDS
@@ -39,7 +38,7 @@ from ecrs_models.progress import Progress, Step, progress
 from ecrs_models.snapshots.snapshot import EncodedTables
 from ecrs_models.training.distillation import teacher_predictions
 from ecrs_models.training.jobs import RankerJob, TowerJob
-from ecrs_models.training.loop import fit, load_weights, weights_path
+from ecrs_models.training.loop import checkpoint_path, fit
 from ecrs_models.training.networks import new_networks
 from ecrs_models.training.rankers import RankerNetwork
 from ecrs_models.training.ranking_examples import RankingExamples, position_precision
@@ -47,6 +46,7 @@ from ecrs_models.training.sampling import TowerExamples
 from ecrs_models.training.settings import TrainingSettings
 from ecrs_models.training.two_tower import TwoTower
 from ecrs_models.training.warm_start import WarmStart
+from ecrs_models.training.weights import load_weights, save_weights, weights_path
 from ecrs_models.training.worker import TrainingWorker
 
 ABOUT = "train.json"
@@ -170,7 +170,7 @@ class _Run:
             start = WARM_TOWERS
             two_tower, _ = new_networks(self._encoder, self._settings)
             self._start.load_into("two_tower", two_tower, self._encoder)
-            paddle.save(two_tower.state_dict(), str(weights_path(self._out, start)))
+            save_weights(weights_path(self._out, start), two_tower.state_dict())
         step = progress.step("two_tower", 1)
         arguments = ("two_tower", start, self._settings.until, self._settings.tower_epochs)
         future = helpers.call(0, "fit_towers", *arguments, self._since, self._checkpoint_s)
@@ -269,7 +269,7 @@ def load(out: Path) -> TrainedModels:
         quantiles, curves = Quantiles.load(out / "quantiles.json"), np.load(out / "curves.npy")
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for name, network in (("two_tower", two_tower), ("ranker", ranker)):
-            load_weights(out, name, network)
+            network.set_state_dict(load_weights(weights_path(out, name)))
             digest.update(weights_path(out, name).read_bytes())
             network.eval()
     except FileNotFoundError as error:
@@ -295,7 +295,7 @@ def _claim(out: Path, about: dict[str, Any]) -> None:
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != about:
         for name in (*MODELS, WARM_TOWERS):
             weights_path(out, name).unlink(missing_ok=True)
-            (out / f"{name}.checkpoint").unlink(missing_ok=True)
+            checkpoint_path(out, name).unlink(missing_ok=True)
         for name in (*EXAMPLES, TEACHER):
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / "vocabulary", ignore_errors=True)

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
+from ecrs_models.errors import DataError
 from ecrs_models.snapshots.snapshot import ChannelSettings
 from ecrs_models.training.ranking_examples import CandidateSettings
 
@@ -50,9 +53,11 @@ class TrainingSettings:
 
     @classmethod
     def read(cls, raw: dict[str, Any]) -> "TrainingSettings":
-        """Inverse of `dataclasses.asdict`."""
-        tables, candidates = ChannelSettings(**raw["tables"]), CandidateSettings(**raw["candidates"])
-        return cls(**{**raw, "tables": tables, "candidates": candidates})
+        """Inverse of `dataclasses.asdict`. Raises DataError if a setting is missing or of another type."""
+        try:
+            return msgspec.convert(raw, cls)
+        except msgspec.ValidationError as error:
+            raise DataError(f"not the settings of a training: {error}") from error
 
     def quick(self) -> "TrainingSettings":
         """Return settings for a first bundle within a minute, for trying out the platform.

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import paddle
 
-from ecrs.bundle import Bundle
+from ecrs.bundle import Bundle, BundleError
+from ecrs.bundle.arrays import check_arrays
 from ecrs.domain.entities import ITEM_FIELDS, PROFILE_FIELDS
 from ecrs.features.encoding import FIRST_KNOWN, OUT_OF_VOCABULARY, PAIR_COLUMNS, Encoder, Vocabulary
 from ecrs_models.errors import DataError
+from ecrs_models.training.networks import new_networks
+from ecrs_models.training.rankers import RANKERS
+from ecrs_models.training.settings import TrainingSettings
+from ecrs_models.training.weights import Weights, load_weights, weights_path
 
 WEIGHTS_DIR = "weights"
 """Directory of a bundle with the weights that a later training starts from. Serving does not read it."""
-
-State = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -31,17 +33,24 @@ class WarmStart:
     until: int
     ranker: str
     encoder: Encoder
-    states: dict[str, State]
+    states: dict[str, Weights]
 
     @classmethod
     def of(cls, bundle: Bundle) -> "WarmStart":
-        """Read the weights of a bundle. Raises DataError if it does not contain any."""
+        """Read the weights of a bundle.
+
+        Raises DataError if it does not contain any, and BundleError if they are not those of its models.
+        """
         directory = bundle.path / WEIGHTS_DIR
         if not directory.is_dir():
             raise DataError(f"{bundle.path}: no {WEIGHTS_DIR}/ directory to start from")
-        states = {path.stem: _load(path) for path in sorted(directory.glob("*.pdparams"))}
-        training = bundle.manifest.training
-        return cls(bundle.version, training["until"], training["ranker"], bundle.encoder, states)
+        training = TrainingSettings.read(bundle.manifest.training)
+        if training.ranker not in RANKERS:
+            raise DataError(f"{bundle.path}: its ranker is {training.ranker!r}, none of {', '.join(RANKERS)}")
+        two_tower, ranker = new_networks(bundle.encoder, training)
+        networks = {"early_towers": two_tower, "two_tower": two_tower, "ranker": ranker}
+        states = {name: _load(weights_path(directory, name), network) for name, network in networks.items()}
+        return cls(bundle.version, training.until, training.ranker, bundle.encoder, states)
 
     def load_into(self, name: str, network: Any, encoder: Encoder) -> None:
         """Load the weights of model `name` into a network that was created for `encoder`.
@@ -101,8 +110,15 @@ def shared_ids(old: Vocabulary, new: Vocabulary) -> tuple[np.ndarray, np.ndarray
     )
 
 
-def _load(path: Path) -> State:
-    return {key: np.asarray(value) for key, value in paddle.load(str(path)).items()}
+def _load(path: Path, network: Any) -> Weights:
+    """Read the weights of a network. Raises BundleError unless they have its parameters' names and shapes."""
+    try:
+        weights = load_weights(path)
+    except FileNotFoundError:
+        raise BundleError(f"{path} is missing") from None
+    shapes = {name: ("float32", tuple(value.shape)) for name, value in network.state_dict().items()}
+    check_arrays(path, weights, shapes)
+    return weights
 
 
 def warm_start_settings(settings: Any, start: WarmStart) -> Any:

@@ -11,7 +11,7 @@ from ecrs_models.data.log import Log
 from ecrs_models.progress import Step
 from ecrs_models.snapshots.snapshot import EncodedTables, NearestItems, Snapshot
 from ecrs_models.training.jobs import TowerJob
-from ecrs_models.training.loop import fit, load_weights
+from ecrs_models.training.loop import fit
 from ecrs_models.training.networks import in_batches, new_networks
 from ecrs_models.training.ranking_examples import (
     Draw,
@@ -21,6 +21,7 @@ from ecrs_models.training.ranking_examples import (
 )
 from ecrs_models.training.sampling import TowerExamples
 from ecrs_models.training.settings import TrainingSettings
+from ecrs_models.training.weights import load_weights, weights_path
 
 
 class TrainingWorker:
@@ -51,7 +52,7 @@ class TrainingWorker:
         """
         settings = self._settings
         two_tower, _ = new_networks(self._encoder, settings)
-        load_weights(self._out, towers, two_tower)
+        two_tower.set_state_dict(load_weights(weights_path(self._out, towers)))
         two_tower.eval()
         snapshot = self._snapshots.pop(cutoff)
         nearest = NearestItems(in_batches(two_tower.item_tower, self._tables.items), snapshot.sold)
@@ -81,7 +82,7 @@ class TrainingWorker:
     ) -> None:
         """Train the towers `name`, starting with the weights `start`, on the log from `since` to `until`."""
         two_tower, _ = new_networks(self._encoder, self._settings)
-        load_weights(self._out, start, two_tower)
+        two_tower.set_state_dict(load_weights(weights_path(self._out, start)))
         examples = TowerExamples(self._log.before(until), self._tables.users, self._tables.items, since)
         job = TowerJob(name, two_tower, examples, self._settings, epochs, self._settings.tower_rows)
         fit(job, self._out, Step(name, job.steps, lambda step: None), checkpoint_s)
