@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import grpc
-from signature import ModelSignature
+
+from ecrs.serving.signature import ModelSignature
 
 PACKAGE = importlib.util.find_spec("paddle_serving_server").submodule_search_locations[0]
 sys.path.append(str(Path(PACKAGE) / "pipeline" / "proto"))

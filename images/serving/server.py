@@ -29,7 +29,9 @@ from paddle_serving_server.pipeline import Op, PipelineServer, RequestOp, Respon
 from paddle_serving_server.pipeline.pipeline_server import PipelineServicer
 from paddle_serving_server.pipeline.proto import pipeline_service_pb2 as wire
 from paddle_serving_server.pipeline.proto import pipeline_service_pb2_grpc as stubs
-from signature import InvalidInput, ModelSignature
+
+from ecrs.serving.model_check import PARAMETERS, PROGRAM, check_model
+from ecrs.serving.signature import InvalidInput, ModelSignature
 
 log = logging.getLogger("serving")
 
@@ -115,21 +117,21 @@ class Answer(ResponseOp):
 
 
 def preflight(model_dir):
-    """Load the model, run it once and return its signature.
+    """Check the model's files, load it, run it once and return its signature.
 
-    The input is the bundle's golden rows, if it has any. Raises an exception if anything is wrong, because
-    the stock server reports "init success" even if it has loaded nothing.
+    The input is the smallest and the largest valid ids and the bundle's golden rows, if it has any. Raises an
+    exception if anything is wrong, because the stock server reports "init success" even if it has loaded
+    nothing.
     """
     signature = ModelSignature.load(model_dir)
-    layout = (model_dir / "serving_server_conf.prototxt").read_text(encoding="utf-8")
-    for name in (signature.feed, signature.fetch):
-        if f'alias_name: "{name}"' not in layout:
-            raise ValueError(f"serving_server_conf.prototxt does not name '{name}'")
+    check_model(model_dir, signature)
     golden = model_dir.parent / "golden.json"
     rows = json.loads(golden.read_text(encoding="utf-8"))[signature.model] if golden.exists() else None
-    ids = np.array(rows["ids"] if rows else [[0] * len(signature.columns)], dtype=np.int64)
+    ids = signature.extremes()
+    if rows:
+        ids = np.concatenate([ids, np.array(rows["ids"], dtype=np.int64)])
     # The stock LocalPredictor is not used: it kills its process group if it cannot load the model.
-    config = inference.Config(str(model_dir / "inference.pdmodel"), str(model_dir / "inference.pdiparams"))
+    config = inference.Config(str(model_dir / PROGRAM), str(model_dir / PARAMETERS))
     config.disable_gpu()
     config.switch_ir_optim(False)
     config.disable_glog_info()
@@ -142,7 +144,7 @@ def preflight(model_dir):
             f"expected finite outputs of shape {(len(ids), signature.width)}, got {output.shape}"
         )
     if rows:
-        off = float(np.abs(output - np.array(rows["outputs"], dtype=np.float32)).max())
+        off = float(np.abs(output[2:] - np.array(rows["outputs"], dtype=np.float32)).max())
         if not off <= TOLERANCE:
             raise ValueError(f"golden rows are off by {off:.2g}, allowed is {TOLERANCE:.0g}")
     return signature

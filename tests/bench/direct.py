@@ -41,7 +41,7 @@ def open_model(url: str, bundle: Bundle, name: str) -> Model:
     if url == "inprocess":
         from ecrs.serving.inprocess import InProcessModel
 
-        model, lock = InProcessModel(bundle.path / name, signature), threading.Lock()
+        model, lock = InProcessModel(bundle.path / name), threading.Lock()
 
         def run(ids: np.ndarray) -> np.ndarray:
             with lock:  # a predictor is not thread-safe

@@ -21,14 +21,13 @@ import orjson
 from msgspec import structs
 
 from ecrs import bundle
-from ecrs.bundle import Bundle
+from ecrs.bundle import Bundle, Manifest
 from ecrs.domain.entities import ITEM_FIELDS, Item
 from ecrs.domain.files import format_item, parse_item
 from ecrs.features.catalogue import NO_ID
-from ecrs.features.encoding import FIRST_KNOWN, ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS, Encoder, Vocabulary
-from ecrs.features.quantiles import RANKER_COLUMNS, ranker_cardinality
+from ecrs.features.encoding import FIRST_KNOWN, Encoder, Vocabulary
 from ecrs.rank.tables import ITEM_STATISTICS, save_item_statistics
-from ecrs.serving.signature import ModelSignature
+from ecrs.serving.expected_models import expected_signature
 from ecrs_models.evaluation.saved_model import SavedModel
 from ecrs_models.export import bundle_writer
 from ecrs_models.training.networks import new_networks
@@ -66,7 +65,7 @@ def grow(base: Bundle, products: int, bundles: Path) -> Path:
     manifest = structs.replace(base.manifest, version=version, grown_from=base.version)
     with bundle.writing(bundles, manifest) as draft:
         encoder = _encoder(base, grown)
-        _save_models(base, encoder, version, rng, draft)
+        _save_models(base, encoder, manifest, rng, draft)
         encoder.save(draft / "vocabulary")
         for name in ("users.dat", "quantiles.json", "golden.json", "metrics.json"):
             shutil.copyfile(base.path / name, draft / name)
@@ -95,7 +94,7 @@ def _encoder(base: Bundle, grown: list[Item]) -> Encoder:
 
 
 def _save_models(
-    base: Bundle, encoder: Encoder, version: str, rng: np.random.Generator, directory: Path
+    base: Bundle, encoder: Encoder, manifest: Manifest, rng: np.random.Generator, directory: Path
 ) -> None:
     """Save the models with rows for the twins in their embedding tables.
 
@@ -115,15 +114,12 @@ def _save_models(
     noise = rng.normal(scale=SPREAD * rows[FIRST_KNOWN:known].std(), size=(len(originals), rows.shape[1]))
     rows[known:] = rows[originals] + noise
     table.set_value(rows)
-    for name, network, columns, fetch in (
-        ("user_tower", two_tower.user_tower, USER_TOWER_COLUMNS, "embedding"),
-        ("item_tower", two_tower.item_tower, ITEM_TOWER_COLUMNS, "embedding"),
-        ("ranker", ranker, RANKER_COLUMNS, "score"),
+    for name, network in (
+        ("user_tower", two_tower.user_tower),
+        ("item_tower", two_tower.item_tower),
+        ("ranker", ranker),
     ):
-        old = ModelSignature.load(base.path / name)
-        bounds = ranker_cardinality(encoder) if name == "ranker" else encoder.cardinality(columns)
-        signature = ModelSignature(name, version, old.feed, fetch, columns, bounds, old.width)
-        bundle_writer.save_model(network, signature, directory / name)
+        bundle_writer.save_model(network, expected_signature(name, manifest, encoder), directory / name)
         bundle_writer.check_golden_rows(SavedModel(directory / name), base.golden[name])
 
 

@@ -1,21 +1,31 @@
 """Bundles with damaged or malformed files are refused, with an error that names the file and the line."""
 
+import asyncio
+import importlib
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecrs.bundle import MANIFEST, Bundle, BundleError, Manifest
+from ecrs.rpc.errors import Fault
+from ecrs.serving.models import open_model
 from ecrs.storage.vectors import read_vectors
+from ecrs_models.errors import DataError
+from ecrs_models.training.warm_start import WarmStart
+from ecrs_seed.bundle_records import keys, user_records
 from tests.tiny import resealed
 
 
@@ -195,3 +205,114 @@ def test_empty_vectors_file_is_refused(copy: Path) -> None:
     sealed = resealed(copy)
     with pytest.raises(BundleError, match=r"product_vectors\.txt: no lines"):
         read_vectors(sealed.lines("product_vectors.txt"), sealed.count("product_vectors.txt"))
+
+
+# ---- Any damage to any file, also if the manifest describes the damaged file ----------------------
+
+
+def use(bundle: Bundle) -> None:
+    """Read everything in a bundle, as the services, the seeds and a later training do."""
+    asyncio.run(serve(bundle))
+    for record in (*user_records(bundle), *keys(bundle)):
+        assert record
+    bundle.metrics  # noqa: B018
+    WarmStart.of(bundle)
+
+
+async def serve(bundle: Bundle) -> None:
+    """Build each service that reads the bundle, and run its health check."""
+    async with AsyncExitStack() as stack:
+        for name in ("recall", "rank", "gateway"):
+            app = importlib.import_module(f"ecrs.{name}.app")
+            service = await app.build(app.SETTINGS(bundle=bundle.path), stack)
+            for check in (service.check, *service.dependencies.values()) if name != "gateway" else ():
+                with suppress(Fault):
+                    await check()
+        await stack.enter_async_context(open_model("inprocess", bundle, "item_tower"))
+
+
+def assert_used_or_refused(bundle_dir: Path) -> None:
+    """Assert that a bundle works, or is refused in one line that names it or one of its files."""
+    reason = None
+    try:
+        use(resealed(bundle_dir))
+    except (BundleError, DataError) as refused:
+        reason = str(refused)
+    if reason:
+        assert "\n" not in reason
+        assert str(bundle_dir) in reason or "product_vectors.txt" in reason
+
+
+def test_undamaged_bundle_can_be_used(tiny: Bundle) -> None:
+    use(tiny)
+
+
+def array(values: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, values, allow_pickle=True)
+    return content.getvalue()
+
+
+REPLACEMENTS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "empty": ("", lambda content: b""),
+    "first half": ("", lambda content: content[: len(content) // 2]),
+    "last half": ("", lambda content: content[len(content) // 2 :]),
+    "one byte less": ("", lambda content: content[:-1]),
+    "one byte more": ("", lambda content: content + b"\xff"),
+    "zeros": ("", lambda content: bytes(len(content))),
+    "twice": ("", lambda content: content + content),
+    "deep JSON": ("json dat txt", lambda content: b"[" * 100_000 + b"]" * 100_000),
+    "an empty object": ("json", lambda content: b"{}"),
+    "other numbers": ("json dat txt", lambda content: re.sub(rb"\d+", b"7", content)),
+    "huge numbers": ("json dat txt", lambda content: re.sub(rb"\d+", b"9" * 30, content)),
+    "negative numbers": ("json dat txt", lambda content: re.sub(rb"\b(\d+)", rb"-\1", content)),
+    "a scalar array": ("npy", lambda content: array(np.array(1.0))),
+    "an array of another shape": ("npy", lambda content: array(np.zeros((7, 3), dtype=np.float32))),
+    "an array of objects": ("npy npz", lambda content: array(np.array([{}], dtype=object))),
+    "an array of NaN": ("npy", lambda content: array(np.full(300, np.nan))),
+    "an array of large rows": ("npy", lambda content: array(np.full((300, 50), 300, dtype=np.int32))),
+}
+"""What replaces the content of the files with these suffixes, or of all files."""
+
+
+@pytest.mark.parametrize("damage", REPLACEMENTS)
+def test_any_replaced_file_is_refused_or_harmless(tiny: Bundle, copy: Path, damage: str) -> None:
+    suffixes, replaced = REPLACEMENTS[damage]
+    for name in tiny.manifest.files:
+        if not suffixes or name.rpartition(".")[2] in suffixes.split():
+            content = (copy / name).read_bytes()
+            (copy / name).write_bytes(replaced(content))
+            assert_used_or_refused(copy)
+            (copy / name).write_bytes(content)
+
+
+@given(data=st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_changed_bytes_are_refused_or_harmless(tiny: Bundle, copy: Path, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(tiny.manifest.files)))
+    content = (tiny.path / name).read_bytes()
+    # Near the start as often as anywhere, because there are the headers.
+    start = data.draw(st.integers(0, min(len(content), 200)) | st.integers(0, len(content)))
+    removed, inserted = data.draw(st.integers(0, 20)), data.draw(st.binary(max_size=20))
+    (copy / name).write_bytes(content[:start] + inserted + content[start + removed :])
+    assert_used_or_refused(copy)
+    (copy / name).write_bytes(content)
+
+
+@given(data=st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_changed_json_value_is_refused_or_harmless(tiny: Bundle, copy: Path, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from([name for name in tiny.manifest.files if name.endswith(".json")]))
+    content = (tiny.path / name).read_text()
+    document = section = json.loads(content)
+    while True:
+        key = data.draw(
+            st.sampled_from(sorted(section) if isinstance(section, dict) else range(len(section)))
+        )
+        if not isinstance(section[key], dict | list) or not section[key] or data.draw(st.booleans()):
+            break
+        section = section[key]
+    section[key] = data.draw(json_values)
+    (copy / name).write_text(json.dumps(document))
+    assert_used_or_refused(copy)
+    (copy / name).write_text(content)

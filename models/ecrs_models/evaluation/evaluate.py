@@ -15,8 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ecrs.bundle import Bundle
-from ecrs.features.quantiles import Quantiles
+from ecrs.bundle import Bundle, BundleError
+from ecrs.bundle.arrays import check_arrays, read_arrays
+from ecrs.features.catalogue import NO_ID
+from ecrs.recall.tables import load_curves
+from ecrs.serving.expected_models import load_signature
 from ecrs.storage.vectors import read_vectors
 from ecrs_models.data.dataset import Dataset
 from ecrs_models.errors import DataError
@@ -36,6 +39,7 @@ from ecrs_models.synthetic.oracle import Oracle, is_planted
 ANSWERS = "answers.npz"
 """File of a bundle with the platform's answers on the period after training, computed at export."""
 ARRAYS = ("retrieval", "ranked", "funnel", "scores", "label")
+_NOTHING = np.zeros(0)
 CHUNK = 250
 """Number of users per call of a worker."""
 
@@ -124,7 +128,7 @@ class Evaluator:
 
     def save(self, answers: Mapping[str, Answers], path: Path) -> None:
         """Write answers to a file that `saved` reads."""
-        arrays: dict[str, Any] = {"period": self._bounds(), "data": self._data.fingerprint()}
+        arrays: dict[str, Any] = {"period": self._bounds(), "data": self._fingerprint()}
         arrays |= {
             f"{task}.{name}": array
             for task, ours in answers.items()
@@ -135,16 +139,27 @@ class Evaluator:
     def saved(self, path: Path) -> dict[str, Answers] | None:
         """Read answers that `save` wrote.
 
-        Returns None if the file does not exist, or was written for a different period or data set.
+        Returns None if the file does not exist, or was written for a different period or data set. Raises
+        BundleError if its arrays are not those of answers.
         """
         if not path.exists():
             return None
-        arrays = np.load(path)
-        if not np.array_equal(arrays["period"], self._bounds()) or arrays["data"] != self._data.fingerprint():
+        arrays = read_arrays(path)
+        written_for = {"period": self._bounds(), "data": self._fingerprint()}
+        if not all(np.array_equal(arrays.pop(name, _NOTHING), value) for name, value in written_for.items()):
             return None
-        return {
-            task: Answers.of_arrays({name: arrays[f"{task}.{name}"] for name in ARRAYS}) for task in TASKS
-        }
+        tasks = {task: {name: arrays.pop(f"{task}.{name}", _NOTHING) for name in ARRAYS} for task in TASKS}
+        if arrays:
+            raise BundleError(f"{path}: {min(arrays)!r} is not expected")
+        for task, found in tasks.items():
+            check_arrays(path, found, Answers.shapes(len(self._users(task)), len(found["scores"])))
+            for name in ("retrieval", "ranked"):
+                if not NO_ID <= found[name].min() <= found[name].max() < self._data.items.height:
+                    raise BundleError(f"{path}: {task}.{name}: a row that the products do not have")
+        return {task: Answers.of_arrays(found) for task, found in tasks.items()}
+
+    def _fingerprint(self) -> np.ndarray:
+        return np.frombuffer(bytes.fromhex(self._data.fingerprint()), dtype=np.uint8)
 
     def _bounds(self) -> np.ndarray:
         return np.array([self.period.start, self._end])
@@ -217,21 +232,25 @@ class LoadedBundle:
     def of(cls, bundle: Bundle, data: Dataset, start: int | None = None) -> "LoadedBundle":
         """Load a bundle, with the snapshot at the end of its training or at `start`, Unix seconds.
 
-        Raises DataError if the products of `data` are not those of the bundle.
+        Raises DataError if the products of `data` are not those of the bundle, and BundleError if a file of
+        the bundle is malformed.
         """
         from ecrs_models.evaluation.saved_model import SavedModel  # paddle takes a second to import
         from ecrs_models.training.settings import TrainingSettings
 
-        skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), bundle.count("product_vectors.txt"))
+        lines, count = bundle.lines("product_vectors.txt"), bundle.count("product_vectors.txt")
+        skus, vectors = read_vectors(lines, count, bundle.manifest.dim)
         if skus != data.items["sku"].to_list():
             raise DataError(f"the products of {data.path} are not those of {bundle.path}")
         settings = TrainingSettings.read(bundle.manifest.training)
+        for name in ("user_tower", "ranker"):
+            load_signature(bundle, name)
         models = BundleModels(
             SavedModel(bundle.path / "user_tower"),
             vectors,
             SavedModel(bundle.path / "ranker"),
-            Quantiles.load(bundle.path / "quantiles.json"),
-            np.load(bundle.path / "recall" / "curves.npy"),
+            bundle.quantiles,
+            load_curves(bundle),
         )
         tables = EncodedTables.of(data, bundle.encoder)
         snapshot = Snapshot.of(data.log, start or settings.until, tables, settings.tables)

@@ -6,19 +6,20 @@ from typing import Any
 import numpy as np
 
 from ecrs.serving.inprocess import InProcessModel
-from ecrs.serving.signature import MAX_ROWS, ModelSignature
+from ecrs.serving.signature import MAX_ROWS
 
 
 class SavedModel:
     """A model directory of a bundle, run in this process as the embedded profile runs it.
 
-    Pickled as the path of its directory, so that worker processes load it themselves.
+    Pickled as the path of its directory, so that worker processes load it themselves. Raises BundleError if
+    it cannot be loaded.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self.signature = ModelSignature.load(directory)
-        self._model = InProcessModel(directory, self.signature)
+        self._model = InProcessModel(directory)
+        self.signature = self._model.signature
 
     def __call__(self, ids: np.ndarray) -> np.ndarray:
         """Run the model on ids, int64 (N, columns), in batches of MAX_ROWS. Returns float32 (N, width)."""

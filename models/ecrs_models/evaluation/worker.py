@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ecrs.bundle.arrays import Shape
 from ecrs.features.catalogue import NO_ID
 from ecrs_models.evaluation.baselines import LIST_LENGTH
 from ecrs_models.evaluation.funnel import STAGES, stages
@@ -45,6 +46,15 @@ class Answers:
     def as_arrays(self) -> dict[str, np.ndarray]:
         """Return arrays for a .npz file. Lists become rows of equal length, padded with NO_ID."""
         return vars(self) | {"retrieval": _padded(self.retrieval), "ranked": _padded(self.ranked)}
+
+    @staticmethod
+    def shapes(users: int, candidates: int) -> dict[str, tuple[str, Shape]]:
+        """Return types and shapes of `as_arrays` for a number of users with a number of candidates."""
+        lists = ("int32", (users, LIST_LENGTH))
+        return {
+            **{"retrieval": lists, "ranked": lists, "funnel": ("float64", (users, len(STAGES)))},
+            **{"scores": ("float32", (candidates,)), "label": ("bool", (candidates,))},
+        }
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Answers":

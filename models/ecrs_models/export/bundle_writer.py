@@ -10,11 +10,9 @@ from ecrs import bundle
 from ecrs.bundle import FORMAT, Bundle, Manifest
 from ecrs.bundle.manifest import DataAbout
 from ecrs.domain.entities import HISTORY_LENGTH
-from ecrs.features.encoding import ITEM_TOWER_COLUMNS, USER_TOWER_COLUMNS
-from ecrs.features.quantiles import RANKER_COLUMNS, ranker_cardinality
 from ecrs.rank.tables import save_item_statistics
 from ecrs.recall.tables import save_candidate_generator
-from ecrs.serving.signature import ModelSignature
+from ecrs.serving.expected_models import expected_signature
 from ecrs_models.data.dataset import PRODUCTS, USERS, Dataset
 from ecrs_models.errors import DataError
 from ecrs_models.evaluation.evaluate import ANSWERS, evaluator
@@ -31,8 +29,6 @@ from ecrs_models.training.pipeline import MODELS, TrainedModels
 from ecrs_models.training.settings import TrainingSettings
 from ecrs_models.training.warm_start import WEIGHTS_DIR
 from ecrs_models.training.weights import weights_path
-
-_FEED = "ids"
 
 
 def export(
@@ -76,15 +72,12 @@ def export(
         history_length=HISTORY_LENGTH,
     )
     with bundle.writing(bundles, manifest) as draft:
-        parts = (
-            ("user_tower", trained.two_tower.user_tower, USER_TOWER_COLUMNS, "embedding", two_tower.DIM),
-            ("item_tower", trained.two_tower.item_tower, ITEM_TOWER_COLUMNS, "embedding", two_tower.DIM),
-            ("ranker", trained.ranker, RANKER_COLUMNS, "score", 1),
-        )
-        for name, network, columns, fetch, width in parts:
-            bounds = ranker_cardinality(encoder) if name == "ranker" else encoder.cardinality(columns)
-            signature = ModelSignature(name, version, _FEED, fetch, columns, bounds, width)
-            save_model(network, signature, draft / name)
+        for name, network in (
+            ("user_tower", trained.two_tower.user_tower),
+            ("item_tower", trained.two_tower.item_tower),
+            ("ranker", trained.ranker),
+        ):
+            save_model(network, expected_signature(name, manifest, encoder), draft / name)
         encoder.save(draft / "vocabulary")
         for name in (USERS, PRODUCTS):
             shutil.copyfile(data.path / name, draft / name)

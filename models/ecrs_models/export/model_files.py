@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import paddle
-from paddle import inference
+from paddle.base.proto import framework_pb2
 from paddle.utils import unique_name
 
+from ecrs.serving.program import Program
 from ecrs.serving.signature import ModelSignature
 from ecrs_models.export.serving_form import multiply_by_onednn, serving_form
-
-_INT64, _FLOAT32 = 0, 1
 
 
 def save_model(network: Any, signature: ModelSignature, directory: Path) -> None:
@@ -27,21 +26,26 @@ def save_model(network: Any, signature: ModelSignature, directory: Path) -> None
     with unique_name.guard():  # so that the output's name does not depend on earlier exports in this process
         paddle.jit.save(network, str(directory / "inference"), input_spec=[spec])
     (directory / "inference.pdiparams.info").unlink(missing_ok=True)
+    program = directory / "inference.pdmodel"
+    forget_source(program)
     if signature.model == "ranker":  # the user tower, called with one row, is faster without oneDNN
-        multiply_by_onednn(directory / "inference.pdmodel")
+        multiply_by_onednn(program)
     signature.save(directory)
-    program = inference.Config(str(directory / "inference.pdmodel"), str(directory / "inference.pdiparams"))
-    program.disable_glog_info()
-    text = serving_conf(signature, inference.create_predictor(program).get_output_names()[0])
     for name in ("serving_server_conf.prototxt", "serving_client_conf.prototxt"):
-        (directory / name).write_text(text, encoding="utf-8")
+        (directory / name).write_text(signature.layout(output_name(program)), encoding="utf-8")
 
 
-def serving_conf(signature: ModelSignature, output_name: str) -> str:
-    """Return Paddle Serving's GeneralModelConfig in text format. Server and client read the same content."""
-    return (
-        f'feed_var {{\n  name: "{signature.feed}"\n  alias_name: "{signature.feed}"\n'
-        f"  is_lod_tensor: false\n  feed_type: {_INT64}\n  shape: {len(signature.columns)}\n}}\n"
-        f'fetch_var {{\n  name: "{output_name}"\n  alias_name: "{signature.fetch}"\n'
-        f"  is_lod_tensor: false\n  fetch_type: {_FLOAT32}\n  shape: {signature.width}\n}}\n"
-    )
+def forget_source(program: Path) -> None:
+    """Remove the paths of source files that Paddle keeps with each operator of a saved program."""
+    description = framework_pb2.ProgramDesc.FromString(program.read_bytes())
+    for operation in (operation for block in description.blocks for operation in block.ops):
+        kept = [attribute for attribute in operation.attrs if attribute.name != "op_callstack"]
+        del operation.attrs[:]
+        operation.attrs.extend(kept)
+    program.write_bytes(description.SerializeToString())
+
+
+def output_name(program: Path) -> str:
+    """Return the name of the output variable of a saved program."""
+    (fetch,) = [op for op in Program.parse(program.read_bytes()).operators if op.type == "fetch"]
+    return fetch.inputs["X"][0]

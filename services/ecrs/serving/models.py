@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ecrs.bundle import Bundle
+from ecrs.serving.expected_models import load_signature
 from ecrs.serving.served_model import ServedModel
-from ecrs.serving.signature import ModelSignature
 
 
 @asynccontextmanager
@@ -13,13 +13,13 @@ async def open_model(url: str, bundle: Bundle, name: str) -> AsyncIterator[Serve
     """Open model `name` of the bundle while the context is open.
 
     `url` is `inprocess`, or `serving://host:port` for a Paddle Serving server. Raises ValueError for another
-    `url`, and OSError or ValueError if the model's signature cannot be read.
+    `url`, and BundleError if the model is not one that can be served.
     """
-    signature = ModelSignature.load(bundle.path / name)
+    signature = load_signature(bundle, name)
     if url == "inprocess":
         from ecrs.serving.inprocess import InProcessModel  # Paddle is installed in the embedded profile only
 
-        yield InProcessModel(bundle.path / name, signature)
+        yield InProcessModel(bundle.path / name)
     elif url.startswith("serving://"):
         from ecrs.serving.paddle_serving import PaddleServingModel
 

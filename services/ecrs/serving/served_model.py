@@ -1,9 +1,10 @@
 """The interface of a served model, and the check of its golden rows."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from ecrs.bundle.opened import GoldenRows
 from ecrs.rpc.errors import Unavailable
 from ecrs.serving.signature import ModelSignature
 
@@ -25,7 +26,7 @@ class ServedModel(Protocol):
         """
 
 
-async def check_golden(model: ServedModel, golden: dict[str, Any], timeout_s: float) -> None:
+async def check_golden(model: ServedModel, golden: GoldenRows, timeout_s: float) -> None:
     """Run the golden rows through the serving path. Raises Unavailable unless the outputs match.
 
     `golden` holds `ids` and the `outputs` at training; they match if they differ by at most TOLERANCE.
