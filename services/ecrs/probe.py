@@ -6,10 +6,12 @@ in milliseconds.
 
 import http.client
 import json
+import os
 import sys
 from dataclasses import dataclass, field
 
 from ecrs.ports import METRICS_OFFSET, PORTS
+from ecrs.rpc.own_address import own_address
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,13 @@ class ServiceState:
         return "SERVING" + "".join(f", without {name}: {why}" for name, why in self.missing.items())
 
 
-def probe(name: str) -> ServiceState:
-    """Return the health of service `name` on this machine; a service that does not answer is not SERVING."""
+def probe(name: str, address: str = "127.0.0.1") -> ServiceState:
+    """Return the health of service `name`; a service that does not answer is not SERVING.
+
+    `address` is the address of this machine that the service listens on.
+    """
     port = PORTS[name] + METRICS_OFFSET
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    connection = http.client.HTTPConnection(address, port, timeout=2)
     try:
         connection.request("GET", "/health")
         health = json.loads(connection.getresponse().read())
@@ -44,8 +49,11 @@ def probe(name: str) -> ServiceState:
 
 
 def main() -> int:
-    """Print the health of the service named on the command line and return the exit code."""
-    state = probe(sys.argv[1])
+    """Print the health of the service named on the command line, which listens on ECRS_HOST.
+
+    Returns the exit code.
+    """
+    state = probe(sys.argv[1], own_address(os.environ.get("ECRS_HOST", "127.0.0.1")))
     print(state)
     return 1 if state.reason else 0
 

@@ -1,9 +1,12 @@
 """Settings that every service has, and the base class that reads settings."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ecrs.rpc.own_address import own_address
 
 SECRETS_DIR = Path("/run/secrets")
 
@@ -21,7 +24,9 @@ class EnvironmentSettings(BaseSettings):
 class ServerSettings(EnvironmentSettings):
     """Settings of every service. `port` defaults to the service's own port, `metrics_port` to `port` + 1."""
 
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 in containers only")
+    host: Annotated[str, AfterValidator(own_address)] = Field(
+        "127.0.0.1", description="address to listen on, or a name of this machine on one of its networks"
+    )
     port: int | None = Field(None, description="gRPC port; 0 for a free one")
     metrics_port: int | None = Field(None, description="HTTP port of /metrics and /health; default: port + 1")
     grace_s: float = Field(5.0, description="time that calls in flight have to finish at SIGTERM")
