@@ -45,34 +45,39 @@ BATCH = 5_000
 FIELDS = {"sku", "vector", "cold_start_category"}
 """Fields of a collection."""
 
+ROOT = "root"
 INITIAL_PASSWORD = "Milvus"  # noqa: S105 - root's password in every new Milvus; `connect` changes it
+
+UNAVAILABLE = (MilvusException, RpcError, OSError)
+"""Exceptions of the client if Milvus cannot be reached, refuses a password or a call."""
 
 NOT_FOUND = 100
 """Milvus' error code for a collection that does not exist."""
 
 
 async def connect(settings: VectorSettings, *, wait_s: float | None = None) -> MilvusClient:
-    """Connect as user root. If root still has its initial password, first set the configured one.
+    """Connect as the configured user. If root still has its initial password, first set the configured one.
 
     Waits for Milvus, for at most `wait_s` seconds, then raises Unavailable. Raises SeedError if the settings
     name no Milvus.
     """
-    if not settings.vectors.startswith("milvus://"):
+    if not settings.is_milvus:
         raise SeedError(f"ECRS_VECTORS is {settings.vectors!r}; expected milvus://host:port[/database]")
-    address, password = milvus_address(settings), settings.milvus_password
+    address, user, password = milvus_address(settings), settings.milvus_user, settings.milvus_password
 
     async def attempt() -> MilvusClient:
         try:
-            client = _signed_in(address, token(password))
-        except (MilvusException, RpcError, OSError) as error:
-            if password:  # tried on any error: that of a refused password differs between versions of Milvus
+            client = signed_in(address, token(user, password))
+        except UNAVAILABLE as error:
+            # Tried on any error: that of a refused password differs between versions of Milvus.
+            if user == ROOT and password:
                 _change_password(address, password)
             raise Unavailable(f"{type(error).__name__}: {error}") from error
         try:
             # After a start, Milvus accepts a password before it has loaded its collections.
             if live := _live(client):
                 _count(client, live)
-        except (MilvusException, RpcError, OSError) as error:
+        except UNAVAILABLE as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
         return client
 
@@ -212,7 +217,8 @@ def _count(client: MilvusClient, name: str) -> int:
     return client.query(name, output_fields=["count(*)"], consistency_level="Strong")[0]["count(*)"]
 
 
-def _signed_in(address: dict[str, str], with_token: str) -> MilvusClient:
+def signed_in(address: dict[str, str], with_token: str) -> MilvusClient:
+    """Return a client with options `address`; raises one of UNAVAILABLE if the token is refused."""
     client = MilvusClient(**address, token=with_token, timeout=5)
     client.list_collections()  # fails if the token is refused
     return client
@@ -220,7 +226,7 @@ def _signed_in(address: dict[str, str], with_token: str) -> MilvusClient:
 
 def _change_password(address: dict[str, str], password: str) -> None:
     try:
-        client = _signed_in(address, token(INITIAL_PASSWORD))
-        client.update_password("root", INITIAL_PASSWORD, password)
-    except (MilvusException, RpcError, OSError) as error:
+        client = signed_in(address, token(ROOT, INITIAL_PASSWORD))
+        client.update_password(ROOT, INITIAL_PASSWORD, password)
+    except UNAVAILABLE as error:
         raise Unavailable(f"root has neither the configured nor the initial password: {error}") from error

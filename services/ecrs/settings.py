@@ -1,8 +1,9 @@
 """Groups of settings that several services share, for `ecrs.rpc.settings.EnvironmentSettings`."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ecrs.rpc.settings import EnvironmentSettings
 
@@ -20,8 +21,16 @@ class TargetSettings(EnvironmentSettings):
 class RedisSettings(EnvironmentSettings):
     """The profile store, in Redis."""
 
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="redis:// or unix:// URL")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", description="redis://[user@]host:port/0, rediss:// for TLS, or unix://"
+    )
     redis_password: str | None = None
+    redis_ca: Path | None = Field(None, description="file of the CA that signed the store's certificate")
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        _check_ca(self.redis_ca, self.redis_url, "rediss://")
+        return self
 
 
 class BundleSettings(EnvironmentSettings):
@@ -33,9 +42,23 @@ class BundleSettings(EnvironmentSettings):
 class VectorSettings(EnvironmentSettings):
     """The vector store."""
 
-    vectors: str = Field("faiss", description="`faiss`, or milvus://host:port[/database]")
-    milvus_password: str | None = Field(None, description="password of Milvus' user root")
+    vectors: str = Field(
+        "faiss", description="`faiss`, or milvus://host:port[/database], milvus+tls:// for TLS"
+    )
+    milvus_user: str = "root"
+    milvus_password: str | None = None
+    milvus_ca: Path | None = Field(None, description="file of the CA that signed Milvus' certificate")
     items_dir: Path | None = Field(None, description="directory where faiss keeps added and removed items")
+
+    @property
+    def is_milvus(self) -> bool:
+        """True if `vectors` names a Milvus."""
+        return self.vectors.startswith(("milvus://", "milvus+tls://"))
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        _check_ca(self.milvus_ca, self.vectors, "milvus+tls://")
+        return self
 
 
 class WriteSettings(EnvironmentSettings):
@@ -57,3 +80,9 @@ class RunSettings(EnvironmentSettings):
 def write_token_path(run_dir: Path) -> Path:
     """Return the path of the file from which an embedded platform's owner reads its write token."""
     return run_dir / "write_token"
+
+
+def _check_ca(ca: Path | None, url: str, scheme: str) -> None:
+    """Raise ValueError for a CA that would not be used, because `url` does not begin with `scheme`."""
+    if ca and not url.startswith(scheme):
+        raise ValueError(f"the store's CA {ca} needs an address that begins with {scheme}")

@@ -82,7 +82,8 @@ def open_vectors(settings: VectorSettings, bundle: Bundle) -> Nearest:
 
     from ecrs.storage.milvus_vectors import ALIAS, CONSISTENCY, milvus_address, search_params, token
 
-    client = MilvusClient(**milvus_address(settings), token=token(settings.milvus_password))
+    signed_in = token(settings.milvus_user, settings.milvus_password)
+    client = MilvusClient(**milvus_address(settings), token=signed_in)
 
     def search_milvus(vector: np.ndarray) -> tuple[Sequence[str], Sequence[float]]:
         (hits,) = client.search(

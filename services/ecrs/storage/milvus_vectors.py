@@ -43,14 +43,20 @@ def search_params(n: int) -> dict[str, dict[str, int]]:
 
 
 def milvus_address(settings: VectorSettings) -> dict[str, str]:
-    """Return the client options `uri` and `db_name` for the setting milvus://host:port[/database]."""
-    host, _, database = settings.vectors.removeprefix("milvus://").partition("/")
-    return {"uri": f"http://{host}", "db_name": database or "default"}
+    """Return the client options for the setting milvus://host:port[/database], and those of TLS.
+
+    With milvus+tls://, the server's certificate must be valid for the host name of the setting.
+    """
+    scheme, _, address = settings.vectors.partition("://")
+    host, _, database = address.partition("/")
+    uri = f"{'https' if scheme == 'milvus+tls' else 'http'}://{host}"
+    options = {"uri": uri, "db_name": database or "default"}
+    return options | ({"server_pem_path": str(settings.milvus_ca)} if settings.milvus_ca else {})
 
 
-def token(password: str | None) -> str:
-    """Return the token that signs in user root; empty without a password."""
-    return f"root:{password}" if password else ""
+def token(user: str, password: str | None) -> str:
+    """Return the token that signs in `user`; empty without a password."""
+    return f"{user}:{password}" if password else ""
 
 
 class MilvusVectors:
@@ -63,7 +69,9 @@ class MilvusVectors:
     @asynccontextmanager
     async def connect(cls, settings: VectorSettings) -> AsyncIterator["MilvusVectors"]:
         """Open a client of the configured Milvus for the duration of the context."""
-        client = AsyncMilvusClient(**milvus_address(settings), token=token(settings.milvus_password))
+        client = AsyncMilvusClient(
+            **milvus_address(settings), token=token(settings.milvus_user, settings.milvus_password)
+        )
         try:
             yield cls(client)
         finally:

@@ -203,7 +203,12 @@ async def connect_profiles(settings: RedisSettings) -> AsyncIterator[RedisProfil
 
 @asynccontextmanager
 async def open_redis(settings: RedisSettings, **options: Any) -> AsyncIterator[Redis]:
-    """Open a client of the configured Redis. It connects at the first command and does not retry."""
+    """Open a client of the configured Redis. It connects at the first command and does not retry.
+
+    With a rediss:// URL, the server's certificate must be valid for the host name of the URL.
+    """
+    if settings.redis_ca:
+        options["ssl_ca_certs"] = str(settings.redis_ca)
     redis = Redis.from_url(
         settings.redis_url,
         password=settings.redis_password,

@@ -19,7 +19,7 @@ async def open_vector_store(settings: VectorSettings, bundle: Bundle) -> AsyncIt
 
         with FaissVectors.load(bundle, settings.items_dir) as store:
             yield store
-    elif settings.vectors.startswith("milvus://"):
+    elif settings.is_milvus:
         from ecrs.storage.milvus_vectors import MilvusVectors
 
         async with MilvusVectors.connect(settings) as milvus:
