@@ -1,4 +1,4 @@
-"""The commands `ecrs seed redis` and `ecrs seed milvus`."""
+"""The commands `ecrs seed redis`, `ecrs seed milvus` and `ecrs seed milvus-users`."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -45,6 +45,18 @@ def milvus(wait_s: float = typer.Option(180.0, help="how long to wait for the st
     with _progress("milvus", bundle.count("product_vectors.txt")) as advance:
         report = seed_milvus(bundle, client, advance=advance)
     typer.echo(report)
+
+
+@app.command()
+def milvus_users(wait_s: float = typer.Option(180.0, help="how long to wait for Milvus")) -> None:
+    """Create the users of Milvus that recall and the seed sign in as. Needs the password of root."""
+    from ecrs_seed.milvus import connect
+    from ecrs_seed.milvus_users import MilvusUsersSettings, create_users
+
+    log.configure("milvus-users")
+    settings = MilvusUsersSettings()
+    created = create_users(settings, asyncio.run(connect(settings, wait_s=wait_s)))
+    typer.echo(f"milvus users: {', '.join(created) or 'none'} created or changed")
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import ecrs.cm.app
 import ecrs.gateway.app
 import ecrs.rank.app
 import ecrs.recall.app
-import ecrs.um.app  # noqa: F401 - the five imports define all settings classes
+import ecrs.um.app  # noqa: F401 - these imports define all settings classes
+import ecrs_seed.milvus_users  # noqa: F401 - and this one those of a seed
 from ecrs.rpc.errors import Fault
 from ecrs.rpc.interceptors import SUCCESS
 from ecrs.rpc.settings import EnvironmentSettings
