@@ -59,13 +59,13 @@ async def embedded(bundle: Bundle) -> AsyncIterator[Site]:
 async def compose(project: str, secrets: Path) -> AsyncIterator[Site]:
     """Use the running containers of a compose project and a temporary copy of their bundle.
 
-    The containers are called at their addresses on the internal network, which this host reaches over the
-    bridge.
+    Each server is called at its address on its own network, which this host reaches over the bridge.
     """
     containers = _containers(project)
     address = {
-        service: container["NetworkSettings"]["Networks"][f"{project}_internal"]["IPAddress"]
+        service: networks[f"{project}_{service}"]["IPAddress"]
         for service, container in containers.items()
+        if f"{project}_{service}" in (networks := container["NetworkSettings"]["Networks"])
     }
     with tempfile.TemporaryDirectory() as copy:
         bundles = f"{containers['client']['Id']}:/bundles"
@@ -76,8 +76,8 @@ async def compose(project: str, secrets: Path) -> AsyncIterator[Site]:
         bundle = Bundle.open(Path(copy) / version)
         settings = {
             "bundle": str(bundle.path),
-            "redis_url": f"redis://{address['redis']}:{REDIS_PORT}/0",
-            "redis_password": (secrets / "redis_password").read_text(),
+            "redis_url": f"redis://admin@{address['redis']}:{REDIS_PORT}/0",
+            "redis_password": (secrets / "redis_admin_password").read_text(),
             "vectors": f"milvus://{address['milvus']}:{MILVUS_PORT}",
             "milvus_password": (secrets / "milvus_password").read_text(),
             "user_tower": f"serving://{address['serving-user-tower']}:{SERVING_PORT}",

@@ -27,7 +27,7 @@ SERVICES = (
     *("um", "cm", "recall", "rank", "gateway", "client"),
 )
 """The services that keep running; ONE_SHOTS end by themselves."""
-ONE_SHOTS = ("train", "seed-redis", "seed-milvus")
+ONE_SHOTS = ("train", "seed-redis", "milvus-users", "seed-milvus")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -130,9 +130,13 @@ class Stack:
         lines = self.compose("exec", "-T", "client", "head", "-n", "200", "/bundles/current/users.dat")
         return [line.split(":")[0] for line in lines.splitlines()]
 
-    def address(self, service: str) -> str:
-        """Return the container's address on the internal network, which this host reaches over the bridge."""
-        return self.inspect(service)["NetworkSettings"]["Networks"][f"{PROJECT}_internal"]["IPAddress"]
+    def address(self, service: str, *, network: str = "") -> str:
+        """Return the container's address on a network, by default its own.
+
+        This host reaches it over the bridge.
+        """
+        networks = self.inspect(service)["NetworkSettings"]["Networks"]
+        return networks[f"{PROJECT}_{network or service}"]["IPAddress"]
 
     def secret(self, name: str) -> str:
         return (self.secrets / name).read_text()

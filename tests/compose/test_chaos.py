@@ -1,6 +1,7 @@
 """Stops, kills, pauses and disconnects each container of the stack under load."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,10 @@ DEGRADED = {
 OPTIONAL = {"redis": OPTIONAL_FALLBACKS}
 """Fallbacks that may be used but need not be, by part."""
 FAULTS = ("stop", "pause", "kill", "cut")
+LINK = Path(__file__).with_name("link.py")
+IMAGE = "ecrs/app"
+IN_NETWORK_OF = ["docker", "run", "--rm", "--user=0", "--cap-drop=ALL", "--cap-add=NET_ADMIN", "--network"]
+"""Runs a container in the network of another one, with the right to change its interfaces."""
 RECOVERY_LIMIT_S = 90.0
 """Longest time from the repair to full service, including the container's start. The goal is 10 s after
 that."""
@@ -53,16 +58,13 @@ def load(stack: Stack) -> Iterator[Load]:
 def damage_and_mend(stack: Stack, part: str, fault: str) -> tuple[Callable[[], object], Callable[[], object]]:
     """Return a function that inflicts the fault on a part, and one that ends it."""
     name = f"{PROJECT}-{part}-1"
-    network = f"{PROJECT}_internal"
+    link = [*IN_NETWORK_OF, f"container:{name}", IMAGE, "python", "-c", LINK.read_text()]
     start = lambda: run("docker", "start", name)  # noqa: E731
     return {
         "stop": (lambda: run("docker", "stop", "--time", "30", name), start),
         "kill": (lambda: run("docker", "kill", name), start),
         "pause": (lambda: run("docker", "pause", name), lambda: run("docker", "unpause", name)),
-        "cut": (
-            lambda: run("docker", "network", "disconnect", network, name),
-            lambda: run("docker", "network", "connect", "--alias", part, network, name),
-        ),
+        "cut": (lambda: run(*link, "down"), lambda: run(*link, "up")),
     }[fault]
 
 

@@ -17,8 +17,9 @@ RECOVERY_LIMIT_S = 90.0
 
 
 def products(stack: Stack) -> Iterator[tuple[str, bytes]]:
-    password = stack.secret("redis_password")
-    with redis.Redis(stack.address("redis"), password=password, socket_timeout=10) as client:
+    password = stack.secret("redis_admin_password")
+    options = {"username": "admin", "password": password, "socket_timeout": 10}
+    with redis.Redis(stack.address("redis"), **options) as client:
         yield from records(client)
 
 

@@ -31,8 +31,8 @@ def replicas(stack: Stack) -> Iterator[None]:
 def load(stack: Stack, replicas: None) -> Iterator[Load]:
     image = stack.inspect("client")["Config"]["Image"]
     mounts = ["--volume", f"{ROOT}/tests:/app/tests:ro", "--workdir", "/app"]
-    container = ["docker", "run", "--rm", "--interactive", "--network", f"{PROJECT}_internal", *mounts]
-    program = ["python", "-m", "tests.chaos", "dns:///gateway:8930"]
+    container = ["docker", "run", "--rm", "--interactive", "--network", f"{PROJECT}_gateway", *mounts]
+    program = ["python", "-m", "tests.chaos", "dns:///gateway.ecrs:8930"]
     with Load.in_subprocess([*container, image, *program, *stack.users()]) as load:
         yield load
 

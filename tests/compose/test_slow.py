@@ -45,7 +45,7 @@ def control(stack: Stack) -> Iterator[tuple[str, int]]:
     start = partial(stack.compose, "up", "--detach", "--no-build", "--no-deps", "--wait", limit_s=180)
     with stack.overlaid("tests/compose/slow.yaml"):
         start("delay", *CALLERS)
-        yield stack.address("delay"), CONTROL_PORT
+        yield stack.address("delay", network="redis"), CONTROL_PORT
         stack.compose("rm", "--stop", "--force", "delay")
     start(*CALLERS)
 

@@ -10,8 +10,8 @@ from tests.compose.conftest import ROOT, Stack
 
 def test_store_suites_pass_over_the_real_servers(stack: Stack, bundle_dir: Path) -> None:
     environment = os.environ | {
-        "ECRS_TEST_REDIS_URL": f"redis://{stack.address('redis')}:6379/0",
-        "ECRS_TEST_REDIS_PASSWORD": stack.secret("redis_password"),
+        "ECRS_TEST_REDIS_URL": f"redis://admin@{stack.address('redis')}:6379/0",
+        "ECRS_TEST_REDIS_PASSWORD": stack.secret("redis_admin_password"),
         "ECRS_TEST_MILVUS": f"milvus://{stack.address('milvus')}:19530",
         "ECRS_TEST_MILVUS_PASSWORD": stack.secret("milvus_password"),
         "ECRS_TEST_USER_TOWER": f"serving://{stack.address('serving-user-tower')}:9998",
