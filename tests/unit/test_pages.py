@@ -10,8 +10,8 @@ from ecrs_models.build import FULL_QUALITY, FULL_TIME
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
-    *("README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md"),
-    *("docs/explanation/architecture.md", "docs/reference/glossary.md"),
+    *("README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"),
+    *("docs/explanation/architecture.md", "docs/explanation/security.md", "docs/reference/glossary.md"),
 )
 
 
