@@ -29,6 +29,9 @@ RANKING_DEPTH = Gauge(
     "Ranking depth: the share of the candidates that the gateway ranks; below 1 under load",
     ["service"],
 )
+JOURNAL_ENTRIES_SKIPPED = Counter(
+    "ecrs_journal_entries_skipped_total", "Malformed entries of the item journal that were left out"
+)
 BUNDLE_INFO = Gauge("ecrs_bundle_info", "The bundle version in use; the value is 1", ["service", "version"])
 
 

@@ -33,6 +33,14 @@ class RedisSettings(EnvironmentSettings):
         return self
 
 
+class JournalSettings(RedisSettings):
+    """The journal of item changes."""
+
+    item_journal: str = Field(
+        "redis", description="`redis`, in the profile store's Redis, or sqlite:///path of a file"
+    )
+
+
 class BundleSettings(EnvironmentSettings):
     """The bundle that a service uses."""
 
