@@ -9,6 +9,7 @@ import numpy as np
 from ecrs.domain.entities import Item, User
 from ecrs.rpc.errors import DeadlineExceeded, Fault
 from ecrs.serving.signature import ModelSignature
+from ecrs.storage.item_journal import START, ChangeKind, ItemChange
 from ecrs.storage.profiles import NotSeeded
 from ecrs.storage.vectors import Neighbours, check_version
 
@@ -37,6 +38,7 @@ class FakeProfiles:
     products: dict[str, Item] = field(default_factory=dict)
     seeded: str | None = "20260101_000000_00000000"
     trouble: Trouble = field(default_factory=Trouble)
+    positions: dict[str, str] = field(default_factory=dict)
 
     async def user(self, user_id: str, timeout_s: float) -> User | None:
         await self._answer(timeout_s)
@@ -46,20 +48,34 @@ class FakeProfiles:
         await self._answer(timeout_s)
         return [self.products.get(sku) for sku in skus]
 
-    async def put(self, items: Sequence[Item], timeout_s: float) -> None:
+    async def missing(self, skus: Sequence[str], timeout_s: float) -> list[str]:
         await self.trouble.apply(timeout_s)
-        for item in items:
-            self.products[item.sku] = item
-
-    async def remove(self, skus: Sequence[str], timeout_s: float) -> list[str]:
-        await self.trouble.apply(timeout_s)
-        return [sku for sku in skus if self.products.pop(sku, None) is None]
-
-    async def set_stock(self, skus: Sequence[str], *, in_stock: bool, timeout_s: float) -> list[str]:
-        await self._answer(timeout_s)
-        for sku in set(skus) & self.products.keys():
-            self.products[sku] = replace(self.products[sku], out_of_stock=not in_stock)
         return [sku for sku in skus if sku not in self.products]
+
+    async def position(self, follower: str, timeout_s: float) -> str:
+        await self.trouble.apply(timeout_s)
+        return self.positions.get(follower, START)
+
+    async def set_position(self, follower: str, position: str, timeout_s: float) -> None:
+        await self.trouble.apply(timeout_s)
+        self.positions[follower] = position
+
+    async def apply(
+        self, follower: str, after: str, upto: str, changes: Sequence[ItemChange], timeout_s: float
+    ) -> bool:
+        await self.trouble.apply(timeout_s)
+        if self.positions.get(follower, START) != after:
+            return False
+        for change in changes:
+            if change.kind is ChangeKind.PUT:
+                self.products[change.sku] = change.item
+            elif change.kind is ChangeKind.REMOVED:
+                self.products.pop(change.sku, None)
+            elif change.sku in self.products:
+                item = self.products[change.sku]
+                self.products[change.sku] = replace(item, out_of_stock=change.out_of_stock)
+        self.positions[follower] = upto
+        return True
 
     async def version(self, timeout_s: float) -> str | None:
         await self.trouble.apply(timeout_s)

@@ -26,6 +26,7 @@ from ecrs.rpc import server
 from ecrs.rpc.authorization import write_metadata
 from ecrs.settings import RedisSettings
 from ecrs.storage.redis_profiles import open_redis
+from ecrs.storage.sqlite_item_journal import SqliteItemJournal
 from ecrs_seed.redis import seed_redis
 
 UM = "/um.UMService/um_call"
@@ -72,22 +73,22 @@ class Platform:
     of TargetSettings to the services' addresses.
     """
 
-    def __init__(self, bundle: Bundle, redis_url: str, items_dir: Path) -> None:
+    def __init__(self, bundle: Bundle, redis_url: str, directory: Path) -> None:
         self.bundle = bundle
         self.redis_url = redis_url
         self.valid_requests: dict[str, Message] = {}
         self.targets: dict[str, str] = {}
-        self._items_dir = items_dir
+        self.journal_path = directory / "items.sqlite"
         self._loop = asyncio.new_event_loop()
         self._stack = AsyncExitStack()
         self._channels: dict[str, grpc.Channel] = {}
 
     @classmethod
     @contextmanager
-    def running(cls, bundle: Bundle, items_dir: Path) -> Iterator["Platform"]:
+    def running(cls, bundle: Bundle, directory: Path) -> Iterator["Platform"]:
         """Start Valkey, seed it with `bundle`, and start the services."""
         with ValkeyServer() as valkey:
-            platform = cls(bundle, f"redis://127.0.0.1:{valkey.port}/0", items_dir)
+            platform = cls(bundle, f"redis://127.0.0.1:{valkey.port}/0", directory)
             thread = threading.Thread(target=platform._loop.run_forever, daemon=True)
             thread.start()
             platform._run(platform._start())
@@ -103,6 +104,7 @@ class Platform:
         stack = AsyncExitStack()
         settings = {**self.targets, **changed, "startup_wait_s": 0.0, "reserve_s": 0.5}
         running = self._run(self._serve("gateway", stack, settings))
+        self._run(running.serving())
         try:
             with grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
                 yield channel
@@ -141,7 +143,8 @@ class Platform:
 
     async def _start(self) -> None:
         async with open_redis(RedisSettings(redis_url=self.redis_url)) as store:
-            await seed_redis(self.bundle, store, wait_s=10)
+            with SqliteItemJournal(self.journal_path) as journal:
+                await seed_redis(self.bundle, store, journal, wait_s=10)
         for name in ("um", "recall", "cm", "rank", "gateway"):
             running = await self._serve(name, self._stack, self.targets)
             await running.serving()
@@ -157,7 +160,8 @@ class Platform:
         app = importlib.import_module(f"ecrs.{name}.app")
         caps = {f"{stage}_cap_s": DEADLINE_S for stage in ("user", "recall", "item", "rank")}
         common = {"port": 0, "metrics_port": 0, "check_interval_s": 0.05, "bundle": self.bundle.path}
-        stores = {"redis_url": self.redis_url, "items_dir": self._items_dir, "write_token": WRITE_TOKEN}
+        journal = f"sqlite:///{self.journal_path}"
+        stores = {"redis_url": self.redis_url, "item_journal": journal, "write_token": WRITE_TOKEN}
         built = app.SETTINGS(**{**common, **stores, **caps, **settings})
         service = await app.build(built, stack)
         return await stack.enter_async_context(server.running_service(service, built))

@@ -17,7 +17,8 @@ from ecrs.rpc import log
 from ecrs.rpc.line_writer import Descriptor, LineWriter
 from ecrs.rpc.log_file import LogFile
 from ecrs.rpc.settings import LogSettings
-from ecrs.settings import RedisSettings
+from ecrs.settings import JournalSettings
+from ecrs.storage.item_journals import open_item_journal
 from ecrs.storage.redis_profiles import open_redis
 from ecrs_seed.redis import seed_redis
 
@@ -57,6 +58,6 @@ async def up(bundle: Bundle, run_dir: Path) -> None:
         console.close()
 
 
-async def _seed(bundle: Bundle, settings: RedisSettings) -> str:
-    async with open_redis(settings) as redis:
-        return str(await seed_redis(bundle, redis, wait_s=START_LIMIT_S))
+async def _seed(bundle: Bundle, settings: JournalSettings) -> str:
+    async with open_redis(settings) as redis, open_item_journal(settings) as journal:
+        return str(await seed_redis(bundle, redis, journal, wait_s=START_LIMIT_S))

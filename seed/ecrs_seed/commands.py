@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ecrs.bundle import Bundle
 from ecrs.rpc import log
-from ecrs.settings import BundleSettings, RedisSettings, VectorSettings
+from ecrs.serving.item_embedder import ItemEmbedder
+from ecrs.serving.models import open_model
+from ecrs.settings import BundleSettings, ItemTowerSettings, JournalSettings, VectorSettings
+from ecrs.storage.item_journals import open_item_journal
 from ecrs.storage.redis_profiles import open_redis
 
 app = typer.Typer(help="Load a bundle into the stores. Safe to run repeatedly.", no_args_is_help=True)
@@ -17,7 +20,7 @@ app = typer.Typer(help="Load a bundle into the stores. Safe to run repeatedly.",
 
 @app.command()
 def redis(wait_s: float = typer.Option(120.0, help="how long to wait for the store")) -> None:
-    """Load users, histories, aggregates and products into Redis."""
+    """Load users, histories, aggregates, products and the item changes into Redis."""
     from ecrs_seed.bundle_records import FILES
     from ecrs_seed.redis import seed_redis
 
@@ -25,26 +28,44 @@ def redis(wait_s: float = typer.Option(120.0, help="how long to wait for the sto
     bundle = Bundle.open(BundleSettings().bundle)
 
     async def seed() -> None:
-        async with open_redis(RedisSettings()) as store:
+        settings = JournalSettings()
+        async with open_redis(settings) as store, open_item_journal(settings) as journal:
             rows = sum(bundle.count(name) for name in FILES)
             with _progress("redis", rows) as advance:
-                report = await seed_redis(bundle, store, wait_s=wait_s, advance=advance)
+                report = await seed_redis(bundle, store, journal, wait_s=wait_s, advance=advance)
             typer.echo(report)
 
     asyncio.run(seed())
 
 
 @app.command()
-def milvus(wait_s: float = typer.Option(180.0, help="how long to wait for the store")) -> None:
-    """Load product vectors into Milvus and make them live."""
+def milvus(
+    wait_s: float = typer.Option(180.0, help="how long to wait for the store, and for the tower"),
+) -> None:
+    """Load product vectors and the item changes into Milvus and make them live."""
+    from ecrs_seed.changed_vectors import ChangedVectors
     from ecrs_seed.milvus import connect, seed_milvus
 
     log.configure("seed-milvus")
     bundle = Bundle.open(BundleSettings().bundle)
-    client = asyncio.run(connect(VectorSettings(), wait_s=wait_s))
-    with _progress("milvus", bundle.count("product_vectors.txt")) as advance:
-        report = seed_milvus(bundle, client, advance=advance)
-    typer.echo(report)
+
+    async def seed() -> None:
+        client = await connect(VectorSettings(), wait_s=wait_s)
+        async with AsyncExitStack() as stack:
+
+            async def open_tower() -> ItemEmbedder:
+                url = ItemTowerSettings().item_tower
+                return ItemEmbedder(
+                    bundle, await stack.enter_async_context(open_model(url, bundle, "item_tower"))
+                )
+
+            journal = await stack.enter_async_context(open_item_journal(JournalSettings()))
+            changes = ChangedVectors(bundle, journal, open_tower, wait_s=wait_s)
+            with _progress("milvus", bundle.count("product_vectors.txt")) as advance:
+                report = await seed_milvus(bundle, client, changes, advance=advance)
+        typer.echo(report)
+
+    asyncio.run(seed())
 
 
 @app.command()

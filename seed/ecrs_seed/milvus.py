@@ -1,6 +1,7 @@
 """Loads a bundle's item vectors into Milvus and makes them live.
 
-A new collection is filled, indexed, loaded and checked; only then is the alias moved to it. So readers never
+A new collection is filled, indexed, loaded and checked, and gets the changes in the journal of item changes.
+Only then is the alias moved to it. So readers never
 see a partial catalogue, and a failed seed leaves the previous collection live. After a successful seed, the
 previous collection is kept as well.
 """
@@ -20,12 +21,14 @@ from ecrs.domain.entities import MAX_SKU_BYTES
 from ecrs.rpc.errors import Unavailable
 from ecrs.rpc.waiting import wait_until
 from ecrs.settings import VectorSettings
+from ecrs.storage.item_journal import START
 from ecrs.storage.milvus_vectors import (
     ALIAS,
     CONSISTENCY,
     PREFIX,
     collection_name,
     milvus_address,
+    rows_of,
     search_params,
     token,
 )
@@ -37,6 +40,7 @@ from ecrs.storage.vectors import (
     read_vectors,
     sample_vectors,
 )
+from ecrs_seed.changed_vectors import ChangedVectors
 from ecrs_seed.errors import SeedError
 from ecrs_seed.report import SeedReport
 
@@ -84,14 +88,18 @@ async def connect(settings: VectorSettings, *, wait_s: float | None = None) -> M
     return await wait_until(f"Milvus at {address['uri']}", attempt, limit_s=wait_s)
 
 
-def seed_milvus(
-    bundle: Bundle, client: MilvusClient, *, advance: Callable[[int], None] = lambda rows: None
+async def seed_milvus(
+    bundle: Bundle,
+    client: MilvusClient,
+    changes: ChangedVectors,
+    *,
+    advance: Callable[[int], None] = lambda rows: None,
 ) -> SeedReport:
     """Load `product_vectors.txt` into a collection of the bundle's version, check it, and make it live.
 
-    Does nothing if this version is live already: its collection was checked before, and changes made since
-    must be kept. Calls `advance` with the number of rows written since the last call. Raises SeedError if a
-    check fails.
+    `changes` then adds what people changed. Does nothing if this version is live already: its collection was
+    checked before, and cm has made the later changes. Calls `advance` with the number of rows written since
+    the last call. Raises SeedError if a check fails, Unavailable if the journal or the item tower fails.
     """
     started = time.monotonic()
     name, rows = collection_name(bundle.version), bundle.count("product_vectors.txt")
@@ -103,7 +111,9 @@ def seed_milvus(
     skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), rows, bundle.manifest.dim)
     _fill(client, name, skus, vectors, advance)
     _check(client, name, skus, vectors)
+    position = await changes.apply(client, name, START)
     _go_live(client, name)
+    await changes.apply(client, name, position)  # those that recall made in the former collection meanwhile
     return SeedReport("milvus", bundle.version, rows, time.monotonic() - started)
 
 
@@ -131,8 +141,8 @@ def create(client: MilvusClient, name: str, width: int) -> None:
 
 def batch_of(skus: list[str], vectors: np.ndarray, start: int) -> list[dict[str, Any]]:
     """Return the rows of one insert: at most BATCH, from index `start` on."""
-    batch = zip(skus[start : start + BATCH], vectors[start : start + BATCH], strict=True)
-    return [{"sku": sku, "vector": vector, "cold_start_category": 0} for sku, vector in batch]
+    batch = slice(start, start + BATCH)
+    return rows_of(skus[batch], vectors[batch], [0] * len(skus[batch]))
 
 
 def index_for(client: MilvusClient | type[MilvusClient], products: int) -> IndexParams:

@@ -2,8 +2,9 @@
 
 Histories and aggregates are written under the bundle's version while the previous version is still read. Then
 users and items are replaced one by one, the version goes live in one step, and data that the bundle does not
-have is removed. A seed that fails or is killed before that step leaves the previous version live. Another
-seed, of the same bundle or another one, completes or cleans up an unfinished one.
+have is removed. Items that people changed stay as the journal of item changes has them. A seed that fails or
+is killed before that step leaves the previous version live. Another seed, of the same bundle or another one,
+completes or cleans up an unfinished one.
 """
 
 import time
@@ -20,17 +21,20 @@ from ecrs.bundle import Bundle
 from ecrs.domain.files import parse_item
 from ecrs.rpc.errors import MalformedData, Unavailable
 from ecrs.rpc.waiting import wait_until
+from ecrs.storage.item_journal import ItemJournal
+from ecrs.storage.item_writes import Command
 from ecrs.storage.records import (
     BUNDLE_KEY,
-    ITEM_CHANGES_KEY,
     StoredBundle,
     StoredKey,
     dump_bundle,
     load_bundle,
 )
+from ecrs.storage.redis_item_journal import RedisItemJournal
 from ecrs_seed.bundle_records import FILES, keys, user_records
 from ecrs_seed.errors import SeedError
-from ecrs_seed.item_changes import Command, write_items
+from ecrs_seed.former_changes import import_former_changes
+from ecrs_seed.items import ItemRecords
 from ecrs_seed.report import SeedReport
 from ecrs_seed.stale_keys import remove_bundle_derived, remove_stale
 
@@ -45,6 +49,7 @@ T = TypeVar("T")
 async def seed_redis(
     bundle: Bundle,
     redis: Redis,
+    journal: ItemJournal | None = None,
     *,
     wait_s: float | None = None,
     advance: Callable[[int], None] = lambda rows: None,
@@ -52,9 +57,9 @@ async def seed_redis(
     """Replace the contents of the store with the bundle. Do nothing if the store already holds all of it.
 
     Waits for the store, for at most `wait_s` seconds, then raises Unavailable. Calls `advance` with the
-    number of rows written since the last call. Items that were added, changed or removed through cm stay as
-    they are unless the bundle's `as_of` is later than the change. Raises BundleError for a malformed line,
-    and SeedError if the store fails or refuses a command.
+    number of rows written since the last call. Items that were added, changed or removed through cm are as
+    `journal` has them, by default the one in the same Redis. Raises BundleError for a malformed line,
+    SeedError if the store fails or refuses a command, and Unavailable if the journal fails.
     """
 
     async def ping() -> None:
@@ -65,23 +70,30 @@ async def seed_redis(
 
     await wait_until("the profile store", ping, limit_s=wait_s)
     try:
-        return await _seed(bundle, redis, advance)
+        return await _seed(bundle, redis, ItemRecords(redis, journal or RedisItemJournal(redis)), advance)
     except RedisError as error:
         raise SeedError(f"the profile store cannot be seeded with {bundle.version}: {error}") from error
 
 
-async def _seed(bundle: Bundle, redis: Redis, advance: Callable[[int], None]) -> SeedReport:
+async def _seed(
+    bundle: Bundle, redis: Redis, items: ItemRecords, advance: Callable[[int], None]
+) -> SeedReport:
     started = time.monotonic()
     rows = sum(bundle.count(name) for name in FILES)
     live = await _read_live(redis)
-    if live == StoredBundle(bundle.version, complete=True) and await _has_sample(bundle, redis):
+    await import_former_changes(redis, items.journal)
+    await items.follow_journal()
+    if live == StoredBundle(bundle.version, complete=True) and await _has_sample(bundle, redis, items):
         return SeedReport("redis", bundle.version, rows, time.monotonic() - started, already_there=True)
     if live:
         await _set_live(redis, StoredBundle(live.version))
         if not live.complete:  # free the memory that an unfinished seed takes
             await remove_bundle_derived(redis, except_of={live.version, bundle.version})
     try:
-        await _write(bundle, redis, advance)
+        await _write_users(bundle, redis, advance)
+        for batch in batches(bundle.records("products.dat", parse_item)):
+            await items.write(batch)
+            advance(len(batch))
     except Exception:
         # If the store is full, it refuses changes by the shop as well, so free the memory taken so far.
         with suppress(RedisError):
@@ -89,7 +101,7 @@ async def _seed(bundle: Bundle, redis: Redis, advance: Callable[[int], None]) ->
             await remove_bundle_derived(redis, except_of={live.version} if live else set())
         raise
     await _set_live(redis, StoredBundle(bundle.version))
-    removed = await remove_stale(bundle, redis)
+    removed = await remove_stale(bundle, redis, items)
     await _set_live(redis, StoredBundle(bundle.version, complete=True))
     return SeedReport("redis", bundle.version, rows, time.monotonic() - started, removed=removed)
 
@@ -114,26 +126,19 @@ def batches(records: Iterable[T]) -> Iterator[list[T]]:
         yield batch
 
 
-def _commands(bundle: Bundle) -> Iterator[tuple[int, Command]]:
-    """Yield the commands that write the bundle, each with its number of rows."""
-    for batch in batches(user_records(bundle)):
-        yield len(batch), ("MSET", *chain.from_iterable(batch))
-    for items in batches(bundle.records("products.dat", parse_item)):
-        yield len(items), write_items(bundle.as_of, items)
-
-
-async def _write(bundle: Bundle, redis: Redis, advance: Callable[[int], None]) -> None:
-    """Send the commands that write the bundle, each while the store processes the one before."""
+async def _write_users(bundle: Bundle, redis: Redis, advance: Callable[[int], None]) -> None:
+    """Write the records of the users, sending each batch while the store processes the one before."""
     connection = await redis.connection_pool.get_connection()
     unanswered = 0  # rows of the command whose reply was not read yet
     try:
-        for rows, command in _commands(bundle):
+        for batch in batches(user_records(bundle)):
             # Packed by hiredis: packing in Python takes half as long as the store needs for the rows.
+            command: Command = ("MSET", *chain.from_iterable(batch))
             await connection.send_packed_command(hiredis.pack_command(command))
             if unanswered:
                 await connection.read_response()
                 advance(unanswered)
-            unanswered = rows
+            unanswered = len(batch)
         if unanswered:
             await connection.read_response()
             advance(unanswered)
@@ -145,13 +150,11 @@ async def _write(bundle: Bundle, redis: Redis, advance: Callable[[int], None]) -
         await redis.connection_pool.release(connection)
 
 
-async def _has_sample(bundle: Bundle, redis: Redis) -> bool:
-    """Return True if the store has a sample of the bundle's keys, except for items removed through cm."""
+async def _has_sample(bundle: Bundle, redis: Redis, items: ItemRecords) -> bool:
+    """Return True if the store has a sample of the bundle's keys, except for items that people removed."""
     step = max(sum(bundle.count(name) for name in FILES) // SAMPLE, 1)
     sample = list(islice(keys(bundle), 0, None, step))
     missing = [key for key, value in zip(sample, await redis.mget(sample), strict=True) if value is None]
-    if not missing:
-        return True
     parsed = [StoredKey.parse(key.encode()) for key in missing]
     skus = [key.id for key in parsed if key and key.is_item]
-    return len(skus) == len(missing) and None not in await redis.hmget(ITEM_CHANGES_KEY, skus)
+    return len(skus) == len(missing) and await items.are_replaced(skus)

@@ -7,9 +7,9 @@ import numpy as np
 from redis.asyncio import Redis
 
 from ecrs.bundle import Bundle
-from ecrs.storage.records import ITEM_CHANGES_KEY, StoredKey
+from ecrs.storage.records import StoredKey
 from ecrs_seed.bundle_records import keys
-from ecrs_seed.item_changes import remove_items
+from ecrs_seed.items import ItemRecords
 
 SCANNED_KEYS = 1000
 """Number of keys that one step of a scan visits."""
@@ -23,11 +23,11 @@ async def remove_bundle_derived(redis: Redis, *, except_of: Set[str]) -> None:
             await redis.unlink(*stale)
 
 
-async def remove_stale(bundle: Bundle, redis: Redis) -> int:
+async def remove_stale(bundle: Bundle, redis: Redis, items: ItemRecords) -> int:
     """Remove users and items that the bundle does not have, and histories and aggregates of other versions.
 
-    Items changed through cm since the bundle's `as_of` are kept; recorded times of older changes are removed.
-    Returns the number of removed keys. Needs 8 bytes of memory for each key of the bundle.
+    Items that people added or changed are kept. Returns the number of removed keys. Needs 8 bytes of memory
+    for each key of the bundle.
     """
     bundle_keys = _HashedKeys(keys(bundle))
     removed = 0
@@ -35,10 +35,7 @@ async def remove_stale(bundle: Bundle, redis: Redis) -> int:
         stale = [key for name in bundle_keys.exclude_from(names) if (key := StoredKey.parse(name))]
         if user_keys := [key.name for key in stale if not key.is_item]:
             removed += await redis.unlink(*user_keys)
-        removed += await _remove_items(bundle.as_of, redis, [key for key in stale if key.is_item])
-    async for items in _items_changed_before(bundle.as_of, redis):
-        unknown = set(bundle_keys.exclude_from([item.name for item in items]))
-        removed += await _remove_items(bundle.as_of, redis, [item for item in items if item.name in unknown])
+        removed += await items.remove([key.id for key in stale if key.is_item])
     return removed
 
 
@@ -64,18 +61,3 @@ async def _scan(redis: Redis) -> AsyncIterator[list[bytes]]:
         yield names
         if not cursor:
             return
-
-
-async def _items_changed_before(as_of: int, redis: Redis) -> AsyncIterator[list[StoredKey]]:
-    """Yield the items whose last change through cm was before `as_of`, in batches."""
-    changes: Any
-    cursor = 0
-    while True:
-        cursor, changes = await redis.hscan(ITEM_CHANGES_KEY, cursor, count=SCANNED_KEYS)
-        yield [StoredKey.of_item(sku) for sku, changed_at in changes.items() if int(changed_at) < as_of]
-        if not cursor:
-            return
-
-
-async def _remove_items(as_of: int, redis: Redis, items: Sequence[StoredKey]) -> int:
-    return await redis.execute_command(*remove_items(as_of, items)) if items else 0

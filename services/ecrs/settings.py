@@ -56,7 +56,6 @@ class VectorSettings(EnvironmentSettings):
     milvus_user: str = "root"
     milvus_password: str | None = None
     milvus_ca: Path | None = Field(None, description="file of the CA that signed Milvus' certificate")
-    items_dir: Path | None = Field(None, description="directory where faiss keeps added and removed items")
 
     @property
     def is_milvus(self) -> bool:
@@ -67,6 +66,12 @@ class VectorSettings(EnvironmentSettings):
     def _check_tls(self) -> Self:
         _check_ca(self.milvus_ca, self.vectors, "milvus+tls://")
         return self
+
+
+class ItemTowerSettings(EnvironmentSettings):
+    """The item tower, which computes the vectors of items that people add."""
+
+    item_tower: str = Field("inprocess", description="`inprocess`, or serving://host:port")
 
 
 class WriteSettings(EnvironmentSettings):

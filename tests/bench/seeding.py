@@ -39,6 +39,7 @@ from ecrs_seed import milvus
 from ecrs_seed.bundle_records import FILES, user_records
 from ecrs_seed.redis import batches, seed_redis
 from tests.bench.processes import ROOT
+from tests.milvus import seed as seed_collection
 
 SCRATCH = "bench_seeding"
 """Name of the temporary Milvus collection."""
@@ -130,7 +131,7 @@ def measure_milvus(bundle: Bundle) -> dict[str, Any]:
     client.drop_collection(SCRATCH)
     written: list[float] = []
     begun = time.monotonic()
-    seeded = milvus.seed_milvus(bundle, client, advance=lambda rows: written.append(time.monotonic()))
+    seeded = asyncio.run(seed_collection(bundle, client, lambda rows: written.append(time.monotonic())))
     return {
         "bundle": bundle.version,
         "products": len(skus),

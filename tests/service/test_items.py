@@ -1,7 +1,9 @@
 """cm adds, removes and marks items, over a fake store, the tiny bundle's item tower and recall's servicer."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,6 @@ import pytest
 from ecrs.bundle import Bundle
 from ecrs.cm.item_cache import ItemCache
 from ecrs.cm.item_changes import ItemChanges
-from ecrs.cm.item_tower import ItemEmbedder
 from ecrs.cm.recall_vectors import RecallVectorUpdates
 from ecrs.cm.service import CMService
 from ecrs.contract.cm_pb2 import (
@@ -28,10 +29,13 @@ from ecrs.recall.vector_updates import VectorUpdater
 from ecrs.rpc.client import open_channel
 from ecrs.rpc.errors import Unavailable
 from ecrs.rpc.server import Service
+from ecrs.serving.item_embedder import ItemEmbedder
 from ecrs.serving.models import open_model
 from ecrs.serving.served_model import ServedModel
 from ecrs.serving.signature import ModelSignature
+from ecrs.storage.item_journal import ChangeKind
 from ecrs.storage.seeded_version import SeededVersion
+from ecrs.storage.sqlite_item_journal import SqliteItemJournal
 from ecrs.storage.vectors import read_vectors
 from tests.fakes import FakeModel, FakeProfiles, FakeVectors
 from tests.service.conftest import Start
@@ -65,6 +69,7 @@ class Platform:
     store: FakeProfiles
     vectors: FakeVectors
     item_tower: ServedModel
+    journal: SqliteItemJournal
     recall_target: str = ""
     open: list = field(default_factory=list)
 
@@ -76,8 +81,10 @@ class Platform:
         self.open.append(recall)
         tower = ItemEmbedder(self.bundle, self.item_tower)
         records = ItemCache(self.store, seeded, age_s=3600.0)  # long, so that only a change causes a new read
-        changes = ItemChanges(self.store, records, seeded, tower, RecallVectorUpdates(recall, None))
-        servicer = CMService(records, seeded, changes, call_timeout_s=5.0)
+        self.changes = ItemChanges(
+            self.journal, self.store, records, seeded, tower, RecallVectorUpdates(recall, None)
+        )
+        servicer = CMService(records, seeded, self.changes, call_timeout_s=5.0)
         channel, running = await self.start(
             Service(
                 "cm", "cm.CMService", lambda s: add_CMServiceServicer_to_server(servicer, s), seeded.check
@@ -104,10 +111,16 @@ class Platform:
 
 @pytest.fixture
 async def platform(
-    start: Start, tiny: Bundle, store: FakeProfiles, vectors: FakeVectors, item_tower: ServedModel
+    start: Start,
+    tiny: Bundle,
+    store: FakeProfiles,
+    vectors: FakeVectors,
+    item_tower: ServedModel,
+    tmp_path: Path,
 ) -> AsyncIterator[Platform]:
-    platform = Platform(start, tiny, store, vectors, item_tower)
-    yield platform
+    with SqliteItemJournal(tmp_path / "items.sqlite") as journal:
+        platform = Platform(start, tiny, store, vectors, item_tower, journal)
+        yield platform
     for channel in platform.open:
         await channel.close()
 
@@ -241,25 +254,48 @@ async def put_and_remove(stub: CMServiceStub) -> list[ChangeResponse]:
 
 
 async def assert_lookup_and_stock_work(platform: Platform, stub: CMServiceStub) -> None:
+    (info,) = (await stub.cm_call(CMRequest(item_ids=["99654"]))).item_infos
+    assert (info.sku_id, info.out_of_stock) == ("99654", False)
+    assert (await stub.set_stock(SetStockRequest(item_ids=["99654"]))).error.code == 200
+    (info,) = (await stub.cm_call(CMRequest(item_ids=["99654"]))).item_infos
+    assert info.out_of_stock
+
+
+async def assert_nothing_changed(platform: Platform) -> None:
     assert platform.store.products["12048"] == KNOWN
-    assert (await stub.cm_call(CMRequest(item_ids=["12048"]))).error.code == 200
-    assert (await stub.set_stock(SetStockRequest(item_ids=["12048"]))).error.code == 200
+    assert "12048" in platform.vectors.skus
+    assert (await platform.journal.read("", 9, 5.0)).changes == []
 
 
-async def test_without_recall_items_cannot_be_put_or_removed_but_the_rest_works(platform: Platform) -> None:
+async def assert_changed_later(platform: Platform) -> None:
+    """The last change of `put_and_remove`, a removal, has reached the records and reaches the vectors."""
+    assert "12048" not in platform.store.products
+    await platform.changes.catch_up()
+    assert "12048" not in platform.vectors.skus
+
+
+async def test_without_recall_changes_are_kept_for_it_and_the_rest_works(platform: Platform) -> None:
     platform.recall_target = "127.0.0.1:1"
     stub = await platform.cm()
     for reply in await put_and_remove(stub):
         assert (reply.error.code, reply.error.text) == (503, "recall is unavailable (UNAVAILABLE)")
     await assert_lookup_and_stock_work(platform, stub)
+    await platform.changes.catch_up()
+    await platform.changes.check()
+    assert "12048" in platform.vectors.skus
+    platform.recall_target = ""
+    await platform.cm()  # another cm, which can reach recall
+    await assert_changed_later(platform)
 
 
-async def test_without_a_vector_store_items_cannot_be_put_or_removed(platform: Platform) -> None:
+async def test_without_a_vector_store_changes_are_kept_for_it(platform: Platform) -> None:
     platform.vectors.trouble.fault = Unavailable("Milvus is unavailable")
     stub = await platform.cm()
     for reply in await put_and_remove(stub):
         assert (reply.error.code, reply.error.text) == (503, "Milvus is unavailable")
     await assert_lookup_and_stock_work(platform, stub)
+    platform.vectors.trouble.fault = None
+    await assert_changed_later(platform)
 
 
 async def test_without_the_item_tower_items_cannot_be_put_but_the_rest_works(platform: Platform) -> None:
@@ -270,6 +306,7 @@ async def test_without_the_item_tower_items_cannot_be_put_but_the_rest_works(pla
     stub = await platform.cm()
     reply = await stub.put_items(put("12048"))
     assert (reply.error.code, reply.error.text) == (503, "item_tower at serving:9998 is unavailable")
+    await assert_nothing_changed(platform)
     await assert_lookup_and_stock_work(platform, stub)
     assert (await stub.remove_items(RemoveItemsRequest(item_ids=["12048"]))).error.code == 200
 
@@ -280,6 +317,7 @@ async def test_an_item_tower_that_does_not_reproduce_the_golden_rows_is_refused(
     reply = await (await platform.cm()).put_items(put("new"))
     assert reply.error.code == 503
     assert "golden rows are off" in reply.error.text
+    await assert_nothing_changed(platform)
 
 
 async def test_no_items_change_while_the_store_holds_another_bundle(platform: Platform) -> None:
@@ -288,6 +326,7 @@ async def test_no_items_change_while_the_store_holds_another_bundle(platform: Pl
     for reply in await put_and_remove(stub):
         assert reply.error.code == 503
         assert "the profile store holds 20200101_000000_00000000" in reply.error.text
+    await assert_nothing_changed(platform)
     await assert_lookup_and_stock_work(platform, stub)
 
 
@@ -300,18 +339,85 @@ async def test_no_items_change_in_an_emptied_store(platform: Platform) -> None:
     assert (platform.store.products, platform.vectors.skus) == ({}, skus)
 
 
-async def test_no_items_change_while_recall_uses_another_bundle(platform: Platform) -> None:
+async def test_while_recall_uses_another_bundle_changes_are_kept_for_it(platform: Platform) -> None:
     platform.vectors.bundle_version = "20200101_000000_00000000"
     stub = await platform.cm()
     for reply in await put_and_remove(stub):
         assert (reply.error.code, "versions differ" in reply.error.text) == (503, True)
     await assert_lookup_and_stock_work(platform, stub)
+    platform.vectors.bundle_version = platform.bundle.version
+    await assert_changed_later(platform)
 
 
-async def test_repeating_a_call_completes_a_change_that_failed_halfway(platform: Platform) -> None:
+async def test_without_the_journal_nothing_is_changed(platform: Platform, tmp_path: Path) -> None:
+    platform.journal = SqliteItemJournal(tmp_path / "nowhere" / "items.sqlite")
+    stub = await platform.cm()
+    for reply in [*await put_and_remove(stub), await change(stub, "set_stock", ["12048"])]:
+        assert reply.error.code == 503
+        assert "nowhere/items.sqlite cannot be used" in reply.error.text
+    assert platform.store.products["12048"] == KNOWN
+    assert "12048" in platform.vectors.skus
+    assert (await stub.cm_call(CMRequest(item_ids=["12048"]))).error.code == 200
+    await platform.changes.catch_up()
+    with pytest.raises(Unavailable, match="do not follow the item journal: the item journal"):
+        await platform.changes.check()
+
+
+@pytest.mark.parametrize("repeat", [True, False], ids=["by repeating the call", "in the background"])
+async def test_a_change_that_failed_halfway_is_completed(platform: Platform, repeat: bool) -> None:
     stub = await platform.cm()
     platform.store.trouble.fault = Unavailable("the profile store is unavailable (ConnectionError)")
     assert (await stub.put_items(put("new"))).error.code == 503
     platform.store.trouble.fault = None
-    assert (await stub.put_items(put("new"))).error.code == 200
+    assert "new" not in platform.store.products
+    if repeat:
+        assert (await stub.put_items(put("new"))).error.code == 200
+    else:
+        await platform.changes.catch_up()
+    assert platform.store.products["new"] == Item("new")
     assert platform.vectors.skus.count("new") == 1
+
+
+async def test_an_item_whose_put_failed_halfway_can_be_removed(platform: Platform) -> None:
+    stub = await platform.cm()
+    platform.store.trouble.fault = Unavailable("the profile store is unavailable (ConnectionError)")
+    assert (await stub.put_items(put("new"))).error.code == 503
+    platform.store.trouble.fault = None
+    reply = await change(stub, "remove_items", ["new"])
+    assert (reply.error.code, reply.done) == (200, 1)
+    await platform.changes.catch_up()
+    assert ("new" in platform.store.products, "new" in platform.vectors.skus) == (False, False)
+
+
+async def test_cm_is_not_ready_before_it_has_compared_records_and_journal(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ecrs.cm.item_changes.CHECK_TIMEOUT_S", 0.01)
+    await platform.cm()
+    with pytest.raises(Unavailable, match="have not been compared with the item journal yet"):
+        await platform.changes.check()
+    await platform.changes.catch_up()
+    await platform.changes.check()
+
+
+async def test_a_store_that_lost_its_data_gets_all_changes_back(platform: Platform) -> None:
+    stub = await platform.cm()
+    assert (await stub.put_items(put("new"))).error.code == 200
+    assert (await change(stub, "remove_items", ["12048"])).error.code == 200
+    platform.store.products = {"12048": KNOWN, "99654": Item("99654")}
+    platform.store.positions.clear()
+    await platform.changes.catch_up()
+    assert list(platform.store.products) == ["99654", "new"]
+
+
+async def test_changes_of_two_replicas_end_as_the_journal_has_them(platform: Platform) -> None:
+    stubs = [await platform.cm(), await platform.cm()]
+    methods = ("put_items", "remove_items")
+    for number in range(20):
+        pair = [change(stub, method, ["99654"]) for stub, method in zip(stubs, methods, strict=True)]
+        await asyncio.gather(*pair)
+        kind = (await platform.journal.changes_of(["99654"], 5.0))["99654"].kind
+        is_put = kind is ChangeKind.PUT
+        held = ("99654" in platform.store.products, "99654" in platform.vectors.skus)
+        assert held == (is_put, is_put), number
+        await stubs[0].put_items(put("99654"))

@@ -19,6 +19,8 @@ from ecrs.domain.entities import Item, User
 from ecrs.domain.files import parse_history, parse_item, parse_user
 from ecrs.rpc.errors import DeadlineExceeded, Unavailable
 from ecrs.settings import RedisSettings
+from ecrs.storage.item_journal import START, ChangeKind, ItemChange
+from ecrs.storage.item_writes import RECORDS, VECTORS
 from ecrs.storage.profiles import ItemStore, NotSeeded
 from ecrs.storage.redis_profiles import RedisProfileStore, open_redis
 from ecrs_seed.redis import seed_redis
@@ -77,39 +79,58 @@ async def test_store_returns_version_of_its_bundle(profiles: ItemStore, tiny: Bu
     assert await profiles.version(1.0) == tiny.version
 
 
-async def test_new_item_is_stored_unchanged(profiles: ItemStore) -> None:
+async def apply(profiles: ItemStore, *changes: ItemChange) -> None:
+    """Apply changes as if they were the next ones in the journal."""
+    after = await profiles.position(RECORDS, 1.0)
+    assert await profiles.apply(RECORDS, after, f"{after}+", changes, 1.0)
+
+
+async def test_put_item_is_stored_unchanged(profiles: ItemStore) -> None:
     items = [Item("new", "brand ü", "shop", "70"), Item("newer", out_of_stock=True)]
-    await profiles.put(items, 1.0)
+    await apply(profiles, *map(ItemChange.put, items))
     assert await profiles.items(["newer", "new"], 1.0) == items[::-1]
 
 
 async def test_put_replaces_known_item(profiles: ItemStore) -> None:
-    await profiles.put([Item("12048", "another brand")], 1.0)
+    await apply(profiles, ItemChange.put(Item("12048", "another brand")))
     assert await profiles.items(["12048"], 1.0) == [Item("12048", "another brand")]
 
 
 async def test_removed_item_is_unknown_and_loses_its_stock_mark(profiles: ItemStore) -> None:
-    assert await profiles.set_stock(["12048"], in_stock=False, timeout_s=1.0) == []
-    assert await profiles.remove(["12048", "never there"], 1.0) == ["never there"]
+    await apply(profiles, ItemChange("12048", ChangeKind.STOCK, out_of_stock=True))
+    removed = [ItemChange(sku, ChangeKind.REMOVED) for sku in ("12048", "never there")]
+    await apply(profiles, *removed)
     assert await profiles.items(["12048"], 1.0) == [None]
-    assert await profiles.remove(["12048"], 1.0) == ["12048"]
-    await profiles.put([Item("12048")], 1.0)
+    assert await profiles.missing(["1", "12048", "never there"], 1.0) == ["12048", "never there"]
+    await apply(profiles, ItemChange.put(Item("12048")))
     assert await profiles.items(["12048"], 1.0) == [Item("12048")]
+    assert await profiles.missing(["12048"], 1.0) == []
 
 
-async def test_stock_can_be_marked_and_unmarked_and_unknown_items_are_returned(profiles: ItemStore) -> None:
-    skus = ["12048", "never there", "1"]
-    assert await profiles.set_stock(skus, in_stock=False, timeout_s=1.0) == ["never there"]
+async def test_stock_can_be_marked_and_unmarked(profiles: ItemStore) -> None:
+    await apply(profiles, *(ItemChange(sku, ChangeKind.STOCK, True) for sku in ("12048", "1")))
     stored = await profiles.items(["12048", "99654", "1"], 1.0)
     assert [item and item.out_of_stock for item in stored] == [True, False, True]
-    assert await profiles.set_stock(["12048"], in_stock=True, timeout_s=1.0) == []
+    await apply(profiles, ItemChange("12048", ChangeKind.STOCK, out_of_stock=False))
     stored = await profiles.items(["12048", "1"], 1.0)
     assert [item and item.out_of_stock for item in stored] == [False, True]
-    assert await profiles.set_stock(["never there"], in_stock=False, timeout_s=1.0) == ["never there"]
-    await profiles.put([Item("1")], 1.0)
-    (item,) = await profiles.items(["1"], 1.0)
-    assert item is not None
-    assert not item.out_of_stock
+    await apply(profiles, ItemChange.put(Item("1")))
+    assert await profiles.items(["1"], 1.0) == [Item("1")]
+
+
+async def test_changes_are_applied_only_at_the_position_that_they_follow(profiles: ItemStore) -> None:
+    put = [ItemChange.put(Item("new"))]
+    assert await profiles.position(RECORDS, 1.0) == START
+    assert not await profiles.apply(RECORDS, "journal:1", "journal:2", put, 1.0)
+    assert (await profiles.missing(["new"], 1.0), await profiles.position(RECORDS, 1.0)) == (["new"], START)
+    assert await profiles.apply(RECORDS, START, "journal:2", put, 1.0)
+    assert await profiles.position(RECORDS, 1.0) == "journal:2"
+    assert not await profiles.apply(RECORDS, START, "journal:1", [ItemChange("new", ChangeKind.REMOVED)], 1.0)
+    assert await profiles.missing(["new"], 1.0) == []
+    assert await profiles.position(VECTORS, 1.0) == START
+    await profiles.set_position(VECTORS, "journal:1", 1.0)
+    assert await profiles.apply(VECTORS, "journal:1", "journal:2", [], 1.0)
+    assert await profiles.position(VECTORS, 1.0) == "journal:2"
 
 
 @pytest.fixture(params=["fake", *REDIS_SERVERS])
@@ -133,8 +154,6 @@ async def test_emptied_store_cannot_tell_which_records_are_unknown(empty: ItemSt
         await empty.user("1", 1.0)
     with pytest.raises(NotSeeded):
         await empty.items(["1"], 1.0)
-    with pytest.raises(NotSeeded):
-        await empty.set_stock(["1"], in_stock=False, timeout_s=1.0)
 
 
 PROFILE = dict.fromkeys(("user_id", "age", "sex", "city_level", "province", "city", "country"), "1")
@@ -316,7 +335,8 @@ async def test_malformed_item_can_be_replaced(server: RedisSettings) -> None:
         await write(redis, item=b"{")
         store = RedisProfileStore(redis)
         assert (await store.items(["1"], 1.0)) == [None]
-        await store.put([Item("1", "repaired")], 1.0)
+        assert await store.missing(["1"], 1.0) == []  # so that it can be removed
+        await apply(store, ItemChange.put(Item("1", "repaired")))
         assert (await store.items(["1"], 1.0)) == [Item("1", "repaired")]
         await redis.flushdb()
 
@@ -355,7 +375,7 @@ async def test_unreachable_store_is_unavailable() -> None:
         with pytest.raises(Unavailable, match="profile store"):
             await RedisProfileStore(redis).user("1", 1.0)
         with pytest.raises(Unavailable, match="profile store"):
-            await RedisProfileStore(redis).put([Item("new")], 1.0)
+            await apply(RedisProfileStore(redis), ItemChange.put(Item("new")))
 
 
 async def test_hanging_store_raises_deadline_exceeded(server: RedisSettings) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from ecrs.domain.entities import Item
 from ecrs.domain.files import parse_item
 from ecrs.rpc.errors import Unavailable
 from ecrs.settings import RedisSettings
+from ecrs.storage.record_updates import apply_all
+from ecrs.storage.redis_item_journal import RedisItemJournal
 from ecrs.storage.redis_profiles import RedisProfileStore, open_redis
+from ecrs.storage.sqlite_item_journal import SqliteItemJournal
 from ecrs_seed import bundle_records, stale_keys
 from ecrs_seed import redis as seed
 from ecrs_seed.errors import SeedError
@@ -63,13 +67,12 @@ def newer(tiny: Bundle, tmp_path: Path) -> Bundle:
 
 
 async def content(redis: Redis) -> dict[str, Any]:
-    """Return everything in the store by key; of item changes through cm the skus, without their times."""
+    """Return everything in the store by key, except for the journal of item changes."""
     values: dict[str, Any] = {}
     async for key in redis.scan_iter(count=1000):
-        kind = await redis.type(key)
-        read = {b"string": redis.get, b"set": redis.smembers, b"hash": redis.hkeys}[kind]
-        value = await read(key)
-        values[key.decode()] = value if kind == b"string" else set(value)
+        if not key.startswith(b"ecrs##item_journal"):
+            is_set = await redis.type(key) == b"set"
+            values[key.decode()] = set(await redis.smembers(key)) if is_set else await redis.get(key)
     return values
 
 
@@ -86,12 +89,22 @@ async def read_user_data(bundle: Bundle, store: RedisProfileStore) -> dict[str, 
     return user_data
 
 
+async def put(redis: Redis, *items: Item) -> None:
+    """Add or change items as cm does: in the journal, then in the store."""
+    await RedisItemJournal(redis).put(items, 1.0)
+    await apply_all(RedisItemJournal(redis), RedisProfileStore(redis))
+
+
+async def remove(redis: Redis, *skus: str) -> None:
+    await RedisItemJournal(redis).remove(skus, 1.0)
+    await apply_all(RedisItemJournal(redis), RedisProfileStore(redis))
+
+
 async def change_items(redis: Redis) -> None:
     """Add an item, change one, remove one that all bundles have, and mark one as out of stock."""
-    store = RedisProfileStore(redis)
-    await store.put([Item("added", "a", "b", "c"), Item("1", "changed")], 1.0)
-    assert await store.remove(["12048"], 1.0) == []
-    await store.set_stock(["99654"], in_stock=False, timeout_s=1.0)
+    await put(redis, Item("added", "a", "b", "c"), Item("1", "changed"))
+    await RedisItemJournal(redis).set_stock(["99654"], in_stock=False, timeout_s=1.0)
+    await remove(redis, "12048")
 
 
 async def test_seeding_again_writes_nothing(redis: Redis, tiny: Bundle) -> None:
@@ -146,7 +159,7 @@ async def test_seeding_repairs_store_whose_bundle_record_is_malformed_or_incompl
 async def test_item_changes_do_not_count_as_lost_records(redis: Redis, tiny: Bundle) -> None:
     skus = [parse_item(line).sku for line in tiny.lines("products.dat")]
     await seed_redis(tiny, redis, wait_s=10)
-    await RedisProfileStore(redis).remove(skus[:200], 1.0)
+    await remove(redis, *skus[:200])
     before = await content(redis)
     assert (await seed_redis(tiny, redis, wait_s=10)).already_there
     await redis.delete(*(f"{sku}##product_info" for sku in skus[250:]))
@@ -185,41 +198,60 @@ async def test_foreign_keys_are_kept_and_keys_of_the_old_layout_removed(redis: R
     )
 
 
-async def test_item_changes_survive_bundles_with_older_data(
-    redis: Redis, tiny: Bundle, newer: Bundle
+@pytest.mark.parametrize("days_later", [-365, 365])
+async def test_item_changes_outlive_a_bundle_whatever_its_age(
+    redis: Redis, tiny: Bundle, newer: Bundle, days_later: int
 ) -> None:
+    newer = as_version(newer, as_of=int(time.time()) + days_later * DAY_S)
     await seed_redis(newer, redis, wait_s=10)
     await change_items(redis)
     expected = await content(redis)
     await redis.flushdb()
     await seed_redis(tiny, redis, wait_s=10)
     await change_items(redis)
+    before = await content(redis)
     await seed_redis(newer, redis, wait_s=10)
     assert await content(redis) == expected
-    assert expected["ecrs##item_changes"] == {b"added", b"1", b"12048"}
+    await seed_redis(tiny, redis, wait_s=10)
+    assert await content(redis) == before
+    assert await RedisProfileStore(redis).items(["added", "1", "12048"], 1.0) == [
+        Item("added", "a", "b", "c"), Item("1", "changed"), None,
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize("later_s", [0, 1])
-async def test_bundle_with_newer_data_overrides_item_changes(
-    redis: Redis, tiny: Bundle, newer: Bundle, later_s: int
+async def test_an_emptied_store_gets_the_item_changes_back(
+    redis: Redis, tiny: Bundle, tmp_path: Path
+) -> None:
+    with SqliteItemJournal(tmp_path / "items.sqlite") as journal:
+        await seed_redis(tiny, redis, journal, wait_s=10)
+        await journal.put([Item("added", "a", "b", "c")], 1.0)
+        await journal.remove(["12048"], 1.0)
+        await journal.set_stock(["99654", "added"], in_stock=False, timeout_s=1.0)
+        assert (await seed_redis(tiny, redis, journal, wait_s=10)).already_there
+        before = await content(redis)
+        assert before["ecrs##out_of_stock"] == {b"99654", b"added"}
+        await redis.flushdb()
+        await seed_redis(tiny, redis, journal, wait_s=10)
+        assert await content(redis) == before
+
+
+async def test_item_changes_of_a_platform_without_a_journal_are_kept(
+    redis: Redis, tiny: Bundle, newer: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await seed_redis(tiny, redis, wait_s=10)
     await change_items(redis)
-    changed_at = max(map(int, await redis.hvals("ecrs##item_changes")))
-    bundle = as_version(newer, as_of=changed_at + later_s)
-    await seed_redis(bundle, redis, wait_s=10)
-    added, first, removed, out_of_stock = await RedisProfileStore(redis).items(
-        ["added", "1", "12048", "99654"], 1.0
-    )
-    if later_s:
-        assert (added, first) == (None, parse_item("1:3457:6980:70"))
-        assert removed is not None
-        assert await redis.exists("ecrs##item_changes") == 0
-    else:
-        assert (added, first, removed) == (Item("added", "a", "b", "c"), Item("1", "changed"), None)
-        assert await redis.hlen("ecrs##item_changes") == 3
-    assert out_of_stock is not None
-    assert out_of_stock.out_of_stock
+    expected = await content(redis)
+    await redis.delete(*[key async for key in redis.scan_iter("ecrs##item_journal*")])
+    changed = dict.fromkeys(("added", "1", "12048", "a;b", b"\xff"), 1700000000)
+    await redis.hset("ecrs##item_changes", mapping=changed)
+    assert (await seed_redis(tiny, redis, wait_s=10)).already_there
+    assert await content(redis) == expected
+    for bundle in (newer, tiny):
+        await seed_redis(bundle, redis, wait_s=10)
+    assert await content(redis) == expected
+    changes = await RedisItemJournal(redis).changes_of(["added", "1", "12048", "99654", "a;b"], 1.0)
+    kinds = {sku: change.kind.value for sku, change in changes.items()}
+    assert kinds == {"added": "put", "1": "put", "12048": "removed", "99654": "stock"}
 
 
 async def test_readers_never_see_a_user_of_two_versions(
@@ -282,6 +314,7 @@ async def commands(
     monkeypatch.setattr(seed, "BATCH", 50)
     monkeypatch.setattr(stale_keys, "SCANNED_KEYS", 100)
     await seed_redis(tiny, redis, wait_s=10)
+    await change_items(redis)
     count = await seed_with_hook(newer, server, nothing)
     await redis.flushdb()
     return count

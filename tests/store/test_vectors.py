@@ -1,9 +1,6 @@
 """The vector store: brute force, faiss and, if configured, Milvus."""
 
-import errno
-import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +11,12 @@ from ecrs.settings import VectorSettings
 from ecrs.storage import faiss_vectors
 from ecrs.storage.faiss_vectors import FaissVectors
 from ecrs.storage.milvus_vectors import MilvusVectors
-from ecrs.storage.vector_journal import JournalError
 from ecrs.storage.vectors import Neighbours, VectorStore, read_vectors
 from ecrs_seed import milvus as seed
 from tests.eventually import eventually
 from tests.fakes import FakeVectors
+from tests.milvus import seed as seed_collection
 from tests.store.conftest import configured, milvus_database
-from tests.tiny import as_version
 
 
 def tiny_vectors(bundle: Bundle) -> tuple[list[str], np.ndarray]:
@@ -37,7 +33,7 @@ async def vectors(request: pytest.FixtureRequest, tiny: Bundle) -> AsyncIterator
             yield store
     else:
         settings = await milvus_database()
-        seed.seed_milvus(tiny, await seed.connect(settings, wait_s=60))
+        await seed_collection(tiny, await seed.connect(settings, wait_s=60))
         async with MilvusVectors.connect(settings) as milvus:
             yield milvus
             await restore(milvus, tiny)
@@ -166,66 +162,6 @@ async def assert_found_within_a_second(vectors: VectorStore, vector: np.ndarray,
 
 def cold_start_items(neighbours: Neighbours) -> list[tuple[str, int]]:
     return list(zip(neighbours.skus, neighbours.cold_start_category.tolist(), strict=True))
-
-
-def append_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(path.read_bytes() + content)
-
-
-async def test_faiss_changes_survive_a_restart(tiny: Bundle, tmp_path: Path) -> None:
-    skus, table = tiny_vectors(tiny)
-    with FaissVectors.load(tiny, tmp_path / "items") as store:
-        await store.upsert(tiny.version, ["new", "gone"], np.stack([-table[0], table[3]]), [4, 1], 5.0)
-        await store.upsert(tiny.version, ["new"], -table[7:8], [5], 5.0)
-        await store.remove(tiny.version, ["gone", skus[5]], 5.0)
-    with FaissVectors.load(tiny, tmp_path / "items") as again:
-        await assert_found_within_a_second(again, -table[7], "new")
-        assert cold_start_items(await again.search_cold_start(table[0], 9, 5.0)) == [("new", 5)]
-        neighbours = await again.search(table[0], 1000, 5.0)
-        assert sorted(neighbours.skus) == sorted({*skus, "new"} - {skus[5]})
-    newer = as_version(tiny)
-    with FaissVectors.load(newer, tmp_path / "items") as other:
-        assert await other.count(5.0) == len(table)  # a new bundle starts from its own catalogue
-
-
-async def test_incomplete_last_change_is_dropped(tiny: Bundle, tmp_path: Path) -> None:
-    skus, table = tiny_vectors(tiny)
-    with FaissVectors.load(tiny, tmp_path) as store:
-        await store.remove(tiny.version, skus[:1], 5.0)
-    append_bytes(tmp_path / f"{tiny.version}.txt", b'new:{"cold_start_category":1,"vector":[0.1')
-    with FaissVectors.load(tiny, tmp_path) as store:
-        assert await store.count(5.0) == len(table) - 1
-        await store.remove(tiny.version, skus[1:2], 5.0)
-    with FaissVectors.load(tiny, tmp_path) as store:
-        assert await store.count(5.0) == len(table) - 2
-
-
-@pytest.mark.parametrize(
-    "line", ['new:{"cold_start_category":1,"vector":[0.1]}', "new:{}", "new:[0.1]", "new", "new:oops"]
-)
-def test_malformed_journal_line_is_reported(tiny: Bundle, tmp_path: Path, line: str) -> None:
-    (tmp_path / f"{tiny.version}.txt").write_text(f"gone:null\n{line}\n")
-    with pytest.raises(JournalError, match=rf"{tiny.version}\.txt:2"):
-        FaissVectors.load(tiny, tmp_path)
-
-
-async def test_change_that_cannot_be_journaled_is_not_applied(
-    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    skus, table = tiny_vectors(tiny)
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with FaissVectors.load(tiny, tmp_path) as store:
-        monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(Unavailable, match="No space left on device"):
-            await store.remove(tiny.version, skus[:1], 5.0)
-        monkeypatch.undo()
-        await store.remove(tiny.version, skus[1:2], 5.0)
-        assert await store.count(5.0) == len(table) - 1
-    with FaissVectors.load(tiny, tmp_path) as again:
-        assert (await again.search(table[0], 1, 5.0)).skus == skus[:1]
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.0], ids=["clustered", "unclustered"])

@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 
 from ecrs.bundle import CURRENT, Bundle, BundleError
+from ecrs.domain.entities import Item
 from ecrs.rpc.errors import Unavailable
-from ecrs.storage.faiss_vectors import FaissVectors
-from ecrs.storage.vectors import read_vectors
+from ecrs.storage.item_journal import START
+from ecrs.storage.sqlite_item_journal import SqliteItemJournal
 from ecrs_models.data.dataset import ACTIONS, PRODUCTS, USERS, Dataset
 from ecrs_models.errors import DataError
 from ecrs_models.export import bundle_writer
@@ -125,27 +126,27 @@ def test_export_reports_full_disk(tiny: Bundle, disk: Disk) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 200])
-async def test_vector_change_on_full_disk_is_refused_without_effect(
-    tiny: Bundle, disk: Disk, batch_size: int
-) -> None:
-    skus, table = read_vectors(tiny.lines("product_vectors.txt"), tiny.count("product_vectors.txt"))
-    items = disk(256)
-    written = 0
-    with FaissVectors.load(tiny, items) as store:
-        await store.remove(tiny.version, skus[:1], 5.0)
-        filler = fill(items, leave=8192)
-        try:
-            while True:
-                new = [f"new-{written + n}" for n in range(batch_size)]
-                await store.upsert(tiny.version, new, -table[:batch_size], [1] * batch_size, 5.0)
+async def test_item_change_on_full_disk_is_refused_without_effect(disk: Disk, batch_size: int) -> None:
+    directory = disk(512)
+    path, written = directory / "items.sqlite", 0
+    with SqliteItemJournal(path) as journal:
+        await journal.remove(["first"], 5.0)
+        filler = fill(directory, leave=32 * 1024)
+        reason = ""
+        while not reason:
+            batch = [Item(f"new-{written + n}") for n in range(batch_size)]
+            try:
+                await journal.put(batch, 5.0)
                 written += batch_size
-        except Unavailable as fault:
-            reason = fault.text
-        assert reason == "the change could not be written to disk (No space left on device)"
-        assert await store.count(5.0) == len(table) - 1 + written
-        assert (await store.search(table[7], 1, 5.0)).skus == [skus[7]]
+            except Unavailable as fault:
+                reason = fault.text
+        assert reason == f"the item journal {path} cannot be used: database or disk is full"
+        page = await journal.read(START, 10_000, 5.0)
+        assert len(page.changes) == 1 + written
         filler.unlink()
-        await store.upsert(tiny.version, ["last"], -table[9:10], [1], 5.0)
-    with FaissVectors.load(tiny, items) as again:
-        assert await again.count(5.0) == len(table) + written
-        assert (await again.search(-table[9], 1, 5.0)).skus == ["last"]
+        await journal.put([Item("last")], 5.0)
+    with SqliteItemJournal(path) as again:
+        page = await again.read(START, 10_000, 5.0)
+        assert [change.sku for change in page.changes] == [
+            "first", *(f"new-{n}" for n in range(written)), "last",
+        ]  # fmt: skip

@@ -1,7 +1,7 @@
 """A bundle on disk, and what is read from it."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,6 +118,16 @@ class Bundle:
     def item_encoder(self) -> Encoder:
         """The encoder of items alone, which takes a fraction of the memory."""
         return self._encoder(ITEM_FIELDS)
+
+    def cold_start_categories(self, skus: Sequence[str], categories: Iterable[str]) -> list[int]:
+        """Return each item's category as the vector store holds it.
+
+        That is its vocabulary id for a cold-start item, which the bundle does not have, and 0 for others.
+        """
+        encode, known = self.encoder.vocabularies["category"].encode, self.catalogue.row
+        return [
+            0 if sku in known else encode(category) for sku, category in zip(skus, categories, strict=True)
+        ]
 
     def _encoder(self, names: Sequence[str]) -> Encoder:
         try:

@@ -25,7 +25,7 @@ from ecrs.local.run_directory import locked_run_directory, reporting_errors, wri
 from ecrs.local.valkey import find_damage, valkey_command
 from ecrs.ports import METRICS_OFFSET, PORTS
 from ecrs.rpc.errors import Unavailable
-from ecrs.settings import RedisSettings, WriteSettings, write_token_path
+from ecrs.settings import JournalSettings, RedisSettings, WriteSettings, write_token_path
 from ecrs.storage.redis_profiles import open_redis
 
 START_ORDER = ("um", "cm", "recall", "rank", "gateway")
@@ -34,9 +34,9 @@ WRITERS = ("cm", "recall")
 """Services that have the write token."""
 HOST = "127.0.0.1"
 
-Seed = Callable[[Bundle, RedisSettings], Awaitable[str]]
-"""Loads a bundle into the profile store and returns a line to print. It is passed in, because the loaders
-depend on this package and not the other way round."""
+Seed = Callable[[Bundle, JournalSettings], Awaitable[str]]
+"""Loads a bundle into the profile store, with the changes in the journal, and returns a line to print. It is
+passed in, because the loaders depend on this package and not the other way round."""
 
 
 @asynccontextmanager
@@ -56,17 +56,19 @@ async def platform(
         token = stack.enter_context(_write_token(run_dir))
         children = await stack.enter_async_context(_children(run_dir, say))
         inherited = _inherited_environment(say)
-        settings = RedisSettings()
+        settings = JournalSettings()
+        if "ECRS_ITEM_JOURNAL" not in os.environ:
+            settings.item_journal = f"sqlite:///{run_dir / 'items.sqlite'}"
         if "ECRS_REDIS_URL" not in os.environ:
             socket_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="ecrs-"))
-            settings = RedisSettings(redis_url=f"unix://{socket_dir}/valkey.sock")
+            settings.redis_url = f"unix://{socket_dir}/valkey.sock"
             await _start_valkey(children, run_dir, settings, f"{socket_dir}/valkey.sock", inherited)
         children.redis_url = settings.redis_url
         say(await seed(bundle, settings))
         common = inherited | {
             "ECRS_BUNDLE": str(bundle.path),
             "ECRS_REDIS_URL": settings.redis_url,
-            "ECRS_ITEMS_DIR": str(run_dir / "items"),
+            "ECRS_ITEM_JOURNAL": settings.item_journal,
             "ECRS_HOST": HOST,
         }
         for name in START_ORDER:

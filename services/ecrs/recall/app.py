@@ -8,6 +8,7 @@ from ecrs.bundle import Bundle
 from ecrs.contract.recall_pb2_grpc import add_RecallServiceServicer_to_server
 from ecrs.metrics import set_bundle_version
 from ecrs.ports import PORTS
+from ecrs.recall.journal_replay import JournalReplay
 from ecrs.recall.retriever import Retriever
 from ecrs.recall.service import RecallService
 from ecrs.recall.tables import load_candidate_generator
@@ -15,13 +16,23 @@ from ecrs.recall.vector_updates import VectorUpdater
 from ecrs.rpc import server
 from ecrs.rpc.authorization import WriteAuthorization
 from ecrs.rpc.settings import ServerSettings
+from ecrs.serving.item_embedder import ItemEmbedder
 from ecrs.serving.models import open_model
-from ecrs.settings import BundleSettings, VectorSettings, WriteSettings
+from ecrs.settings import (
+    BundleSettings,
+    ItemTowerSettings,
+    JournalSettings,
+    VectorSettings,
+    WriteSettings,
+)
+from ecrs.storage.item_journals import open_item_journal
 from ecrs.storage.vector_stores import open_vector_store
 from ecrs.wire.limits import LIMITS
 
 
-class RecallSettings(ServerSettings, BundleSettings, VectorSettings, WriteSettings):
+class RecallSettings(
+    ServerSettings, BundleSettings, VectorSettings, JournalSettings, ItemTowerSettings, WriteSettings
+):
     """Settings of recall, from the environment."""
 
     user_tower: str = Field("inprocess", description="`inprocess`, or serving://host:port")
@@ -43,13 +54,22 @@ async def build(settings: RecallSettings, stack: AsyncExitStack) -> server.Servi
     retriever = Retriever(bundle, generator, user_tower, vectors)
     set_bundle_version("recall", bundle.version)
     updates = VectorUpdater(bundle, user_tower.signature.width, vectors)
+    dependencies = {"vectors": retriever.check}
+    if settings.vectors == "faiss":  # in memory; what Milvus holds survives a restart
+        journal = await stack.enter_async_context(open_item_journal(settings))
+
+        async def open_item_tower() -> ItemEmbedder:
+            model = await stack.enter_async_context(open_model(settings.item_tower, bundle, "item_tower"))
+            return ItemEmbedder(bundle, model)
+
+        dependencies["item_journal"] = JournalReplay(journal, updates, open_item_tower).check
     servicer = RecallService(retriever, updates, settings.call_timeout_s)
     return server.Service(
         name="recall",
         port=PORTS["recall"],
         full_name="recall.RecallService",
         register=lambda grpc_server: add_RecallServiceServicer_to_server(servicer, grpc_server),
-        dependencies={"vectors": retriever.check},
+        dependencies=dependencies,
         limits=LIMITS,
         interceptors=[WriteAuthorization("recall", WRITING_METHODS, settings.write_token)],
     )

@@ -1,6 +1,8 @@
 """Validates and applies changes of item vectors while the platform runs."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import numpy as np
 
@@ -23,10 +25,10 @@ class VectorUpdater:
 
     def __init__(self, bundle: Bundle, width: int, vectors: VectorStore) -> None:
         self.version = bundle.version
-        self._row_of = bundle.catalogue.row
-        self._categories = bundle.encoder.vocabularies["category"]
+        self._bundle = bundle
         self._width = width
         self._vectors = vectors
+        self._lock = asyncio.Lock()
 
     async def upsert(
         self,
@@ -53,14 +55,38 @@ class VectorUpdater:
         if (difference := np.abs(lengths - 1)).max() > UNIT_TOLERANCE:
             worst = int(np.argmax(difference))
             raise BadRequest(f"vectors: sku {skus[worst]!r}: length {lengths[worst]:.6g}, expected 1")
-        cold_start_category = [
-            0 if sku in self._row_of else self._categories.encode(category)
-            for sku, category in zip(skus, categories, strict=True)
-        ]
-        timeout_s = deadline.share("vectors", limit_s=UPDATE_LIMIT_S)
-        await self._vectors.upsert(version, skus, table, cold_start_category, timeout_s)
+        async with self.alone() as updates:
+            await updates.put(skus, table, categories, deadline)
 
     async def remove(self, version: str, skus: Sequence[str], deadline: Deadline) -> None:
         """Remove the vectors of items; unknown skus are ignored. Raises Unavailable for another version."""
         check_version(self.version, version)
-        await self._vectors.remove(version, skus, deadline.share("vectors", limit_s=UPDATE_LIMIT_S))
+        async with self.alone() as updates:
+            await updates.remove(skus, deadline)
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator["ExclusiveUpdates"]:
+        """Yield access to the vector store that no other update has while the context is open."""
+        async with self._lock:
+            yield ExclusiveUpdates(self._bundle, self._vectors)
+
+
+class ExclusiveUpdates:
+    """Changes the vector store with vectors that are known to be valid."""
+
+    def __init__(self, bundle: Bundle, vectors: VectorStore) -> None:
+        self._bundle = bundle
+        self._vectors = vectors
+
+    async def put(
+        self, skus: Sequence[str], table: np.ndarray, categories: Sequence[str], deadline: Deadline
+    ) -> None:
+        """Add items or replace their vectors: float32, shape (len(skus), DIM)."""
+        cold_start_category = self._bundle.cold_start_categories(skus, categories)
+        timeout_s = deadline.share("vectors", limit_s=UPDATE_LIMIT_S)
+        await self._vectors.upsert(self._bundle.version, skus, table, cold_start_category, timeout_s)
+
+    async def remove(self, skus: Sequence[str], deadline: Deadline) -> None:
+        """Remove the vectors of items."""
+        timeout_s = deadline.share("vectors", limit_s=UPDATE_LIMIT_S)
+        await self._vectors.remove(self._bundle.version, skus, timeout_s)

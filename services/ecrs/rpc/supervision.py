@@ -1,7 +1,8 @@
 """Supervision of background tasks: a task that ends unexpectedly is logged, counted and restarted."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import structlog
 
@@ -11,6 +12,9 @@ log = structlog.get_logger()
 
 RESTART_DELAY_S = 1.0
 """Pause before a failed task is restarted, so that a permanent fault does not flood the log."""
+
+STOP_LIMIT_S = 1.0
+"""Longest wait for a task that was cancelled."""
 
 Run = Callable[[], Awaitable[None]]
 
@@ -31,6 +35,17 @@ async def supervised(service: str, task: str, run: Run, on_failure: Run = _nothi
         await _attempt(task, on_failure)
         log.error("background task ended", task=task, restart_s=RESTART_DELAY_S)
         await asyncio.sleep(RESTART_DELAY_S)
+
+
+@asynccontextmanager
+async def in_background(service: str, task: str, run: Run) -> AsyncIterator[None]:
+    """Run a task, `supervised`, while the context is open."""
+    running = asyncio.create_task(supervised(service, task, run))
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.wait([running], timeout=STOP_LIMIT_S)
 
 
 async def _attempt(task: str, run: Run) -> None:

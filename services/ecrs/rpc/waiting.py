@@ -1,5 +1,6 @@
 """Wait for a dependency at the start of a program, logging what it waits for."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -33,3 +34,12 @@ async def wait_until(name: str, attempt: Callable[[], Awaitable[T]], *, limit_s:
         reraise=True,
     )
     return await retrying(attempt)
+
+
+async def is_set_within(timeout_s: float, event: asyncio.Event) -> bool:
+    """Wait until `event` is set, for at most `timeout_s`, and return whether it is."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await event.wait()
+    except TimeoutError:
+        return False

@@ -1,10 +1,12 @@
-"""The vector store of the embedded profile: a faiss index in this process."""
+"""The vector store of the embedded profile: a faiss index in this process.
+
+It starts from the bundle's vectors; recall then adds what people changed, from the journal of item changes.
+"""
 
 import asyncio
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -13,8 +15,6 @@ import numpy as np
 
 from ecrs.bundle import Bundle
 from ecrs.rpc.deadlines import bounded
-from ecrs.rpc.errors import Unavailable
-from ecrs.storage.vector_journal import Change, Journal, StoredVector
 from ecrs.storage.vectors import (
     CHECKED_NEIGHBOURS,
     DISTANCE_TOLERANCE,
@@ -42,33 +42,23 @@ class FaissVectors:
     index and also in an index of their own.
     """
 
-    def __init__(
-        self, version: str, skus: list[str], vectors: np.ndarray, journal: Journal | None = None
-    ) -> None:
+    def __init__(self, version: str, skus: list[str], vectors: np.ndarray) -> None:
         self._version = version
         self._skus = list(skus)
         self._id_of = {sku: faiss_id for faiss_id, sku in enumerate(skus)}
         self._index = build_index(vectors)
         self._cold_start_index = faiss.IndexIDMap(faiss.IndexFlatL2(vectors.shape[1]))
         self._cold_start_category: dict[int, int] = {}  # by faiss id
-        self._journal = journal
-        if journal:
-            self._apply(list(journal.read(vectors.shape[1])))
         # OpenMP's thread count is set per thread. With more than one, a search would wait for helper threads
         # on busy cores.
         self._thread = ThreadPoolExecutor(1, "faiss", initializer=faiss.omp_set_num_threads, initargs=(1,))
 
     @classmethod
-    def load(cls, bundle: Bundle, items_dir: Path | None = None) -> Self:
-        """Load a bundle's vectors and replay the changes in the journal under `items_dir`.
-
-        Without `items_dir`, changes are lost at a restart. Raises JournalError if the journal cannot be read,
-        BundleError if the vectors cannot.
-        """
+    def load(cls, bundle: Bundle) -> Self:
+        """Load a bundle's vectors. Raises BundleError if they cannot be read."""
         count = bundle.count("product_vectors.txt")
         skus, vectors = read_vectors(bundle.lines("product_vectors.txt"), count, bundle.manifest.dim)
-        journal = Journal(items_dir, bundle.version) if items_dir else None
-        return cls(bundle.version, skus, vectors, journal)
+        return cls(bundle.version, skus, vectors)
 
     def __enter__(self) -> Self:
         return self
@@ -118,49 +108,38 @@ class FaissVectors:
         cold_start_category: Sequence[int],
         timeout_s: float,
     ) -> None:
-        """Add or replace vectors; the change is in the journal before it is in the index."""
+        """Add or replace vectors in the index."""
         check_version(self._version, version)
-        changes: list[Change] = list(zip(skus, map(StoredVector, vectors, cold_start_category), strict=True))
-        await self._run("update", lambda: self._change(changes), timeout_s)
+        await self._run("update", lambda: self._upsert(skus, vectors, cold_start_category), timeout_s)
 
     async def remove(self, version: str, skus: Sequence[str], timeout_s: float) -> None:
-        """Remove items; the change is in the journal before it is in the index."""
+        """Remove items from the index."""
         check_version(self._version, version)
-        changes: list[Change] = [(sku, None) for sku in skus]
-        await self._run("update", lambda: self._change(changes), timeout_s)
+        await self._run("update", lambda: self._remove(skus), timeout_s)
 
-    def _change(self, changes: list[Change]) -> None:
-        """Write changes to the journal, then apply them, so that no applied change can be lost."""
-        if self._journal:
-            try:
-                self._journal.write(changes)
-            except OSError as error:
-                raise Unavailable(f"the change could not be written to disk ({error.strerror})") from error
-        self._apply(changes)
-
-    def _apply(self, changes: list[Change]) -> None:
-        final = dict(changes)  # the last of several changes to one sku wins
-        old_ids = [old_id for sku in final if (old_id := self._id_of.pop(sku, None)) is not None]
-        if old_ids:
-            for index in (self._index, self._cold_start_index):
-                index.remove_ids(faiss.IDSelectorBatch(np.array(old_ids, dtype=np.int64)))
-            for old_id in old_ids:
-                self._cold_start_category.pop(old_id, None)
-        added = {sku: stored for sku, stored in final.items() if stored is not None}
-        if not added:
-            return
-        ids = np.arange(len(self._skus), len(self._skus) + len(added))
-        self._skus.extend(added)
-        self._id_of.update(zip(added, ids.tolist(), strict=True))
-        vectors = np.stack([stored.vector for stored in added.values()]).astype(np.float32)
+    def _upsert(self, skus: Sequence[str], vectors: np.ndarray, cold_start_category: Sequence[int]) -> None:
+        self._remove(skus)
+        ids = np.arange(len(self._skus), len(self._skus) + len(skus))
+        self._skus.extend(skus)
+        self._id_of.update(zip(skus, ids.tolist(), strict=True))
+        vectors = vectors.astype(np.float32)
         self._index.add_with_ids(vectors, ids)
-        cold_start_category = np.array([stored.cold_start_category for stored in added.values()])
-        cold_start = cold_start_category > 0
+        categories = np.array(cold_start_category)
+        cold_start = categories > 0
         if cold_start.any():
             self._cold_start_index.add_with_ids(vectors[cold_start], ids[cold_start])
             self._cold_start_category.update(
-                zip(ids[cold_start].tolist(), cold_start_category[cold_start].tolist(), strict=True)
+                zip(ids[cold_start].tolist(), categories[cold_start].tolist(), strict=True)
             )
+
+    def _remove(self, skus: Sequence[str]) -> None:
+        old_ids = [old_id for sku in skus if (old_id := self._id_of.pop(sku, None)) is not None]
+        if not old_ids:
+            return
+        for index in (self._index, self._cold_start_index):
+            index.remove_ids(faiss.IDSelectorBatch(np.array(old_ids, dtype=np.int64)))
+        for old_id in old_ids:
+            self._cold_start_category.pop(old_id, None)
 
     async def _run(self, name: str, job: Callable[[], T], timeout_s: float) -> T:
         """Run `job` on the index's thread; `name` appears in error texts."""

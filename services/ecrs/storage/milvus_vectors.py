@@ -4,7 +4,7 @@ Each bundle version has a collection of its own, named after the version; the al
 one.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -57,6 +57,24 @@ def milvus_address(settings: VectorSettings) -> dict[str, str]:
 def token(user: str, password: str | None) -> str:
     """Return the token that signs in `user`; empty without a password."""
     return f"{user}:{password}" if password else ""
+
+
+def rows_of(
+    skus: Iterable[str], vectors: Iterable[np.ndarray], cold_start_category: Iterable[int]
+) -> list[dict[str, Any]]:
+    """Return the rows of items in a collection; see `VectorStore.upsert`."""
+    return [
+        {"sku": sku, "vector": vector, "cold_start_category": category}
+        for sku, vector, category in zip(skus, vectors, cold_start_category, strict=True)
+    ]
+
+
+def filter_of(skus: Sequence[str]) -> str:
+    """Return the filter that selects items.
+
+    By `ids`, pymilvus would quote the skus without escaping, and a sku may contain a quote.
+    """
+    return f"sku in {orjson.dumps(list(skus)).decode()}"
 
 
 class MilvusVectors:
@@ -127,19 +145,14 @@ class MilvusVectors:
         timeout_s: float,
     ) -> None:
         """Insert or replace rows in the collection of `version`, which must be live."""
-        rows = [
-            {"sku": sku, "vector": vector, "cold_start_category": category}
-            for sku, vector, category in zip(skus, vectors, cold_start_category, strict=True)
-        ]
+        rows = rows_of(skus, vectors, cold_start_category)
         name = await self._collection(version, timeout_s)
         await _bounded(self._client.upsert(name, rows, timeout=timeout_s), timeout_s)
 
     async def remove(self, version: str, skus: Sequence[str], timeout_s: float) -> None:
         """Delete rows from the collection of `version`, which must be live."""
-        # Not by `ids`: pymilvus would quote them without escaping, and a sku may contain a quote.
-        expression = f"sku in {orjson.dumps(list(skus)).decode()}"
         name = await self._collection(version, timeout_s)
-        await _bounded(self._client.delete(name, filter=expression, timeout=timeout_s), timeout_s)
+        await _bounded(self._client.delete(name, filter=filter_of(skus), timeout=timeout_s), timeout_s)
 
     async def _collection(self, version: str, timeout_s: float) -> str:
         """Return the name of the live collection. Raises Unavailable if it is not of `version`.

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from ecrs.domain.entities import Item, User
 from ecrs.rpc.errors import Unavailable
+from ecrs.storage.item_journal import ItemChange
 
 
 class NotSeeded(Unavailable):
@@ -43,16 +44,25 @@ class ProfileStore(Protocol):
 
 
 class ItemStore(ProfileStore, Protocol):
-    """Read and write access, as cm needs it.
+    """Read and write access to the items, as cm needs it.
 
-    `skus` must not contain duplicates. Each write takes effect as a whole or not at all.
+    The records follow the journal of item changes. The store keeps the position up to which it has applied
+    the journal, and also the positions of other followers, by name.
     """
 
-    async def put(self, items: Sequence[Item], timeout_s: float) -> None:
-        """Write the records, and mark each item as in stock or out of stock."""
+    async def missing(self, skus: Sequence[str], timeout_s: float) -> list[str]:
+        """Return those of `skus` that have no record."""
 
-    async def remove(self, skus: Sequence[str], timeout_s: float) -> list[str]:
-        """Remove the items and return the skus that were unknown."""
+    async def position(self, follower: str, timeout_s: float) -> str:
+        """Return the position of a follower; START if it has none yet."""
 
-    async def set_stock(self, skus: Sequence[str], *, in_stock: bool, timeout_s: float) -> list[str]:
-        """Mark the known items as in stock or out of stock, and return the skus that are unknown."""
+    async def set_position(self, follower: str, position: str, timeout_s: float) -> None:
+        """Set the position of a follower."""
+
+    async def apply(
+        self, follower: str, after: str, upto: str, changes: Sequence[ItemChange], timeout_s: float
+    ) -> bool:
+        """Apply changes to records and stock, and move the follower from position `after` to `upto`.
+
+        That happens in one step. Does nothing and returns False if the follower is not at `after`.
+        """

@@ -4,8 +4,9 @@ Records of the shop, under the original system's keys. A seed replaces each reco
 
 {id}##user_info              object, field names of UserInfo
 {sku}##product_info          object, field names of ItemInfo
-ecrs##item_changes           hash of sku to the Unix seconds at which cm added, changed or removed the item
-ecrs##out_of_stock           set of skus, written by the shop through cm; a seed never changes it
+ecrs##out_of_stock           set of skus that the shop marked; a seed never changes it
+ecrs##item_journal_applied## followed by records or vectors: the position in the journal of item changes up to
+                             which the item records, or the vectors in recall, follow it
 
 Bundle-derived data, computed from the bundle's log up to its cutoff time. A seed replaces all of it in one
 step: it writes the keys of the new version, then changes the live version.
@@ -43,7 +44,6 @@ from ecrs.rpc.errors import MalformedData, quoted
 T = TypeVar("T")
 
 BUNDLE_KEY = "ecrs##bundle"
-ITEM_CHANGES_KEY = "ecrs##item_changes"
 OUT_OF_STOCK_KEY = "ecrs##out_of_stock"
 
 MAX_RECORD_BYTES = 4 * 1024
@@ -109,11 +109,6 @@ class StoredKey(NamedTuple):
         """Parse a key; None if it does not belong to a user or an item."""
         match = _KEY.fullmatch(name)
         return match and cls(name, match["id"], match["shop"] or match["derived"], match["version"] or b"")
-
-    @classmethod
-    def of_item(cls, sku: bytes) -> "StoredKey":
-        """Return the key of the record of item `sku`."""
-        return cls(sku + b"##product_info", sku, b"product_info", b"")
 
     @property
     def is_item(self) -> bool:

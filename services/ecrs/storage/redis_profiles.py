@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -17,17 +16,17 @@ from ecrs.domain.entities import Item, User
 from ecrs.rpc.deadlines import bounded
 from ecrs.rpc.errors import MalformedData, Unavailable
 from ecrs.settings import RedisSettings
+from ecrs.storage.item_journal import ItemChange
+from ecrs.storage.item_writes import ItemWrite, position_key, write_items
 from ecrs.storage.malformed_records import MalformedRecords
 from ecrs.storage.profiles import NotSeeded
 from ecrs.storage.records import (
     BUNDLE_KEY,
-    ITEM_CHANGES_KEY,
     MAX_AGGREGATES_BYTES,
     MAX_RECORD_BYTES,
     OUT_OF_STOCK_KEY,
     StoredValue,
     aggregates_key,
-    dump_item,
     history_key,
     item_key,
     load_aggregates,
@@ -95,35 +94,29 @@ class RedisProfileStore:
             for sku, value, out in zip(skus, values, out_of_stock, strict=True)
         ]
 
-    async def put(self, items: Sequence[Item], timeout_s: float) -> None:
-        """Write items in one transaction and record the time of the change."""
-        pipeline = self._redis.pipeline()
-        for item in items:
-            pipeline.set(item_key(item.sku), dump_item(item))
-            mark = pipeline.sadd if item.out_of_stock else pipeline.srem
-            mark(OUT_OF_STOCK_KEY, item.sku)
-        self._record_changes(pipeline, [item.sku for item in items])
-        await _reply(pipeline.execute(), timeout_s)
-
-    async def remove(self, skus: Sequence[str], timeout_s: float) -> list[str]:
-        """Remove items in one transaction and record the time of the change."""
-        pipeline = self._redis.pipeline()
+    async def missing(self, skus: Sequence[str], timeout_s: float) -> list[str]:
+        """Look up which keys exist, so that a malformed record can be removed and replaced, too."""
+        pipeline = self._redis.pipeline(transaction=False)
         for sku in skus:
-            pipeline.delete(item_key(sku))
-        pipeline.srem(OUT_OF_STOCK_KEY, *skus)
-        self._record_changes(pipeline, skus)
-        replies = await _reply(pipeline.execute(), timeout_s)  # those of the deletes come first
-        return [sku for sku, deleted in zip(skus, replies, strict=False) if not deleted]
+            pipeline.exists(item_key(sku))
+        existing = await _reply(pipeline.execute(), timeout_s)
+        return [sku for sku, exists in zip(skus, existing, strict=True) if not exists]
 
-    async def set_stock(self, skus: Sequence[str], *, in_stock: bool, timeout_s: float) -> list[str]:
-        """Look the items up, then mark the known ones with a single command."""
-        deadline = time.monotonic() + timeout_s
-        items = await self.items(skus, timeout_s)
-        known = [item.sku for item in items if item is not None]
-        if known:
-            mark = self._redis.srem if in_stock else self._redis.sadd
-            await _reply(mark(OUT_OF_STOCK_KEY, *known), deadline - time.monotonic())
-        return [sku for sku, item in zip(skus, items, strict=True) if item is None]
+    async def position(self, follower: str, timeout_s: float) -> str:
+        """Read the position. One that is not UTF-8 equals none that a journal gives, so all is read again."""
+        raw = await _reply(self._redis.get(position_key(follower)), timeout_s)
+        return (raw or b"").decode(errors="replace")
+
+    async def set_position(self, follower: str, position: str, timeout_s: float) -> None:
+        """Write the position."""
+        await _reply(self._redis.set(position_key(follower), position), timeout_s)
+
+    async def apply(
+        self, follower: str, after: str, upto: str, changes: Sequence[ItemChange], timeout_s: float
+    ) -> bool:
+        """Apply changes by one script."""
+        command = write_items(follower, after, upto, [ItemWrite.of(change) for change in changes])
+        return await _reply(self._redis.execute_command(*command), timeout_s) is not None
 
     async def version(self, timeout_s: float) -> str | None:
         """Read the live version and remember it for the next user."""
@@ -188,10 +181,6 @@ class RedisProfileStore:
     def _bounded_mget(redis: Redis, keys: Sequence[str], max_bytes: int) -> Awaitable[Any]:
         """Return the command, or add it to a pipeline, that reads `max_bytes` + 1 bytes of each value."""
         return redis.eval_ro(_BOUNDED_MGET, len(keys), *keys, str(max_bytes))
-
-    @staticmethod
-    def _record_changes(pipeline: Pipeline, skus: Sequence[str]) -> None:
-        pipeline.hset(ITEM_CHANGES_KEY, mapping=dict.fromkeys(skus, int(time.time())))
 
 
 @asynccontextmanager

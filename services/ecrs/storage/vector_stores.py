@@ -17,7 +17,7 @@ async def open_vector_store(settings: VectorSettings, bundle: Bundle) -> AsyncIt
     if settings.vectors == "faiss":
         from ecrs.storage.faiss_vectors import FaissVectors  # installed in the embedded profile only
 
-        with FaissVectors.load(bundle, settings.items_dir) as store:
+        with FaissVectors.load(bundle) as store:
             yield store
     elif settings.is_milvus:
         from ecrs.storage.milvus_vectors import MilvusVectors

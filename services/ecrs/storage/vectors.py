@@ -74,8 +74,8 @@ class VectorStore(Protocol):
         the vocabulary id, at least 1, of the category of an item that the bundle does not have; 0 for an item
         of the bundle.
 
-        `search` finds the new vectors within a second, and they survive a restart. Raises Unavailable also
-        if the store does not hold the vectors of `version`.
+        `search` finds the new vectors within a second. Raises Unavailable also if the store does not hold the
+        vectors of `version`.
         """
 
     async def remove(self, version: str, skus: Sequence[str], timeout_s: float) -> None:

@@ -10,7 +10,7 @@ from ecrs.rpc.deadlines import Deadline
 from ecrs.serving.served_model import ServedModel, check_golden
 
 STEP_LIMIT_S = 5.0
-"""Longest time for each step of a change to items: the model, recall, the profile store."""
+"""Longest time for a run of the model."""
 
 
 class ItemEmbedder:
