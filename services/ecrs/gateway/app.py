@@ -8,6 +8,7 @@ from ecrs.bundle import Bundle
 from ecrs.contract.as_pb2_grpc import add_ASServiceServicer_to_server
 from ecrs.domain.sizes import CANDIDATES, MAX_ITEMS
 from ecrs.gateway.fallbacks import FallbackCatalogue
+from ecrs.gateway.journal_reader import JournalReader
 from ecrs.gateway.recommend import Gateway, StageLimits
 from ecrs.gateway.service import ASService
 from ecrs.gateway.stages import RemoteItemStage, RemoteRankStage, RemoteRecallStage, RemoteUserStage, Stages
@@ -18,11 +19,13 @@ from ecrs.rpc.backend import Backend
 from ecrs.rpc.client import open_channel
 from ecrs.rpc.load import QualityFactor
 from ecrs.rpc.settings import ServerSettings
-from ecrs.settings import BundleSettings, TargetSettings
+from ecrs.rpc.supervision import in_background
+from ecrs.settings import BundleSettings, JournalSettings, TargetSettings
+from ecrs.storage.item_journals import open_item_journal
 from ecrs.wire.limits import LIMITS
 
 
-class GatewaySettings(ServerSettings, TargetSettings, BundleSettings):
+class GatewaySettings(ServerSettings, TargetSettings, BundleSettings, JournalSettings):
     """Settings of the gateway, from the environment."""
 
     call_timeout_s: float = Field(0.2, description="deadline of a call whose caller sets none")
@@ -69,7 +72,10 @@ async def build(settings: GatewaySettings, stack: AsyncExitStack) -> server.Serv
     limits = StageLimits(settings.user_cap_s, settings.recall_cap_s, settings.item_cap_s, settings.rank_cap_s)
     publish_depth = RANKING_DEPTH.labels("gateway").set
     depth = QualityFactor(settings.latency_goal_s, settings.least_ranking_depth, publish_depth)
-    gateway = Gateway(stages, FallbackCatalogue.of(bundle), limits, settings.candidates, depth)
+    fallbacks = FallbackCatalogue.of(bundle)
+    journal = JournalReader(await stack.enter_async_context(open_item_journal(settings)), fallbacks.apply)
+    await stack.enter_async_context(in_background("gateway", "item_journal", journal.follow))
+    gateway = Gateway(stages, fallbacks, limits, settings.candidates, depth)
     servicer = ASService(gateway, settings.call_timeout_s, settings.reserve_s)
     return server.Service(
         name="gateway",
@@ -78,7 +84,8 @@ async def build(settings: GatewaySettings, stack: AsyncExitStack) -> server.Serv
         register=lambda grpc_server: add_ASServiceServicer_to_server(servicer, grpc_server),
         # Dependencies and not a check: the gateway answers with fallbacks whichever service fails. Once it is
         # SERVING, it stays so, or a load balancer would take out the shop's only entry point.
-        dependencies={name: backend.check for name, backend in backends.items()},
+        dependencies={name: backend.check for name, backend in backends.items()}
+        | {"item_journal": journal.check},
         max_in_flight=settings.max_in_flight,
         limits=LIMITS,
     )

@@ -147,7 +147,7 @@ class _Pipeline:
             self._trace.degrade("item", LAST_READ)
         if len(items.items) >= self._query.n:
             return items
-        popular = self._fallbacks.popular_in_stock(
+        popular = self._fallbacks.popular_items(
             user,
             self._retrieved_count - len(items.items),
             new_only=self._query.new_only,
