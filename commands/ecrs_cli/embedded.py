@@ -40,7 +40,7 @@ async def up(bundle: Bundle, run_dir: Path) -> None:
     console = LineWriter(Descriptor(sys.stdout.fileno()))
 
     def say(line: str) -> None:
-        console.write(f"{line}\n".encode())
+        console.write(f"{line}\n".encode(errors="replace"))
         structlog.get_logger().info("said", text=line)
 
     this_task = asyncio.current_task()

@@ -17,6 +17,7 @@ from ecrs.contract.um_pb2 import UserModelResponse
 from ecrs.contract.user_info_pb2 import Interaction, UserInfo
 from ecrs.ports import METRICS_OFFSET, PORTS
 from tests.contract.transcripts import TRANSCRIPTS, assert_printed_like
+from tests.eventually import eventually
 from tests.system.conftest import Up, ecrs
 
 pytestmark = pytest.mark.usefixtures("up")
@@ -100,14 +101,22 @@ def test_request_num_limits_the_answer_to_the_best_items(gateway: ASServiceStub)
     assert list(few.item_infos) == list(everything.item_infos)[:5]
 
 
-def test_the_callers_log_id_is_in_the_reply_and_in_every_services_log(gateway: ASServiceStub, up: Up) -> None:
+async def test_the_callers_log_id_is_in_the_reply_and_in_every_services_log(
+    gateway: ASServiceStub, up: Up
+) -> None:
     reply = gateway.as_call(ASRequest(user_id="8888", log_id="follow-me"), timeout=5)
     assert reply.log_id == "follow-me"
-    for name in PORTS:
+
+    def own_lines(name: str) -> list[tuple[str, int]]:
         lines = map(json.loads, (up.run_dir / "log" / f"{name}.log").read_text().splitlines())
         own = [line for line in lines if line.get("log_id") == "follow-me" and line["event"] == "rpc"]
-        assert len(own) == 1, name
-        assert (own[0]["service"], own[0]["error_code"]) == (name, 200)
+        return [(line["service"], line["error_code"]) for line in own]
+
+    async def all_have_logged() -> bool:  # a line is written soon after the call
+        return all(map(own_lines, PORTS))
+
+    await eventually(all_have_logged)
+    assert {name: own_lines(name) for name in PORTS} == {name: [(name, 200)] for name in PORTS}
 
 
 def test_um_prints_profile_and_history() -> None:

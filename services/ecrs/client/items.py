@@ -103,7 +103,7 @@ def _write_token() -> str | None:
         return token
     path = write_token_path(RunSettings().run_dir)
     try:
-        return path.read_text()
+        return path.read_text().strip()
     except FileNotFoundError:
         return None  # cm says how to set one
     except OSError as error:
