@@ -130,7 +130,7 @@ def test_gateway_logs_one_line_for_malformed_products_and_exits(copy: Path, case
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:-1], line]))
     resealed(copy)
-    done = start_gateway(copy)
+    done = start_service("gateway", copy)
     assert (done.returncode, done.stderr) == (3, "")
     (entry,) = map(json.loads, done.stdout.splitlines())
     number = len(lines)
@@ -143,17 +143,28 @@ def test_gateway_refuses_bundle_with_fewer_products_than_sales_shares(copy: Path
     path = copy / "products.dat"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     resealed(copy)
-    done = start_gateway(copy)
+    done = start_service("gateway", copy)
     assert (done.returncode, done.stderr) == (3, "")
     reason = json.loads(done.stdout)["reason"]
     assert reason == f"{copy / 'recall/popular.npy'}: shape (300,), expected (299,)"
 
 
-def start_gateway(bundle: Path) -> subprocess.CompletedProcess[str]:
-    """Run the gateway's program on a bundle until it exits."""
+@pytest.mark.parametrize(("name", "model"), [("recall", "user_tower"), ("rank", "ranker")])
+def test_service_logs_one_line_for_damaged_parameters_and_exits(copy: Path, name: str, model: str) -> None:
+    path = copy / model / "inference.pdiparams"
+    path.write_bytes(path.read_bytes()[:-1])
+    resealed(copy)
+    done = start_service(name, copy)
+    assert (done.returncode, done.stderr) == (3, "")
+    (entry,) = map(json.loads, done.stdout.splitlines())
+    assert entry["reason"].startswith(f"{path}: truncated in the parameter")
+
+
+def start_service(name: str, bundle: Path) -> subprocess.CompletedProcess[str]:
+    """Run a service's program on a bundle until it exits."""
     environment = {"ECRS_BUNDLE": str(bundle), "ECRS_PORT": "0", "ECRS_METRICS_PORT": "0"}
     return subprocess.run(
-        [sys.executable, "-m", "ecrs.serve", "gateway"],
+        [sys.executable, "-m", "ecrs.serve", name],
         env=os.environ | environment,
         capture_output=True,
         text=True,

@@ -1,5 +1,6 @@
 """The encoding of users and items into ids."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,7 @@ def test_canonical_value_has_one_spelling(value: str, expected: str) -> None:
 def test_encoding_does_not_depend_on_the_process(tiny: Bundle) -> None:
     def encode(hash_seed: str) -> str:
         command = [sys.executable, "-c", ENCODE_GOLDEN, str(tiny.path)]
-        environment = {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ":".join(["", *sys.path])}
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ":".join(["", *sys.path])}
         return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
     first = encode("1")

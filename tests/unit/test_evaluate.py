@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ecrs.bundle import Bundle
+from ecrs.bundle import Bundle, BundleError
+from ecrs.bundle.arrays import read_arrays
 from ecrs.domain.actions import ActionType
 from ecrs.domain.clock import DAY_S
 from ecrs.features.ranking import CHANNELS
@@ -26,7 +27,7 @@ from ecrs_models.evaluation.baselines import (
     without,
 )
 from ecrs_models.evaluation.calibration import ScoredCandidates, calibration, reliability
-from ecrs_models.evaluation.evaluate import LoadedBundle, evaluate, evaluator
+from ecrs_models.evaluation.evaluate import ANSWERS, LoadedBundle, evaluate, evaluator
 from ecrs_models.evaluation.funnel import STAGES, index_loss, stages
 from ecrs_models.evaluation.offline_platform import BundleModels, OfflineAnswer, OfflinePlatform
 from ecrs_models.evaluation.period import EvaluationPeriod
@@ -253,6 +254,34 @@ def test_saved_answers_are_read_back(data: Dataset, tiny: Bundle, tmp_path: Path
     earlier = replace(loaded.snapshot, cutoff=loaded.snapshot.cutoff - 20 * DAY_S)
     with evaluator(data, loaded.models, earlier) as other:
         assert other.saved(tmp_path / "answers.npz") is None
+
+
+WRONG_ANSWERS = {
+    "no rows": (
+        lambda arrays: arrays.update({"all.ranked": arrays["all.ranked"][:0]}),
+        r"ranked: shape \(0, ",
+    ),
+    "other numbers": (lambda arrays: arrays.update({"new.funnel": np.zeros(3)}), r"funnel: shape \(3,\)"),
+    "an unknown item": (lambda arrays: arrays["all.retrieval"].fill(10_000), "all.retrieval: a row that"),
+    "one more": (lambda arrays: arrays.update(more=np.zeros(1)), "'more' is not expected"),
+    "one less": (lambda arrays: arrays.pop("all.label"), r"label: float64, expected bool"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_ANSWERS)
+def test_saved_answers_of_another_shape_are_refused(
+    data: Dataset, tiny: Bundle, tmp_path: Path, case: str
+) -> None:
+    change, reason = WRONG_ANSWERS[case]
+    arrays = {name: array.copy() for name, array in read_arrays(tiny.path / ANSWERS).items()}
+    change(arrays)
+    np.savez(tmp_path / ANSWERS, **arrays)
+    loaded = LoadedBundle.of(tiny, data)
+    with (
+        evaluator(data, loaded.models, loaded.snapshot) as evaluation,
+        pytest.raises(BundleError, match=rf"answers\.npz: .*{reason}"),
+    ):
+        evaluation.saved(tmp_path / ANSWERS)
 
 
 def test_saved_answers_of_changed_data_are_not_read_back(data: Dataset, tiny: Bundle, tmp_path: Path) -> None:

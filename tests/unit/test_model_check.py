@@ -75,6 +75,15 @@ def write_parameter(description: Any) -> None:
     operator(description, "reshape2").outputs[0].arguments[:] = ["embedding_0.w_0"]
 
 
+def fetch_into_parameter(description: Any) -> None:
+    operator(description, "fetch").outputs[0].arguments[:] = ["embedding_0.w_0"]
+
+
+def fill_memory(description: Any) -> None:
+    added = description.blocks[0].ops.add(type="fill_constant")
+    added.attrs.add(name="shape", type=framework_pb2.LONGS, longs=[1 << 40])
+
+
 def write_twice(description: Any) -> None:
     description.blocks[0].ops.add().CopyFrom(operator(description, "relu"))
 
@@ -107,6 +116,8 @@ PROGRAMS: dict[str, tuple[Change, str]] = {
     "two blocks": (lambda description: description.blocks.add(idx=1, parent_idx=0), "2 blocks, expected 1"),
     "no block": (lambda description: description.ClearField("blocks"), "0 blocks, expected 1"),
     "a written parameter": (write_parameter, "must not write 'embedding_0.w_0'"),
+    "an output in a parameter": (fetch_into_parameter, "fetch must not write 'embedding_0.w_0'"),
+    "a huge constant": (fill_memory, "could fill the memory"),
     "a variable written twice": (write_twice, "must not write 'relu_0.tmp_0'"),
     "ids from elsewhere": (look_up_other_ids, "are not computed from 'ids' alone"),
     "another input": (other_input, "'ids' is not its only input"),

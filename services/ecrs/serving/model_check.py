@@ -80,10 +80,12 @@ def _check_operators(program: Program) -> None:
             texts = value if isinstance(value, list) else [value]
             if any(isinstance(text, bytes) and text not in TEXTS for text in texts):
                 raise InvalidModel(f"operator {operator.type}: the attribute {name!r} has a text")
-        if operator.type == "fetch":
-            continue
+        if operator.type == "fill_constant" and operator.attributes.get("shape"):
+            raise InvalidModel("operator fill_constant makes a tensor, which could fill the memory")
         for name in (name for names in operator.outputs.values() for name in names):
             variable = program.variables.get(name)
+            if operator.type == "fetch" and variable is None:
+                continue
             if variable is None or variable.is_parameter or name in written:
                 raise InvalidModel(f"operator {operator.type} must not write {name!r}")
             written.add(name)
