@@ -18,7 +18,7 @@ def digest(rows: Iterable[tuple[str, bytes]]) -> tuple[int, str]:
 
 
 def records(client: redis.Redis) -> Iterator[tuple[str, bytes]]:
-    """Yield each key of Redis or Valkey with its value; members of sets and hashes are sorted and joined."""
+    """Yield each key of Redis or Valkey with its value; members of a collection are sorted and joined."""
     keys = [key.decode() for key in client.scan_iter(count=BATCH)]
     for begin in range(0, len(keys), BATCH):
         batch = keys[begin : begin + BATCH]
@@ -27,6 +27,10 @@ def records(client: redis.Redis) -> Iterator[tuple[str, bytes]]:
 
 
 def _members(client: redis.Redis, key: str) -> Iterable[bytes]:
-    if client.type(key) == b"set":
-        return client.smembers(key)
-    return (name + b"=" + value for name, value in client.hgetall(key).items())
+    match client.type(key):
+        case b"set":
+            return client.smembers(key)
+        case b"stream":
+            return (name + repr(sorted(fields.items())).encode() for name, fields in client.xrange(key))
+        case _:
+            return (name + b"=" + value for name, value in client.hgetall(key).items())
