@@ -5,18 +5,20 @@
 generates the load only: it prints a line of JSON per call, until standard input ends.
 """
 
+import argparse
 import json
+import math
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import grpc
 
@@ -42,27 +44,51 @@ COLUMNS = ("part", "fault", "calls", "valid", "in_deadline", "degraded", "recove
 
 @dataclass(frozen=True)
 class Call:
-    """One call: its start by time.monotonic(), which all containers of a machine share, and its outcome."""
+    """One call: its start by time.monotonic(), which all containers of a machine share, and its outcome.
+
+    `items` is the number of items in the answer.
+    """
 
     at: float
     took_s: float
     valid: bool
     degraded: tuple[str, ...]
     error: str = ""
+    items: int = 0
 
 
-@dataclass(frozen=True)
-class Case:
-    """The effect of one fault: counts of calls, and seconds from the repair to full service."""
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """What callers observed of one fault: counts of calls, and seconds from its end to full service.
 
-    part: str
-    fault: str
+    `recovered_s` is None if full service did not come back.
+    """
+
     calls: int
     valid: int
     in_deadline: int
     degraded: dict[str, int]
-    recovered_s: float
+    recovered_s: float | None
     errors: list[str]
+
+    @staticmethod
+    def counts(calls: Sequence[Call], deadline_s: float) -> dict[str, Any]:
+        """Return the fields that count `calls`: all but `recovered_s`."""
+        return {
+            "calls": len(calls),
+            "valid": sum(call.valid for call in calls),
+            "in_deadline": sum(call.took_s <= deadline_s for call in calls),
+            "degraded": dict(Counter(fallback for call in calls for fallback in call.degraded)),
+            "errors": sorted({call.error for call in calls if call.error}),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case(Observed):
+    """The effect of one fault of one part."""
+
+    part: str
+    fault: str
 
     def count_other_fallbacks(self, wanted: Set[str]) -> int:
         """Return how often fallbacks other than `wanted` were used."""
@@ -71,7 +97,7 @@ class Case:
 
 @dataclass
 class Load:
-    """Calls for the users in turn, at RATE, by a client configured as the platform advises its clients."""
+    """Calls for the users in turn, by a client configured as the platform advises its clients."""
 
     deadline_s: float
     calls: list[Call] = field(default_factory=list)
@@ -85,9 +111,12 @@ class Load:
 
     @classmethod
     @contextmanager
-    def in_subprocess(cls, command: Sequence[str]) -> Iterator["Load"]:
-        """Run `command`, which executes this module as a program, perhaps in a container, as the load."""
-        load = cls(DEADLINE_S)
+    def in_subprocess(cls, command: Sequence[str], deadline_s: float = DEADLINE_S) -> Iterator["Load"]:
+        """Run `command`, which executes this module as a program, perhaps in a container, as the load.
+
+        `deadline_s` must be the one of the command.
+        """
+        load = cls(deadline_s)
         with (
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
             ThreadPoolExecutor(1) as pool,
@@ -125,29 +154,35 @@ class Load:
 
 @contextmanager
 def make_calls(
-    gateway: str, users: Sequence[str], deadline_s: float, tell: Callable[[Call], object]
+    gateway: str,
+    users: Sequence[str],
+    deadline_s: float,
+    tell: Callable[[Call], object],
+    rate: float = RATE,
 ) -> Iterator[None]:
-    """Make calls at RATE while the context lasts; `tell` is called with each one that has ended."""
+    """Make `rate` calls per second while the context lasts; `tell` is called with each one that has ended."""
     ended = threading.Event()
-    with grpc.insecure_channel(gateway, options=OPTIONS) as channel, ThreadPoolExecutor(4 * RATE) as pool:
+    pool_size = 4 * math.ceil(rate)
+    with grpc.insecure_channel(gateway, options=OPTIONS) as channel, ThreadPoolExecutor(pool_size) as pool:
         stub = ASServiceStub(channel)
 
         def call(user: str) -> None:
-            started = time.monotonic()
+            started, items = time.monotonic(), 0
             try:
                 reply = stub.as_call(ASRequest(user_id=user), timeout=deadline_s, wait_for_ready=True)
-                valid = reply.error.code == 200 and len(reply.item_infos) > 0
+                items = len(reply.item_infos)
+                valid = reply.error.code == 200 and items > 0
                 degraded = tuple(
                     f"{degradation.stage}: {degradation.fallback}" for degradation in reply.degraded
                 )
                 error = "" if valid else str(reply.error)
             except grpc.RpcError as rpc_error:
                 valid, degraded, error = False, (), f"{rpc_error.code().name}: {rpc_error.details()}"
-            tell(Call(started, time.monotonic() - started, valid, degraded, error))
+            tell(Call(started, time.monotonic() - started, valid, degraded, error, items))
 
         def keep_calling() -> None:
             started, number = time.monotonic(), 0
-            while not ended.wait(max(0.0, started + number / RATE - time.monotonic())):
+            while not ended.wait(max(0.0, started + number / rate - time.monotonic())):
                 pool.submit(call, users[number % len(users)])
                 number += 1
 
@@ -179,17 +214,8 @@ def run_case(
     finally:
         mend()
     recovered_s = load.full_service(time.monotonic(), recovery_limit_s)
-    calls = [call for call in load.calls if call.at >= started]
-    return Case(
-        part,
-        fault,
-        len(calls),
-        sum(call.valid for call in calls),
-        sum(call.took_s <= load.deadline_s for call in calls),
-        dict(Counter(fallback for call in calls for fallback in call.degraded)),
-        round(recovered_s, 2),
-        sorted({call.error for call in calls if call.error}),
-    )
+    counts = Observed.counts([call for call in load.calls if call.at >= started], load.deadline_s)
+    return Case(part=part, fault=fault, recovered_s=round(recovered_s, 2), **counts)
 
 
 @contextmanager
@@ -201,9 +227,14 @@ def reported_cases(profile: str) -> Iterator[list[Case]]:
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     profiles = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     RESULTS.write_text(json.dumps(profiles | {profile: rows}, indent=1) + "\n")
-    print("\n" + " | ".join(COLUMNS))
+    print_table(COLUMNS, rows)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print the named columns of `rows`."""
+    print("\n" + " | ".join(columns))
     for row in rows:
-        print(" | ".join(str(row[name]) for name in COLUMNS))
+        print(" | ".join(str(row[name]) for name in columns))
 
 
 def line_writer(file: TextIO) -> Callable[[Call], None]:
@@ -218,8 +249,13 @@ def line_writer(file: TextIO) -> Callable[[Call], None]:
 
 
 def main() -> None:
-    gateway, *users = sys.argv[1:]
-    with make_calls(gateway, users, DEADLINE_S, line_writer(sys.stdout)):
+    parser = argparse.ArgumentParser(prog="tests.chaos")
+    parser.add_argument("gateway")
+    parser.add_argument("users", nargs="+")
+    parser.add_argument("--deadline-s", type=float, default=DEADLINE_S)
+    parser.add_argument("--rate", type=float, default=RATE)
+    given = parser.parse_args()
+    with make_calls(given.gateway, given.users, given.deadline_s, line_writer(sys.stdout), given.rate):
         sys.stdin.read()
 
 

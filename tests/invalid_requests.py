@@ -27,6 +27,15 @@ TEXTS = (
     *("a:b", "a,b", "a;b", "1##user_info", "ecrs##bundle", "##", "1##product_info##", "%s%n", "{}", '"'),
     *("x" * HUGE, "ü" * HUGE, "\x01" * HUGE, "-" * HUGE + ".0"),
 )
+UNPARSABLE = {
+    "a string that is not UTF-8": b"\x0a\x02\xff\xfe",
+    "a truncated field": b"\x0a\x7fabc",
+    "field number 0": b"\x00\x01",
+    "a varint without an end": b"\x18" + b"\xff" * 11,
+    "a group": b"\x0b",
+    "JSON": b'{"user_id": "8888"}',
+}
+"""Bytes that are not a message of any method."""
 
 
 def floats(width: int) -> st.SearchStrategy[float]:

@@ -35,7 +35,7 @@ from ecrs.storage.records import BUNDLE_KEY, aggregates_key, history_key, item_k
 from ecrs.wire.limits import LIMITS, USER_BYTES
 from ecrs.wire.messages import to_item, to_provenance, to_user
 from tests.damaged_json import damaged
-from tests.invalid_requests import corrupted, violations
+from tests.invalid_requests import UNPARSABLE, corrupted, violations
 from tests.platform import (
     AS,
     CM,
@@ -400,16 +400,6 @@ def test_a_message_above_grpcs_size_limit_is_resource_exhausted(platform: Platfo
     code, details = platform.send(method, content)
     assert (code, "larger than max" in details) == (TOO_LARGE, True)
     platform.assert_answers_correctly(method)
-
-
-UNPARSABLE = {
-    "a string that is not UTF-8": b"\x0a\x02\xff\xfe",
-    "a truncated field": b"\x0a\x7fabc",
-    "field number 0": b"\x00\x01",
-    "a varint without an end": b"\x18" + b"\xff" * 11,
-    "a group": b"\x0b",
-    "JSON": b'{"user_id": "8888"}',
-}
 
 
 @pytest.mark.parametrize("case", UNPARSABLE)

@@ -2,9 +2,8 @@
 
 import os
 import signal
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -23,6 +22,7 @@ from ecrs.domain.actions import ActionType
 from ecrs.domain.entities import Item
 from ecrs.domain.files import parse_history, parse_item
 from ecrs.ports import PORTS
+from tests.eventually import within
 from tests.system.conftest import Up, children, ecrs
 
 USER = "8888"
@@ -71,15 +71,6 @@ def favourite(tiny: Bundle) -> Item:
     items = {item.sku: item for item in map(parse_item, tiny.lines("products.dat"))}
     bought = Counter(action.sku for action in history if action.type is ActionType.ORDER)
     return items[bought.most_common(1)[0][0]]
-
-
-def within(limit_s: float, condition: Callable[[], bool]) -> float:
-    """Wait until `condition` holds and return how many seconds that took; fail after `limit_s`."""
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < limit_s
-        time.sleep(0.01)
-    return time.monotonic() - started
 
 
 def add(sku: str, like: Item) -> None:
