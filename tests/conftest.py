@@ -11,7 +11,8 @@ from tests.tiny import tiny_bundle
 
 # The same examples in every run, so that a change fails only for its own faults. `make fuzz` tries more.
 settings.register_profile("ci", derandomize=True, deadline=None)
-settings.register_profile("fuzz", max_examples=2_000, deadline=None, print_blob=True)
+FUZZ_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "2000"))
+settings.register_profile("fuzz", max_examples=FUZZ_EXAMPLES, deadline=None, print_blob=True)
 settings.load_profile("ci")
 
 

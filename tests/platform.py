@@ -80,7 +80,7 @@ class Platform:
         self.targets: dict[str, str] = {}
         self.journal_path = directory / "items.sqlite"
         self._loop = asyncio.new_event_loop()
-        self._stack = AsyncExitStack()
+        self._running: dict[str, AsyncExitStack] = {}
         self._channels: dict[str, grpc.Channel] = {}
 
     @classmethod
@@ -94,9 +94,22 @@ class Platform:
             platform._run(platform._start())
             platform.valid_requests = platform._valid_requests()
             yield platform
-            platform._run(platform._stack.aclose())
+            for name in reversed(list(platform._running)):
+                platform.stop(name)
             platform._loop.call_soon_threadsafe(platform._loop.stop)
             thread.join()
+
+    def stop(self, name: str) -> None:
+        """Stop a service."""
+        self._run(self._running.pop(name).aclose())
+
+    def start(self, name: str) -> None:
+        """Start a stopped service again, on its former port; return when it is SERVING.
+
+        It does not wait for services that it can work without.
+        """
+        port = int(self.targets[f"{name}_target"].rpartition(":")[2])
+        self._run(self._start_service(name, port=port, startup_wait_s=0.0))
 
     @contextmanager
     def gateway(self, **changed: Any) -> Iterator[grpc.Channel]:
@@ -146,12 +159,18 @@ class Platform:
             with SqliteItemJournal(self.journal_path) as journal:
                 await seed_redis(self.bundle, store, journal, wait_s=10)
         for name in ("um", "recall", "cm", "rank", "gateway"):
-            running = await self._serve(name, self._stack, self.targets)
-            await running.serving()
-            self.targets[f"{name}_target"] = target = f"127.0.0.1:{running.port}"
+            port = await self._start_service(name)
+            self.targets[f"{name}_target"] = target = f"127.0.0.1:{port}"
             # Unlimited here, so that the server decides whether a request is too large.
             channel = grpc.insecure_channel(target, options=[("grpc.max_send_message_length", -1)])
             self._channels |= dict.fromkeys(SERVICES[name], channel)
+
+    async def _start_service(self, name: str, **settings: Any) -> int:
+        """Start a service and return its port when it is SERVING."""
+        stack = self._running[name] = AsyncExitStack()
+        running = await self._serve(name, stack, self.targets | settings)
+        await running.serving()
+        return running.port
 
     async def _serve(
         self, name: str, stack: AsyncExitStack, settings: Mapping[str, Any]
