@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help venv demo evaluate test fuzz bench profile chaos lint contract lock standins secrets up down clean logs ps test-compose
+.PHONY: help venv demo evaluate test fuzz bench profile chaos attack lint contract lock standins secrets up down clean logs ps test-compose
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,11 +29,14 @@ evaluate: venv ## evaluate the bundle, building one if none exists: artifacts/ev
 	@.venv/bin/ecrs build && .venv/bin/ecrs evaluate
 
 test: venv lint ## run every test that needs no Docker; fails if branch coverage drops
-	.venv/bin/pytest --cov --ignore tests/compose --ignore tests/system
+	.venv/bin/pytest --cov --ignore tests/compose --ignore tests/system --ignore tests/attack
 	.venv/bin/pytest tests/system
 
 fuzz: venv ## run the tests with random input, FUZZ_EXAMPLES=2000 each: 20 times as many as `make test`
 	.venv/bin/pytest --hypothesis-profile fuzz -m hypothesis tests/unit tests/store tests/service
+
+attack: venv ## attack the platform beside ordinary callers; BUNDLE=path: artifacts/attack/attack.json
+	.venv/bin/pytest -s -m attack tests/attack $(if $(BUNDLE),--bundle $(BUNDLE))
 
 chaos: venv ## break each component under load, PROFILE=embedded or compose: artifacts/chaos/chaos.json
 	$(if $(filter compose,$(PROFILE)),images/compose-plugin)
