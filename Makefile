@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help venv demo evaluate test fuzz bench profile chaos attack lint contract lock standins secrets up down clean logs ps test-compose
+.PHONY: help venv demo evaluate test fuzz bench profile chaos attack soak lint contract lock standins secrets up down clean logs ps test-compose
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,11 @@ fuzz: venv ## run the tests with random input, FUZZ_EXAMPLES=2000 each: 20 times
 
 attack: venv ## attack the platform beside ordinary callers; BUNDLE=path: artifacts/attack/attack.json
 	.venv/bin/pytest -s -m attack tests/attack $(if $(BUNDLE),--bundle $(BUNDLE))
+
+soak: venv ## half an hour of random attacks and changes, SOAK_MINUTES=30 SOAK_RATE=10: artifacts/attack/soak.json
+	.venv/bin/pytest -s -m soak tests/attack $(if $(BUNDLE),--bundle $(BUNDLE)) \
+	  $(if $(SOAK_MINUTES),--minutes $(SOAK_MINUTES)) $(if $(SOAK_RATE),--rate $(SOAK_RATE)) \
+	  $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 chaos: venv ## break each component under load, PROFILE=embedded or compose: artifacts/chaos/chaos.json
 	$(if $(filter compose,$(PROFILE)),images/compose-plugin)

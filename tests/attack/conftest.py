@@ -15,6 +15,9 @@ from tests.chaos import Load
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bundle", type=Path, help="bundle to serve instead of the tiny one")
+    parser.addoption("--minutes", type=float, default=30.0, help="duration of the soak")
+    parser.addoption("--rate", type=float, default=10.0, help="ordinary calls per second of the soak")
+    parser.addoption("--seed", type=int, help="order of the soak's attacks and changes")
 
 
 @pytest.fixture(scope="session")

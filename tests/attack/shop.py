@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from redis.asyncio import Redis
 
 from ecrs.bundle import Bundle
+from ecrs.domain.entities import Item
+from ecrs.domain.files import parse_item
 from ecrs.ports import PORTS
 from ecrs.settings import RedisSettings
 from ecrs.storage.redis_profiles import open_redis
@@ -69,6 +72,13 @@ class Shop:
     def pids(self) -> dict[str, int]:
         """The ids of the platform's processes by name; a process that was just started may be missing."""
         return children(self.up.run_dir)
+
+    @property
+    def products(self) -> list[Item]:
+        """The bundle's products, the most popular first."""
+        order = np.argsort(-np.load(self.bundle.path / "recall" / "popular.npy"), kind="stable")
+        products = list(self.bundle.records("products.dat", parse_item))
+        return [products[row] for row in order.tolist()]
 
     def store(self) -> AbstractAsyncContextManager[Redis]:
         """Open a plain client of the profile store."""

@@ -8,8 +8,6 @@ import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-import numpy as np
-
 from ecrs.contract.as_pb2 import ASRequest
 from ecrs.contract.as_pb2_grpc import ASServiceStub
 from ecrs.storage.records import aggregates_key, history_key, item_key, user_key
@@ -81,9 +79,7 @@ async def bad_users_in_the_store(shop: Shop) -> None:
 @attack()
 async def bad_popular_products_in_the_store(shop: Shop) -> None:
     """The records of the most popular products are replaced, for longer than cm keeps the right ones."""
-    popular = np.argsort(-np.load(shop.bundle.path / "recall" / "popular.npy"), kind="stable")
-    skus = [line.split(":")[0] for line in shop.bundle.lines("products.dat")]
-    keys = [item_key(skus[row]) for row in popular[: len(BAD_ITEMS)].tolist()]
+    keys = [item_key(item.sku) for item in shop.products[: len(BAD_ITEMS)]]
     async with written(shop, dict(zip(keys, BAD_ITEMS, strict=True))):
         await asyncio.sleep(CACHED_S + HOLD_S)
 
