@@ -178,6 +178,7 @@ class Platform:
         """Start one service on a free port; closing `stack` stops it."""
         app = importlib.import_module(f"ecrs.{name}.app")
         caps = {f"{stage}_cap_s": DEADLINE_S for stage in ("user", "recall", "item", "rank")}
+        caps["latency_goal_s"] = DEADLINE_S  # a busy machine must not reduce the number of candidates
         common = {"port": 0, "metrics_port": 0, "check_interval_s": 0.05, "bundle": self.bundle.path}
         journal = f"sqlite:///{self.journal_path}"
         stores = {"redis_url": self.redis_url, "item_journal": journal, "write_token": WRITE_TOKEN}
