@@ -18,8 +18,12 @@ INTRUDER = "intruder"
 FORBIDDEN = 403
 TOKENS = (None, "", "Bearer", "Bearer ", f"Bearer {WRITE_TOKEN}x", f"Bearer {WRITE_TOKEN[:-1]}", WRITE_TOKEN)
 """Values of the header `authorization`; none of them is right."""
-LOOPBACK = "0100007F"
-"""127.0.0.1 in /proc/net/tcp."""
+LOOPBACK = (
+    "0100007F",
+    "0000000000000000FFFF00000100007F",
+    "00000000000000000000000001000000",
+)
+"""127.0.0.1, the same as gRPC listens on it, and ::1, in /proc/net/tcp and tcp6."""
 LISTENING = "0A"
 
 
@@ -63,7 +67,7 @@ async def other_users_of_the_machine(shop: Shop) -> None:
     run_dir = shop.up.run_dir
     assert run_dir.stat().st_mode & 0o077 == 0, f"{run_dir} is open to others: {run_dir.stat().st_mode:o}"
     ports = {port + offset for port in PORTS.values() for offset in (0, METRICS_OFFSET)}
-    opened = {port for address, port in listening() if address != LOOPBACK} & ports
+    opened = {port for address, port in listening() if address not in LOOPBACK} & ports
     assert not opened, f"ports {sorted(opened)} are open to other machines"
 
 
