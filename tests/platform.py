@@ -111,6 +111,16 @@ class Platform:
         port = int(self.targets[f"{name}_target"].rpartition(":")[2])
         self._run(self._start_service(name, port=port, startup_wait_s=0.0))
 
+    def use(self, bundle: Bundle) -> None:
+        """Seed another bundle and restart all services with it."""
+        services = list(self._running)
+        for name in reversed(services):
+            self.stop(name)
+        self.bundle = bundle
+        self._run(self._seed())
+        for name in services:
+            self.start(name)
+
     @contextmanager
     def gateway(self, **changed: Any) -> Iterator[grpc.Channel]:
         """Yield a channel to another gateway of this platform's services, with `changed` settings."""
@@ -154,10 +164,13 @@ class Platform:
     def _run(self, job: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(job, self._loop).result(60)
 
-    async def _start(self) -> None:
+    async def _seed(self) -> None:
         async with open_redis(RedisSettings(redis_url=self.redis_url)) as store:
             with SqliteItemJournal(self.journal_path) as journal:
                 await seed_redis(self.bundle, store, journal, wait_s=10)
+
+    async def _start(self) -> None:
+        await self._seed()
         for name in ("um", "recall", "cm", "rank", "gateway"):
             port = await self._start_service(name)
             self.targets[f"{name}_target"] = target = f"127.0.0.1:{port}"

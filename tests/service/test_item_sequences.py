@@ -3,8 +3,10 @@
 Random sequences run against the five services and against a model in plain Python of what must be true.
 """
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -16,8 +18,9 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec import structs
 
-from ecrs.bundle import Bundle
+from ecrs.bundle import Bundle, seal
 from ecrs.contract.as_pb2 import ASRequest, ASResponse
 from ecrs.contract.cm_pb2 import CMRequest, PutItemsRequest, RemoveItemsRequest, SetStockRequest
 from ecrs.contract.item_info_pb2 import ItemInfo
@@ -30,10 +33,8 @@ from tests.platform import AS, CM, NOW, PUT, RECALL, REMOVE, STOCK, Platform
 pytestmark = pytest.mark.hypothesis  # so that `make fuzz` runs it too
 
 USER = "8888"
-AWAY = ("um", "recall", "rank")
-"""Services that may be away for a while."""
-RESTARTED = ("cm", "gateway")
-"""Services that lose what they hold in memory when they are restarted; those above do too."""
+AWAY = ("um", "cm", "recall", "rank")
+"""Services that may be away for a while. The gateway is only restarted."""
 STEPS = 25
 """Steps of a sequence; one takes as long as EXAMPLES examples of other tests."""
 EXAMPLES = 20
@@ -47,6 +48,7 @@ class Shop:
     """The services, and the products that change: the best ones for the user, and new ones like them."""
 
     platform: Platform
+    bundles: tuple[Bundle, Bundle]
     own: list[ItemInfo]
     new: list[ItemInfo]
 
@@ -59,13 +61,22 @@ class Shop:
         return like(info, sku, out_of_stock=out_of_stock)
 
 
+def as_file(bundle: Bundle, bundles: Path) -> Bundle:
+    """Write a copy of a bundle under another version."""
+    path = bundles / "20991231_000000_ffffffff"
+    shutil.copytree(bundle.path, path)
+    seal(path, structs.replace(bundle.manifest, version=path.name))
+    return Bundle.open(path)
+
+
 @pytest.fixture(scope="module")
 def shop(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     with Platform.running(tiny, tmp_path_factory.mktemp("items")) as platform:
         best = platform.ask(AS, ASRequest(user_id=USER, request_num=OWN, now=NOW)).item_infos
         own = [like(info, info.sku_id) for info in best]
         new = [like(info, f"new-{number}") for number, info in enumerate(own[:NEW])]
-        yield Shop(platform, own, new)
+        other = as_file(tiny, tmp_path_factory.mktemp("bundles"))
+        yield Shop(platform, (tiny, other), own, new)
 
 
 class Sequence(RuleBasedStateMachine):
@@ -80,6 +91,8 @@ class Sequence(RuleBasedStateMachine):
     def teardown(self) -> None:
         for service in sorted(self.away):
             self.comes_back(service)
+        if self.platform.bundle is not self.shop.bundles[0]:
+            self.go_over_to(self.shop.bundles[0])
 
     @initialize()
     def begin(self) -> None:
@@ -90,16 +103,17 @@ class Sequence(RuleBasedStateMachine):
     def products(self) -> st.SearchStrategy[set[str]]:
         return st.sets(st.sampled_from(self.shop.skus), min_size=1, max_size=4)
 
-    @precondition(lambda self: "recall" not in self.away)
+    @precondition(lambda self: self.away.isdisjoint({"cm", "recall"}))
     @rule(data=st.data(), out_of_stock=st.booleans())
     def puts_products(self, data: st.DataObject, out_of_stock: bool) -> None:
         self.put(data.draw(self.products()), out_of_stock=out_of_stock)
 
-    @precondition(lambda self: "recall" not in self.away)
+    @precondition(lambda self: self.away.isdisjoint({"cm", "recall"}))
     @rule(data=st.data())
     def removes_products(self, data: st.DataObject) -> None:
         self.remove(data.draw(self.products()))
 
+    @precondition(lambda self: "cm" not in self.away)
     @rule(data=st.data(), in_stock=st.booleans())
     def marks_products(self, data: st.DataObject, in_stock: bool) -> None:
         skus = sorted(data.draw(self.products()))
@@ -118,6 +132,7 @@ class Sequence(RuleBasedStateMachine):
         request = ASRequest(user_info=UserInfo(age="5.0"), request_num=count, now=NOW)
         self.check_answer(self.platform.ask(AS, request), count)
 
+    @precondition(lambda self: "cm" not in self.away)
     @rule()
     def looks_products_up(self) -> None:
         lookup = self.platform.ask(CM, CMRequest(item_ids=self.model.skus))
@@ -146,18 +161,32 @@ class Sequence(RuleBasedStateMachine):
     def is_back(self) -> None:
         self.comes_back(*self.away)
 
+    @rule()
+    def the_gateway_restarts(self) -> None:
+        self.platform.stop("gateway")
+        self.platform.start("gateway")
+        if not self.away:
+            self.wait_until_noticed()
+
     @precondition(lambda self: not self.away)
-    @rule(service=st.sampled_from(RESTARTED))
-    def restarts(self, service: str) -> None:
-        self.platform.stop(service)
-        self.comes_back(service)
+    @rule()
+    def another_bundle_goes_live(self) -> None:
+        first, second = self.shop.bundles
+        self.go_over_to(second if self.platform.bundle is first else first)
+
+    def go_over_to(self, bundle: Bundle) -> None:
+        self.platform.use(bundle)
+        self.wait_until_noticed()
 
     def comes_back(self, service: str) -> None:
-        """Start a service and wait until the others have noticed."""
         self.platform.start(service)
         self.away.discard(service)
+        self.wait_until_noticed()
+
+    def wait_until_noticed(self) -> None:
+        """Wait until the services use each other again."""
         nothing = RemoveItemsRequest(item_ids=["never there"])
-        within(LIMIT_S, lambda: not self.away and self.platform.ask(REMOVE, nothing).error.code == 200)
+        within(LIMIT_S, lambda: self.platform.ask(REMOVE, nothing).error.code == 200)
         within(LIMIT_S, lambda: not self.platform.ask(AS, ASRequest(user_id=USER)).degraded)
 
     def put(self, skus: set[str], *, out_of_stock: bool) -> None:
