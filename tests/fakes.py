@@ -32,12 +32,16 @@ class Trouble:
 
 @dataclass
 class FakeProfiles:
-    """A profile store in memory; `seeded` is the version of the bundle that it holds, or None."""
+    """A profile store in memory; `seeded` is the version of the bundle that it holds, or None.
+
+    `trouble` is that of all methods, `apply_trouble` that of `apply` alone.
+    """
 
     users: dict[str, User] = field(default_factory=dict)
     products: dict[str, Item] = field(default_factory=dict)
     seeded: str | None = "20260101_000000_00000000"
     trouble: Trouble = field(default_factory=Trouble)
+    apply_trouble: Trouble = field(default_factory=Trouble)
     positions: dict[str, str] = field(default_factory=dict)
 
     async def user(self, user_id: str, timeout_s: float) -> User | None:
@@ -64,6 +68,7 @@ class FakeProfiles:
         self, follower: str, after: str, upto: str, changes: Sequence[ItemChange], timeout_s: float
     ) -> bool:
         await self.trouble.apply(timeout_s)
+        await self.apply_trouble.apply(timeout_s)
         if self.positions.get(follower, START) != after:
             return False
         for change in changes:

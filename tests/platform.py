@@ -24,6 +24,7 @@ from ecrs.contract.um_pb2 import UserModelRequest
 from ecrs.contract.user_info_pb2 import UserInfo
 from ecrs.rpc import server
 from ecrs.rpc.authorization import write_metadata
+from ecrs.rpc.client import OPTIONS
 from ecrs.settings import RedisSettings
 from ecrs.storage.redis_profiles import open_redis
 from ecrs.storage.sqlite_item_journal import SqliteItemJournal
@@ -141,7 +142,10 @@ class Platform:
         started = time.monotonic()
         call = self._channels[method].unary_unary(method, response_deserializer=types(method)[1].FromString)
         try:
-            return grpc.StatusCode.OK, call(content, timeout=DEADLINE_S, metadata=write_metadata(token))
+            metadata = write_metadata(token)
+            # A service that was restarted may not be connected to again yet.
+            reply = call(content, timeout=DEADLINE_S, metadata=metadata, wait_for_ready=True)
+            return grpc.StatusCode.OK, reply
         except grpc.RpcError as error:
             return error.code(), error.details()
         finally:
@@ -175,7 +179,8 @@ class Platform:
             port = await self._start_service(name)
             self.targets[f"{name}_target"] = target = f"127.0.0.1:{port}"
             # Unlimited here, so that the server decides whether a request is too large.
-            channel = grpc.insecure_channel(target, options=[("grpc.max_send_message_length", -1)])
+            options = [*OPTIONS, ("grpc.max_send_message_length", -1)]
+            channel = grpc.insecure_channel(target, options=options)
             self._channels |= dict.fromkeys(SERVICES[name], channel)
 
     async def _start_service(self, name: str, **settings: Any) -> int:

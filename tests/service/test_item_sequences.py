@@ -5,7 +5,7 @@ Random sequences run against the five services and against a model in plain Pyth
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -20,12 +20,13 @@ from hypothesis.stateful import (
 )
 from msgspec import structs
 
-from ecrs.bundle import Bundle, seal
+from ecrs.bundle import MODELS, Bundle, seal
 from ecrs.contract.as_pb2 import ASRequest, ASResponse
 from ecrs.contract.cm_pb2 import CMRequest, PutItemsRequest, RemoveItemsRequest, SetStockRequest
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.recall_pb2 import RecallRequest
 from ecrs.contract.user_info_pb2 import UserInfo
+from ecrs.serving.signature import ModelSignature
 from tests.catalogue_model import CatalogueModel, like
 from tests.eventually import within
 from tests.platform import AS, CM, NOW, PUT, RECALL, REMOVE, STOCK, Platform
@@ -65,6 +66,8 @@ def as_file(bundle: Bundle, bundles: Path) -> Bundle:
     """Write a copy of a bundle under another version."""
     path = bundles / "20991231_000000_ffffffff"
     shutil.copytree(bundle.path, path)
+    for model in MODELS:
+        replace(ModelSignature.load(path / model), version=path.name).save(path / model)
     seal(path, structs.replace(bundle.manifest, version=path.name))
     return Bundle.open(path)
 

@@ -366,9 +366,9 @@ async def test_without_the_journal_nothing_is_changed(platform: Platform, tmp_pa
 @pytest.mark.parametrize("repeat", [True, False], ids=["by repeating the call", "in the background"])
 async def test_a_change_that_failed_halfway_is_completed(platform: Platform, repeat: bool) -> None:
     stub = await platform.cm()
-    platform.store.trouble.fault = Unavailable("the profile store is unavailable (ConnectionError)")
+    platform.store.apply_trouble.fault = Unavailable("the profile store is unavailable (ConnectionError)")
     assert (await stub.put_items(put("new"))).error.code == 503
-    platform.store.trouble.fault = None
+    platform.store.apply_trouble.fault = None
     assert "new" not in platform.store.products
     if repeat:
         assert (await stub.put_items(put("new"))).error.code == 200
@@ -380,9 +380,9 @@ async def test_a_change_that_failed_halfway_is_completed(platform: Platform, rep
 
 async def test_an_item_whose_put_failed_halfway_can_be_removed(platform: Platform) -> None:
     stub = await platform.cm()
-    platform.store.trouble.fault = Unavailable("the profile store is unavailable (ConnectionError)")
+    platform.store.apply_trouble.fault = Unavailable("the profile store is unavailable (ConnectionError)")
     assert (await stub.put_items(put("new"))).error.code == 503
-    platform.store.trouble.fault = None
+    platform.store.apply_trouble.fault = None
     reply = await change(stub, "remove_items", ["new"])
     assert (reply.error.code, reply.done) == (200, 1)
     await platform.changes.catch_up()
