@@ -287,10 +287,16 @@ async def test_load_reduces_ranking_depth_and_keeps_retrieval_order_beyond_it() 
 
 async def test_load_reduces_retrieval_but_not_below_the_requested_number() -> None:
     depth = record_late_answers(QualityFactor(goal_s=1.0, minimum=0.5), times=9)
-    for n, recalled in ((1, 2), (3, 3)):
+    for n, recalled in ((1, 2), (3, 4), (20, 22), (1000, 1000)):
         fake = FakeStages()
         await recommend_with(fake, n=n, candidates=4, depth=depth)
         assert fake.received["n"] == recalled
+
+
+async def test_load_does_not_shorten_a_list_from_which_a_sold_out_item_is_dropped() -> None:
+    depth = record_late_answers(QualityFactor(goal_s=1.0, minimum=0.5), times=9)
+    answer = await recommend_with(FakeStages(out_of_stock=frozenset("a")), n=3, candidates=4, depth=depth)
+    assert {r.item.sku_id for r in answer.items} == {"b", "c", "d"}
 
 
 async def test_ranking_depth_recovers_with_timely_answers_and_ignores_degraded_ones() -> None:

@@ -14,9 +14,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from ecrs.contract.item_info_pb2 import ItemInfo
 from ecrs.contract.user_info_pb2 import UserInfo
+from ecrs.domain.sizes import MAX_ITEMS
 from ecrs.gateway.answer import Answer, CandidateItems, Candidates, order_by_score
 from ecrs.gateway.fallbacks import FallbackCatalogue
 from ecrs.gateway.query import Query, with_aggregates, with_session
@@ -30,6 +32,10 @@ from ecrs.rpc.load import QualityFactor
 STAGE_FRACTION = 0.5
 """Largest share of the remaining deadline that a stage other than the last may use, so that a hanging stage
 leaves time for those after it."""
+
+SPARE_FRACTION = 0.1
+"""Candidates beyond the requested number, as a share of it. Some are dropped, because recall does not know
+which items are out of stock or were removed."""
 
 FROM_REQUEST, POPULAR_ITEMS, LAST_READ, RETRIEVAL_ORDER = "request", "popular", "last read", "retrieval order"
 """Names of the fallbacks in answers and metrics."""
@@ -81,9 +87,9 @@ class _Pipeline:
     def __init__(self, query: Query, gateway: Gateway, deadline: Deadline) -> None:
         self._query, self._gateway, self._deadline = query, gateway, deadline
         self._stages, self._fallbacks, self._limits = gateway.stages, gateway.fallbacks, gateway.limits
-        # If few items are requested, more candidates than that: the ranker selects from them, and some are
-        # dropped before, because recall does not know which items are out of stock or were removed.
-        self._retrieved_count = max(query.n, gateway.ranking_depth.share_of(gateway.candidates))
+        # If few items are requested, more candidates than that, from which the ranker selects.
+        enough = min(query.n + ceil(SPARE_FRACTION * query.n), MAX_ITEMS)
+        self._retrieved_count = max(enough, gateway.ranking_depth.share_of(gateway.candidates))
         self._ranked_count = gateway.ranking_depth.share_of(max(query.n, gateway.candidates))
         self._trace = RequestTrace()
         self._started = time.monotonic()
