@@ -9,7 +9,6 @@ from ecrs.bundle import Bundle
 from ecrs.domain.entities import Item
 from ecrs.serving.inprocess import InProcessModel
 from ecrs.serving.item_embedder import ItemEmbedder
-from ecrs.serving.signature import ModelSignature
 from ecrs.settings import VectorSettings
 from ecrs.storage.milvus_vectors import ALIAS, MilvusVectors
 from ecrs.storage.sqlite_item_journal import SqliteItemJournal
@@ -41,9 +40,8 @@ async def test_item_changes_are_in_the_new_collection(
     settings: VectorSettings, tiny: Bundle, tmp_path: Path
 ) -> None:
     async def open_tower() -> ItemEmbedder:
-        return ItemEmbedder(tiny, InProcessModel(tiny.path / "item_tower", signature))
+        return ItemEmbedder(tiny, InProcessModel(tiny.path / "item_tower"))
 
-    signature = ModelSignature.load(tiny.path / "item_tower")
     client = await seed.connect(settings, wait_s=60)
     await seed_collection(tiny, client)
     newer = as_version(tiny, "20991231_000002_ffffffff")
@@ -55,7 +53,7 @@ async def test_item_changes_are_in_the_new_collection(
         assert await store.version(5.0) == newer.version
 
         async def changes_are_visible() -> bool:
-            found = (await store.search(np.zeros(signature.width, np.float32), 1000, 5.0)).skus
+            found = (await store.search(np.zeros(tiny.manifest.dim, np.float32), 1000, 5.0)).skus
             return "added" in found and "12048" not in found
 
         await eventually(changes_are_visible)

@@ -83,7 +83,7 @@ def test_user_and_item_lines_read_back_as_written(user: User, item: Item) -> Non
         st.builds(
             Interaction,
             sku=st.from_regex(r"[0-9a-z]+", fullmatch=True),
-            ts=st.integers(0, 2**40),
+            ts=st.integers(0, MAX_TIMESTAMP),
             type=st.sampled_from(list(ActionType)),
         )
     ).map(tuple)

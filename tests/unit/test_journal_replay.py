@@ -16,7 +16,6 @@ from ecrs.rpc.deadlines import Deadline
 from ecrs.rpc.errors import Unavailable
 from ecrs.serving.inprocess import InProcessModel
 from ecrs.serving.item_embedder import ItemEmbedder
-from ecrs.serving.signature import ModelSignature
 from ecrs.storage.faiss_vectors import FaissVectors
 from ecrs.storage.sqlite_item_journal import SqliteItemJournal
 
@@ -37,7 +36,7 @@ def vectors(tiny: Bundle) -> Iterator[FaissVectors]:
 
 @pytest.fixture
 def model(tiny: Bundle) -> InProcessModel:
-    return InProcessModel(tiny.path / "item_tower", ModelSignature.load(tiny.path / "item_tower"))
+    return InProcessModel(tiny.path / "item_tower")
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from ecrs.domain.entities import Item
 from ecrs.rpc.errors import Unavailable
 from ecrs.serving.inprocess import InProcessModel
 from ecrs.serving.item_embedder import ItemEmbedder
-from ecrs.serving.signature import ModelSignature
 from ecrs.storage.item_journal import START
 from ecrs.storage.sqlite_item_journal import SqliteItemJournal
 from ecrs_seed.changed_vectors import ChangedVectors
@@ -43,7 +42,7 @@ def journal(tmp_path: Path) -> Iterator[SqliteItemJournal]:
 
 
 async def test_the_seed_waits_for_the_item_tower(tiny: Bundle, journal: SqliteItemJournal) -> None:
-    model = InProcessModel(tiny.path / "item_tower", ModelSignature.load(tiny.path / "item_tower"))
+    model = InProcessModel(tiny.path / "item_tower")
     late = FakeModel(model.signature, model.run)
     late.trouble.fault = Unavailable("item_tower at serving:9998 serves version 1, expected 2")
 
@@ -66,8 +65,7 @@ async def test_the_seed_waits_for_the_item_tower(tiny: Bundle, journal: SqliteIt
 async def test_changes_are_applied_with_the_bundles_own_tower(
     tiny: Bundle, journal: SqliteItemJournal
 ) -> None:
-    signature = ModelSignature.load(tiny.path / "item_tower")
-    model = InProcessModel(tiny.path / "item_tower", signature)
+    model = InProcessModel(tiny.path / "item_tower")
     opened = []
 
     async def open_tower() -> ItemEmbedder:
