@@ -218,6 +218,7 @@ def rows(n: int) -> dict[str, list[Any]]:
 DEEP = b"[" * 100_000
 MALFORMED: tuple[tuple[str, Any, str], ...] = (
     *((record, b"{", "Input data was truncated|got `object`") for record in KEYS),
+    *((record, b"", "Input data was truncated") for record in KEYS),
     *((record, b"\xff", "JSON is malformed") for record in KEYS),
     *((record, b"7", "Expected `.*`, got `int`") for record in KEYS),
     *((record, DEEP, "is longer than|got `array`") for record in KEYS),
@@ -310,8 +311,7 @@ async def test_history_and_aggregates_are_cut_to_their_limits(server: RedisSetti
 async def test_missing_history_and_aggregates_are_empty_and_not_malformed(server: RedisSettings) -> None:
     async with open_redis(server) as redis:
         await write(redis)
-        await redis.delete(KEYS["history"])
-        await redis.set(KEYS["aggregates"], "")
+        await redis.delete(KEYS["history"], KEYS["aggregates"])
         before = malformed("history") + malformed("aggregates")
         user = await RedisProfileStore(redis).user("1", 1.0)
         assert user == replace(USER, history=(), aggregates=Aggregates())

@@ -44,14 +44,14 @@ local values = {}
 for index, key in ipairs(KEYS) do
   local value = redis.pcall('GETRANGE', key, 0, ARGV[1])
   if type(value) == 'table' and value.err:sub(1, 9) ~= 'WRONGTYPE' then return value end
-  values[index] = value ~= '' and value
+  values[index] = (value ~= '' or redis.call('EXISTS', key) == 1) and value
 end
 return values
 """
 """MGET of at most ARGV[1] + 1 bytes of each value, so that nobody waits for an overlong value to be sent.
 
-Returns nil for a key that is missing or empty, and an error in place of a value that is not a string. It is a
-script because a GETRANGE per key takes the client four times as long as MGET does; the script takes the same.
+Returns nil for a key that is missing, and an error in place of a value that is not a string. It is a script
+because a GETRANGE per key takes the client four times as long as MGET does; the script takes the same.
 """
 
 
