@@ -47,7 +47,11 @@ def workers(rows: int, factory: Callable[..., Any], *arguments: Any) -> Iterator
 
 
 class _InProcess:
-    """Holds the object in this process. A call has finished when `call` returns."""
+    """Holds the object in this process. A call has finished when `call` returns.
+
+    BLAS runs on one thread, as in worker processes: its sums depend on the number of threads, which the
+    environment and the order of imports decide.
+    """
 
     count = 1
 
@@ -56,7 +60,8 @@ class _InProcess:
 
     def call(self, worker: int, method: str, *arguments: Any) -> "Future[Any]":
         future: Future[Any] = Future()
-        future.set_result(getattr(self._target, method)(*arguments))
+        with threadpool_limits(1, "blas"):
+            future.set_result(getattr(self._target, method)(*arguments))
         return future
 
 
