@@ -27,7 +27,6 @@ from ecrs.domain.entities import Item
 from ecrs.domain.files import parse_history, parse_item, parse_user
 from ecrs.ports import PORTS
 from ecrs.serving.inprocess import InProcessModel
-from ecrs.serving.signature import ModelSignature
 from tests.system.conftest import Up, children, ecrs
 from tests.tiny import tiny_bundle
 
@@ -48,6 +47,12 @@ def favourites(tiny: Bundle) -> list[Item]:
     items = {item.sku: item for item in map(parse_item, tiny.lines("products.dat"))}
     bought = Counter(action.sku for action in history if action.type is ActionType.ORDER)
     return [items[sku] for sku, _ in bought.most_common() if sku != SOLD_OUT]
+
+
+@pytest.fixture(autouse=True)
+def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `ecrs item` find the platform's write token."""
+    monkeypatch.setenv("ECRS_RUN_DIR", str(tmp_path))
 
 
 @contextmanager
@@ -88,8 +93,7 @@ def distance(bundle: Bundle, item: Item) -> float:
         ("user_tower", bundle.encoder.users([replace(user, history=history[USER])])),
         ("item_tower", bundle.encoder.items([item])),
     ):
-        model = InProcessModel(bundle.path / tower, ModelSignature.load(bundle.path / tower))
-        vectors.append(model.run(ids)[0])
+        vectors.append(InProcessModel(bundle.path / tower).run(ids)[0])
     return float(np.square(vectors[0] - vectors[1]).sum())
 
 
@@ -126,16 +130,18 @@ def test_item_changes_survive_a_flushed_store_and_kill_9_of_everything(
 ) -> None:
     removed, like = favourites[0], favourites[1]
     up = Up(tiny.path, tmp_path)
-    up.wait_for("up: bundle")
-    environment = Path(f"/proc/{children(tmp_path)['um']}/environ").read_text()
-    url = dict(pair.partition("=")[::2] for pair in environment.split("\0"))["ECRS_REDIS_URL"]
-    assert ecrs("item", "remove", removed.sku).returncode == 0
-    assert ecrs("item", "stock", SOLD_OUT, "--out").returncode == 0
-    assert ecrs("item", "add", ADDED, like.brand, like.shop, like.category).returncode == 0
-    with redis.Redis.from_url(url) as store:
-        store.flushall()
-    up.process.kill()
-    up.process.wait(10)
+    try:
+        up.wait_for("up: bundle")
+        environment = Path(f"/proc/{children(tmp_path)['um']}/environ").read_text()
+        url = dict(pair.partition("=")[::2] for pair in environment.split("\0"))["ECRS_REDIS_URL"]
+        assert ecrs("item", "remove", removed.sku).returncode == 0
+        assert ecrs("item", "stock", SOLD_OUT, "--out").returncode == 0
+        assert ecrs("item", "add", ADDED, like.brand, like.shop, like.category).returncode == 0
+        with redis.Redis.from_url(url) as store:
+            store.flushall()
+    finally:
+        up.process.kill()
+        up.process.wait(10)
     with platform(tiny, tmp_path):
         assert_changes_hold(tiny, favourites)
 
