@@ -214,8 +214,8 @@ def test_damaged_store_is_named_and_repaired(
     try:
         assert "is already loaded" in second.wait_for("redis: version")
         second.wait_for("up: bundle")
-        assert "code: 200" in ecrs("cm", "before").stdout
-        assert "code: 500" in ecrs("cm", "after").stdout
+        for sku in ("before", "after"):  # the journal of item changes has what the store lost
+            assert "code: 200" in ecrs("cm", sku).stdout
     finally:
         assert second.stop() == 0
 

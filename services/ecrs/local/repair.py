@@ -13,8 +13,9 @@ from ecrs.local.valkey import backup, data_dir, find_damage, repair
 def repair_store(run_dir: Path, say: Say, *, afresh: bool) -> None:
     """Check the store's data, and repair damage after making a copy.
 
-    `afresh` moves the data aside instead, whatever their state, so that the next start loads the bundle. Both
-    lose changes of products. Raises StartError if the data cannot be repaired, or while the platform runs.
+    `afresh` moves the data aside instead, whatever their state, so that the next start loads the bundle. No
+    change of a product is lost: the next start applies the journal of item changes. Raises StartError if the
+    data cannot be repaired, or while the platform runs.
     """
     if not run_dir.is_dir():
         raise StartError(f"there is no run directory {run_dir}")
@@ -30,14 +31,13 @@ def repair_store(run_dir: Path, say: Say, *, afresh: bool) -> None:
         if not damage.is_repairable:
             raise StartError(
                 f"{damage} and cannot be repaired. `ecrs repair --afresh` moves the store's data aside, and "
-                "`ecrs up` then loads the bundle again; products that were added, removed or marked through "
-                "`ecrs item` are as in the bundle again"
+                "`ecrs up` then loads the bundle again, with the changes of products from their journal"
             )
         kept = backup(directory, move=False)
         repair(damage)
         if remaining := find_damage(directory):
             raise StartError(f"{remaining}, also after the repair; the data as they were: {kept}")
         say(
-            f"{damage}; the rest was removed, with the latest changes of products among it. "
-            f"The data as they were: {kept}"
+            f"{damage}; the rest was removed. `ecrs up` applies the changes of products among it again, from "
+            f"their journal. The data as they were: {kept}"
         )

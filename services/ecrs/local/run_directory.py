@@ -16,7 +16,8 @@ _OTHERS = 0o077
 def locked_run_directory(run_dir: Path) -> Iterator[Path]:
     """Create the run directory, make it private to this user, and lock it; yields its absolute path.
 
-    The kernel releases the lock however this process ends. Raises StartError.
+    Files that this process creates meanwhile are private, too. The kernel releases the lock however this
+    process ends. Raises StartError.
     """
     with reporting_errors(run_dir):
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -30,7 +31,11 @@ def locked_run_directory(run_dir: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StartError(f"the platform is already running (run directory {run_dir})") from None
-        yield run_dir
+        umask = os.umask(_OTHERS)
+        try:
+            yield run_dir
+        finally:
+            os.umask(umask)
     finally:
         os.close(lock)
 
