@@ -10,6 +10,9 @@ from ecrs.metrics import MALFORMED_RECORDS
 
 log = structlog.get_logger()
 
+RECORDS = ("profile", "history", "aggregates", "item")
+"""Kinds of records."""
+
 LOG_INTERVAL_S = 10.0
 """Time between two log lines about the same kind of record. A malformed record is read again with every
 request for it, and a line each time would fill the log."""
@@ -22,9 +25,11 @@ class MalformedRecords:
         self._now = now
         self._logged_at: dict[str, float] = {}
         self._not_logged: Counter[str] = Counter()
+        for record in RECORDS:
+            MALFORMED_RECORDS.labels(record)  # so that the metric of a record that is well exists, as 0
 
     def report(self, record: str, reason: str) -> None:
-        """Count a malformed `record`, such as "history"; `reason` names the record and the fault."""
+        """Count a malformed `record`, one of RECORDS; `reason` names the record and the fault."""
         MALFORMED_RECORDS.labels(record).inc()
         now = self._now()
         if now - self._logged_at.get(record, -LOG_INTERVAL_S) < LOG_INTERVAL_S:
