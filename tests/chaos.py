@@ -35,8 +35,11 @@ USERS = ("1", "8888", *map(str, range(101, 120)))
 """Ids of users in the tiny bundle."""
 FULL_ANSWERS_REQUIRED = 10
 """Number of consecutive full answers that count as full service."""
-OPTIONAL_FALLBACKS = {"item: last read"}
-"""Fallbacks that may stay unused while the profile store is down: cm caches records for ECRS_ITEM_AGE_S."""
+ITEM_FALLBACKS = {"item: last read", "item: popular"}
+"""Fallbacks for item records that cannot be read."""
+OPTIONAL_FALLBACKS = {"cm": {"item: popular"}, "redis": ITEM_FALLBACKS, "valkey": ITEM_FALLBACKS}
+"""Fallbacks that may stay unused, by part: popular items fill up a list if too few records were read before,
+and while the store is down, cm serves the records that it has cached for ECRS_ITEM_AGE_S."""
 RESULTS = Path(__file__).parents[1] / "artifacts" / "chaos" / "chaos.json"
 
 COLUMNS = ("part", "fault", "calls", "valid", "in_deadline", "degraded", "recovered_s")

@@ -5,23 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import OPTIONAL_FALLBACKS, Case, Load, run_case
+from tests.chaos import ITEM_FALLBACKS, OPTIONAL_FALLBACKS, Case, Load, run_case
 from tests.compose.conftest import PROJECT, Stack, run
 
 pytestmark = pytest.mark.chaos
 
 DEGRADED = {
     "um": {"user: request"},
-    "cm": {"item: last read"},
+    "cm": ITEM_FALLBACKS,
     "recall": {"recall: popular"},
     "rank": {"rank: retrieval order"},
-    "redis": {"user: request", "item: last read"},
+    "redis": {"user: request", *ITEM_FALLBACKS},
     "milvus": {"recall: without vector"},
     "serving-user-tower": {"recall: without vector"},
     "serving-ranker": {"rank: retrieval order"},
 }
-OPTIONAL = {"redis": OPTIONAL_FALLBACKS}
-"""Fallbacks that may be used but need not be, by part."""
 FAULTS = ("stop", "pause", "kill", "cut")
 LINK = Path(__file__).with_name("link.py")
 IMAGE = "ecrs/app"
@@ -76,4 +74,4 @@ def test_the_gateway_answers_in_time_whatever_fails(
     cases.append(case)
     assert case.valid == case.calls, case.errors
     assert case.in_deadline == case.calls
-    assert DEGRADED[part] - OPTIONAL.get(part, set()) <= set(case.degraded) <= DEGRADED[part]
+    assert DEGRADED[part] - OPTIONAL_FALLBACKS.get(part, set()) <= set(case.degraded) <= DEGRADED[part]

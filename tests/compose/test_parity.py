@@ -1,5 +1,6 @@
 """The compose and embedded profiles give the same answers for the same bundle."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -31,7 +32,10 @@ def embedded(bundle_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     log = run_dir / "up.log"
     with log.open("w") as output:
         command = [str(Path(sys.executable).with_name("ecrs")), "up", str(bundle_dir)]
-        process = subprocess.Popen(command, cwd=run_dir, stdout=output, stderr=subprocess.STDOUT)
+        trust = {"ECRS_TRUSTED_BUNDLE_KEYS": str(bundle_dir.parent / "trusted_bundle_keys")}
+        process = subprocess.Popen(
+            command, cwd=run_dir, env=os.environ | trust, stdout=output, stderr=subprocess.STDOUT
+        )
 
     def is_up() -> bool:
         if process.poll() is not None:

