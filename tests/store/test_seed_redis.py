@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,6 @@ from ecrs_seed.redis import seed_redis
 from tests.tiny import as_version, resealed
 
 DAY_S = 86_400
-
-
-@pytest.fixture
-async def redis(server: RedisSettings) -> AsyncIterator[Redis]:
-    """A client of an empty database."""
-    async with open_redis(server) as client:
-        await client.flushdb()
-        yield client
-        await client.flushdb()
 
 
 def edited(bundle: Bundle, directory: Path, **changes: Callable[[list[str]], list[str]]) -> Bundle:
@@ -321,7 +312,7 @@ async def commands(
 
 
 FEWER_COMMANDS = 4
-"""A seed may send so many commands fewer than the one that was counted: scans differ in their steps."""
+"""Largest difference in the number of commands of two equal seeds: a scan may take fewer steps."""
 
 
 async def test_killed_seed_leaves_one_complete_version_and_the_next_one_repairs_it(

@@ -76,12 +76,18 @@ class ItemJournal(Protocol):
 
     async def put(self, items: Sequence[Item], timeout_s: float) -> None:
         """Record that items were added or replaced, with their stock."""
+        await self.write([ItemChange.put(item) for item in items], timeout_s)
 
     async def remove(self, skus: Sequence[str], timeout_s: float) -> None:
         """Record that items were removed; they are no longer marked as out of stock."""
+        await self.write([ItemChange(sku, ChangeKind.REMOVED) for sku in skus], timeout_s)
 
     async def set_stock(self, skus: Sequence[str], *, in_stock: bool, timeout_s: float) -> None:
         """Record that items were marked as in stock or out of stock."""
+        await self.write([ItemChange(sku, ChangeKind.STOCK, not in_stock) for sku in skus], timeout_s)
+
+    async def write(self, changes: Sequence[ItemChange], timeout_s: float) -> None:
+        """Record changes, each in place of the item's former one. One of stock keeps the former record."""
 
     async def read(self, after: str, limit: int, timeout_s: float) -> Page:
         """Return the items whose latest change is after the position `after`, at most `limit` of them.

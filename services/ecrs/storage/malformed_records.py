@@ -26,7 +26,7 @@ class MalformedRecords:
         self._logged_at: dict[str, float] = {}
         self._not_logged: Counter[str] = Counter()
         for record in RECORDS:
-            MALFORMED_RECORDS.labels(record)  # so that the metric of a record that is well exists, as 0
+            MALFORMED_RECORDS.labels(record)  # so that the metric exists, as 0, before the first one
 
     def report(self, record: str, reason: str) -> None:
         """Count a malformed `record`, one of RECORDS; `reason` names the record and the fault."""

@@ -16,12 +16,11 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from ecrs.domain.entities import Item
 from ecrs.rpc.deadlines import bounded
 from ecrs.storage.item_journal import (
     START,
-    ChangeKind,
     ItemChange,
+    ItemJournal,
     Page,
     parse_changes,
     position,
@@ -55,23 +54,11 @@ end
 Entry = tuple[bytes, dict[bytes, bytes] | None]
 
 
-class RedisItemJournal:
+class RedisItemJournal(ItemJournal):
     """An `ItemJournal` in a stream of Redis, which must write an append-only file to make it durable."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-
-    async def put(self, items: Sequence[Item], timeout_s: float) -> None:
-        """Append items in one script."""
-        await self._write([ItemChange.put(item) for item in items], timeout_s)
-
-    async def remove(self, skus: Sequence[str], timeout_s: float) -> None:
-        """Append removals in one script."""
-        await self._write([ItemChange(sku, ChangeKind.REMOVED) for sku in skus], timeout_s)
-
-    async def set_stock(self, skus: Sequence[str], *, in_stock: bool, timeout_s: float) -> None:
-        """Append marks in one script."""
-        await self._write([ItemChange(sku, ChangeKind.STOCK, not in_stock) for sku in skus], timeout_s)
 
     async def read(self, after: str, limit: int, timeout_s: float) -> Page:
         """Read a page by the ids of its entries."""
@@ -98,7 +85,8 @@ class RedisItemJournal:
         entries = [entry for found in await _reply(pipeline.execute(), timeout_s) for entry in found]
         return {change.sku: change for change in _changes(entries)}
 
-    async def _write(self, changes: Sequence[ItemChange], timeout_s: float) -> None:
+    async def write(self, changes: Sequence[ItemChange], timeout_s: float) -> None:
+        """Append changes in one script."""
         arguments: list[Any] = [uuid.uuid4().hex, int(time.time())]
         for change in changes:
             arguments += (int(value) if isinstance(value, bool) else value for value in change)

@@ -14,10 +14,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from ecrs.domain.entities import Item
 from ecrs.rpc.deadlines import bounded
 from ecrs.rpc.errors import Unavailable
-from ecrs.storage.item_journal import ChangeKind, ItemChange, Page, parse_changes, position, sequence_of
+from ecrs.storage.item_journal import (
+    ItemChange,
+    ItemJournal,
+    Page,
+    parse_changes,
+    position,
+    sequence_of,
+)
 
 T = TypeVar("T")
 
@@ -52,7 +58,7 @@ _REPLACE_RECORD = """,
 """
 
 
-class SqliteItemJournal:
+class SqliteItemJournal(ItemJournal):
     """An `ItemJournal` in a file. All access is on a thread of its own.
 
     The file is opened, checked, and created if it is missing, at the first use, and again after a fault: it
@@ -72,18 +78,6 @@ class SqliteItemJournal:
     ) -> None:
         self._thread.submit(self._close)
         self._thread.shutdown()
-
-    async def put(self, items: Sequence[Item], timeout_s: float) -> None:
-        """Write items in one transaction."""
-        await self._write([ItemChange.put(item) for item in items], timeout_s)
-
-    async def remove(self, skus: Sequence[str], timeout_s: float) -> None:
-        """Write removals in one transaction."""
-        await self._write([ItemChange(sku, ChangeKind.REMOVED) for sku in skus], timeout_s)
-
-    async def set_stock(self, skus: Sequence[str], *, in_stock: bool, timeout_s: float) -> None:
-        """Write marks in one transaction."""
-        await self._write([ItemChange(sku, ChangeKind.STOCK, not in_stock) for sku in skus], timeout_s)
 
     async def read(self, after: str, limit: int, timeout_s: float) -> Page:
         """Read a page by the index on the sequence."""
@@ -115,7 +109,8 @@ class SqliteItemJournal:
 
         return await self._run(read, timeout_s)
 
-    async def _write(self, changes: Sequence[ItemChange], timeout_s: float) -> None:
+    async def write(self, changes: Sequence[ItemChange], timeout_s: float) -> None:
+        """Write changes in one transaction."""
         changed_at = int(time.time())
 
         def write(connection: sqlite3.Connection, journal_id: str) -> None:
