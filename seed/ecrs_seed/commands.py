@@ -1,7 +1,7 @@
 """The commands `ecrs seed redis`, `ecrs seed milvus` and `ecrs seed milvus-users`."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 
 import typer
@@ -9,8 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ecrs.bundle import Bundle
 from ecrs.rpc import log
-from ecrs.serving.item_embedder import ItemEmbedder
-from ecrs.serving.models import open_model
+from ecrs.serving.item_embedder import ItemEmbedder, open_item_embedder
 from ecrs.settings import BundleSettings, ItemTowerSettings, JournalSettings, VectorSettings
 from ecrs.storage.item_journals import open_item_journal
 from ecrs.storage.redis_profiles import open_redis
@@ -53,11 +52,8 @@ def milvus(
         client = await connect(VectorSettings(), wait_s=wait_s)
         async with AsyncExitStack() as stack:
 
-            async def open_tower() -> ItemEmbedder:
-                url = ItemTowerSettings().item_tower
-                return ItemEmbedder(
-                    bundle, await stack.enter_async_context(open_model(url, bundle, "item_tower"))
-                )
+            def open_tower() -> Awaitable[ItemEmbedder]:
+                return stack.enter_async_context(open_item_embedder(ItemTowerSettings().item_tower, bundle))
 
             journal = await stack.enter_async_context(open_item_journal(JournalSettings()))
             changes = ChangedVectors(bundle, journal, open_tower, wait_s=wait_s)

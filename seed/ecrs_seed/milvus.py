@@ -1,9 +1,8 @@
 """Loads a bundle's item vectors into Milvus and makes them live.
 
 A new collection is filled, indexed, loaded and checked, and gets the changes in the journal of item changes.
-Only then is the alias moved to it. So readers never
-see a partial catalogue, and a failed seed leaves the previous collection live. After a successful seed, the
-previous collection is kept as well.
+Only then is the alias moved to it. So readers never see a partial catalogue, and a failed seed leaves the
+previous collection live. After a successful seed, the previous collection is kept as well.
 """
 
 import time

@@ -16,8 +16,7 @@ from ecrs.rpc.authorization import WriteAuthorization
 from ecrs.rpc.client import open_channel
 from ecrs.rpc.settings import ServerSettings
 from ecrs.rpc.supervision import in_background
-from ecrs.serving.item_embedder import ItemEmbedder
-from ecrs.serving.models import open_model
+from ecrs.serving.item_embedder import open_item_embedder
 from ecrs.settings import BundleSettings, ItemTowerSettings, JournalSettings, TargetSettings, WriteSettings
 from ecrs.storage import redis_profiles
 from ecrs.storage.item_journals import open_item_journal
@@ -44,12 +43,12 @@ async def build(settings: CmSettings, stack: AsyncExitStack) -> server.Service:
     store = await stack.enter_async_context(redis_profiles.connect_profiles(settings))
     seeded = SeededVersion("cm", store)
     bundle = Bundle.open(settings.bundle)
-    model = await stack.enter_async_context(open_model(settings.item_tower, bundle, "item_tower"))
+    tower = await stack.enter_async_context(open_item_embedder(settings.item_tower, bundle))
     recall = await stack.enter_async_context(open_channel(settings.recall_target))
     records = ItemCache(store, seeded, settings.item_age_s)
     vectors = RecallVectorUpdates(recall, settings.write_token)
     journal = await stack.enter_async_context(open_item_journal(settings))
-    changes = ItemChanges(journal, store, records, seeded, ItemEmbedder(bundle, model), vectors)
+    changes = ItemChanges(journal, store, records, seeded, tower, vectors)
     await stack.enter_async_context(in_background("cm", "item_journal", changes.follow))
     servicer = CMService(records, seeded, changes, settings.call_timeout_s)
     return server.Service(

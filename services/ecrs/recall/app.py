@@ -1,5 +1,6 @@
 """Builds the service recall from its settings."""
 
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 
 from pydantic import Field
@@ -16,7 +17,7 @@ from ecrs.recall.vector_updates import VectorUpdater
 from ecrs.rpc import server
 from ecrs.rpc.authorization import WriteAuthorization
 from ecrs.rpc.settings import ServerSettings
-from ecrs.serving.item_embedder import ItemEmbedder
+from ecrs.serving.item_embedder import ItemEmbedder, open_item_embedder
 from ecrs.serving.models import open_model
 from ecrs.settings import (
     BundleSettings,
@@ -58,11 +59,10 @@ async def build(settings: RecallSettings, stack: AsyncExitStack) -> server.Servi
     if settings.vectors == "faiss":  # in memory; what Milvus holds survives a restart
         journal = await stack.enter_async_context(open_item_journal(settings))
 
-        async def open_item_tower() -> ItemEmbedder:
-            model = await stack.enter_async_context(open_model(settings.item_tower, bundle, "item_tower"))
-            return ItemEmbedder(bundle, model)
+        def open_tower() -> Awaitable[ItemEmbedder]:
+            return stack.enter_async_context(open_item_embedder(settings.item_tower, bundle))
 
-        dependencies["item_journal"] = JournalReplay(journal, updates, open_item_tower).check
+        dependencies["item_journal"] = JournalReplay(journal, updates, open_tower).check
     servicer = RecallService(retriever, updates, settings.call_timeout_s)
     return server.Service(
         name="recall",

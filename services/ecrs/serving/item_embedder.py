@@ -1,16 +1,25 @@
 """Computes the vectors of items with the item tower of one bundle."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import numpy as np
 
 from ecrs.bundle import Bundle
 from ecrs.domain.entities import Item
 from ecrs.rpc.deadlines import Deadline
+from ecrs.serving.models import open_model
 from ecrs.serving.served_model import ServedModel, check_golden
 
 STEP_LIMIT_S = 5.0
 """Longest time for a run of the model."""
+
+
+@asynccontextmanager
+async def open_item_embedder(url: str, bundle: Bundle) -> AsyncIterator["ItemEmbedder"]:
+    """Open the item tower of a bundle while the context is open; `url` and errors as for `open_model`."""
+    async with open_model(url, bundle, "item_tower") as model:
+        yield ItemEmbedder(bundle, model)
 
 
 class ItemEmbedder:
