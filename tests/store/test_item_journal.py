@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -246,6 +247,15 @@ async def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
         pytest.raises(Unavailable, match=r"nowhere/items\.sqlite cannot be used: unable to open"),
     ):
         await journal.put([A], 5.0)
+
+
+async def test_a_new_file_can_be_created_by_several_at_once(tmp_path: Path) -> None:
+    """The lock for a new file's journal mode does not wait: without a retry, one of fifty rounds failed."""
+    for number in range(60):
+        with ExitStack() as stack:
+            path = tmp_path / f"{number}.sqlite"
+            journals = [stack.enter_context(SqliteItemJournal(path)) for _ in range(4)]
+            await asyncio.gather(*(journal.put([A], 5.0) for journal in journals))
 
 
 # ---- Redis -------------------------------------------------------------------------------------

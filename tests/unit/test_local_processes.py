@@ -170,7 +170,9 @@ async def test_child_that_keeps_ending_at_the_start_is_reported_with_the_end_of_
         await children.stop()
     first, *log = str(caught.value).splitlines()
     assert re.fullmatch(rf"um ended \d times, with 7; {tmp_path}/log/um\.log ends with", first)
-    assert log == ["    two", "    one", "    two"]
+    assert log[1:] == ["    one", "    two"]
+    # gRPC in the process of the tests can print an error into a child's log when it forks.
+    assert log[0] == "    two" or "ev_epoll1_linux" in log[0]
 
 
 def test_run_directory_is_made_private(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
+
 from ecrs.rpc.deadlines import bounded
 from ecrs.rpc.errors import Unavailable
 from ecrs.storage.item_journal import (
@@ -137,6 +139,13 @@ class SqliteItemJournal(ItemJournal):
         result = asyncio.get_running_loop().run_in_executor(self._thread, run)
         return await bounded(timeout_s, "the item journal", result, dependency="item_journal")
 
+    # SQLite waits for a lock, except for the one that it needs to change the journal mode of a new file.
+    @retry(
+        retry=retry_if_exception(lambda error: getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY),
+        stop=stop_after_delay(LOCK_WAIT_S),
+        wait=wait_fixed(0.02),
+        reraise=True,
+    )
     def _open(self) -> tuple[sqlite3.Connection, str]:
         connection = sqlite3.connect(self._path, timeout=LOCK_WAIT_S, isolation_level=None)
         connection.text_factory = _text
